@@ -1,0 +1,1 @@
+"""Combined group and exclusive sparsity (CGES): which weights are needed."""

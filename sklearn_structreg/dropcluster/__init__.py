@@ -1,0 +1,1 @@
+"""DropCluster and its analysis pieces: which pixels move together."""

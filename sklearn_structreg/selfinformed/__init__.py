@@ -1,0 +1,1 @@
+"""Self-informed structure and its partitioner: which classes are confused."""
