@@ -1,0 +1,58 @@
+"""Where and in which precision to compute."""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["resolve_device", "resolve_dtype"]
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Turn the `device` parameter into a device that is really there.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        "auto" is the first CUDA device where there is one, else the CPU.
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    ValueError
+        If torch does not know the device or finds none of its kind.
+
+    Examples
+    --------
+    >>> from sklearn_structreg.core.device import resolve_device
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device={device!r} is not a device that torch knows; use 'auto', 'cpu', "
+            "'cuda' or 'cuda:<index>'."
+        ) from error
+    found = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if (resolved.index or 0) >= found.get(resolved.type, 1):
+        raise ValueError(
+            f"device={str(device)!r} was asked for, but torch finds "
+            f"{found[resolved.type]} {resolved.type} device(s) on this machine; use "
+            "device='auto' to take what is there."
+        )
+    return resolved
+
+
+def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """Turn the `dtype` parameter, "float32" or "float64", into torch's."""
+    return {"float32": torch.float32, "float64": torch.float64}[str(dtype)]

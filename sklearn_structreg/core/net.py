@@ -1,0 +1,244 @@
+"""The private skorch net: a hook after every optimizer step, no work per row."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, EpochTimer, PrintLog
+from skorch.history import History
+from torch import Tensor, nn
+
+from .batches import Batch, Batches
+from .losses import WeightedCrossEntropy
+from .randomness import derive_seed, seeded
+from .regularizer import Regularizer
+
+__all__ = ["StructuredNet"]
+
+BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
+
+
+class StructuredNet(NeuralNetClassifier):
+    """skorch's training protocol over `Batches`, with a regularizer's hooks.
+
+    Callbacks, history and verbosity are skorch's. What differs: the data comes as
+    `Batches`; losses are read from the device once an epoch; callbacks that do not
+    listen to single batches are not called for them; and the regularizer acts right
+    after every optimizer step.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Attached by the regularizer, ready to train.
+    regularizer : Regularizer
+        The method.
+    seed : int
+        Orders the rows and draws the dropout masks of epoch e from (seed, e) alone, so
+        that training goes on after a pickle round trip as if nothing had happened.
+    **params
+        As skorch takes them.
+    """
+
+    def __init__(
+        self, module: nn.Module, *, regularizer: Regularizer, seed: int, **params: Any
+    ) -> None:
+        self.regularizer = regularizer
+        self.seed = seed
+        params.setdefault("criterion", WeightedCrossEntropy)
+        super().__init__(module, **params)
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Callback]]:
+        return [
+            ("epoch_timer", EpochTimer()),
+            *self.regularizer.callbacks(),
+            ("print_log", PrintLog()),
+        ]
+
+    callbacks_: list[tuple[str, Callback]]
+    history: History
+
+    # ---- data: `fit(train_batches, valid_batches)` -----------------------------
+
+    def check_data(self, X: Batches, y: Batches | None = None) -> None:
+        """Accept the batches; the estimator has checked what is in them."""
+
+    def get_split_datasets(
+        self, X: Batches, y: Batches | None = None, **params: Any
+    ) -> tuple[Batches, Batches | None]:
+        """Return training and validation batches as they were passed."""
+        return X, y
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        """Return batches as they are; a callback's own data gets skorch's loader."""
+        if hasattr(dataset, "epoch"):
+            return dataset
+        return super().get_iterator(dataset, training=training)
+
+    def train(
+        self, train: Batches, valid: Batches | None = None, epochs: int | None = None
+    ) -> StructuredNet:
+        """Train for `epochs`, by default `max_epochs`, and leave the module ready.
+
+        Raises
+        ------
+        ValueError
+            If the loss or a parameter becomes non-finite.
+        """
+        self.partial_fit(train, valid, epochs=epochs)
+        self.module_.eval()
+        if not all(p.isfinite().all() for p in self.module_.parameters()):
+            self._raise_diverged("train", len(self.history))
+        return self
+
+    def drop_schedule(self) -> None:
+        """Train on at a constant rate: no schedule, no early stopping."""
+        scheduled = ("lr_schedule", "early_stopping")
+        self.callbacks_ = [item for item in self.callbacks_ if item[0] not in scheduled]
+        for group in self.optimizer_.param_groups:
+            group["lr"] = group.get("initial_lr", group["lr"])
+
+    # ---- optimization ----------------------------------------------------------
+
+    def get_params_for_optimizer(
+        self, prefix: str, named_parameters: Iterable[tuple[str, nn.Parameter]]
+    ) -> tuple[tuple[list[dict[str, Any]]], dict[str, Any]]:
+        """Return the parameter groups, the regularizer's after the common one."""
+        _, settings = super().get_params_for_optimizer(prefix, [])
+        special = self.regularizer.param_groups(self.module_)
+        taken = {id(p) for group in special for p in group["params"]}
+        common = [
+            parameter
+            for _, parameter in named_parameters
+            if parameter.requires_grad and id(parameter) not in taken
+        ]
+        return ([{"params": common}, *special],), settings
+
+    def train_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
+        """Take one optimizer step, then let the regularizer act."""
+        X, y, weight = batch
+        step: dict[str, Tensor] = {}
+
+        def closure() -> Tensor:
+            self.optimizer_.zero_grad()
+            y_pred = self.module_(X)
+            loss: Tensor = self.criterion_(y_pred, y, weight)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if not step:  # line searches call this again; the first call counts
+                step.update(loss=loss.detach(), y_pred=y_pred.detach())
+            for callback in self._listeners("on_grad_computed"):
+                callback.on_grad_computed(
+                    self,
+                    named_parameters=list(self.module_.named_parameters()),
+                    batch=(X, y),
+                    training=True,
+                )
+            return loss
+
+        self.optimizer_.step(closure)
+        self.regularizer.after_step(self.module_, self.optimizer_.param_groups[0]["lr"])
+        return step
+
+    def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
+        """Return loss and logits of a batch, without gradients."""
+        X, y, weight = batch
+        with torch.no_grad():
+            y_pred = self.module_(X)
+            return {"loss": self.criterion_(y_pred, y, weight), "y_pred": y_pred}
+
+    def run_single_epoch(
+        self,
+        iterator: Batches | None,
+        training: bool,
+        prefix: str,
+        step_fn: Callable[..., dict[str, Tensor]],
+        **fit_params: Any,
+    ) -> None:
+        """Run one epoch of training or validation and record its mean loss."""
+        if iterator is None:
+            return
+        epoch = len(self.history)
+        seed = derive_seed(self.seed, epoch)
+        listened = any(self._listeners(hook) for hook in BATCH_HOOKS)
+        self.module_.train(training)
+        losses, correct, sizes = [], [], []
+        with seeded(seed, torch.device(self.device)):
+            for batch in iterator.epoch(seed if training else None):
+                X, y, weight = batch
+                if listened:
+                    self._notify_batch("on_batch_begin", (X, y), training)
+                step = step_fn(batch)
+                losses.append(step["loss"])
+                sizes.append(len(y))
+                if not training:
+                    hits = (step["y_pred"].argmax(1) == y).to(step["loss"].dtype)
+                    correct.append((hits if weight is None else hits * weight).mean())
+                if listened:
+                    self.history.record_batch(f"{prefix}_loss", step["loss"].item())
+                    self.history.record_batch(f"{prefix}_batch_size", len(y))
+                    self._notify_batch("on_batch_end", (X, y), training, **step)
+        if training:
+            self.regularizer.after_training_epoch(self.module_)
+        loss = _mean(losses, sizes)
+        if not math.isfinite(loss):
+            self._raise_diverged(prefix, epoch)
+        self.history.record(f"{prefix}_loss", loss)
+        if correct:
+            self.history.record(f"{prefix}_acc", _mean(correct, sizes))
+        self.history.record(f"{prefix}_batch_count", len(sizes))
+
+    def _raise_diverged(self, prefix: str, epoch: int) -> None:
+        rate = self.optimizer_.param_groups[0]["lr"]
+        raise ValueError(
+            f"The {'training' if prefix == 'train' else 'validation'} loss became "
+            f"non-finite in epoch {epoch} with learning_rate={rate:g}; lower "
+            "learning_rate, or scale the features first (say with StandardScaler)."
+        )
+
+    def _listeners(self, hook: str) -> list[Callback]:
+        default = getattr(Callback, hook)
+        return [cb for _, cb in self.callbacks_ if getattr(type(cb), hook) != default]
+
+    def _notify_batch(
+        self, hook: str, batch: tuple[Tensor, Tensor], training: bool, **step: Tensor
+    ) -> None:
+        self.notify(hook, batch=batch, training=training, **step)
+
+    # ---- persistence -----------------------------------------------------------
+
+    def to(self, device: torch.device) -> None:
+        """Move module and optimizer state, so that training can go on there."""
+        self.device = str(device)
+        _move(self.module_, self.optimizer_, device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        net = self
+        if getattr(self, "module_", None) is not None and self.device != "cpu":
+            net = copy.copy(self)
+            pair = copy.deepcopy((self.module_, self.optimizer_))
+            _move(*pair, torch.device("cpu"))
+            net.__dict__.update(device="cpu", module_=pair[0], optimizer_=pair[1])
+        state: dict[str, Any] = super(StructuredNet, net).__getstate__()
+        return state
+
+
+def _mean(values: list[Tensor], sizes: list[int]) -> float:
+    """Mean over rows of per-batch means, read from the device at once."""
+    rows = torch.tensor(sizes, dtype=torch.float64)
+    return float(torch.stack(values).to("cpu", torch.float64) @ rows / rows.sum())
+
+
+def _move(
+    module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+) -> None:
+    module.to(device)
+    for state in optimizer.state.values():
+        for key, value in state.items():
+            # Adam keeps its step counts on the CPU unless it is fused; leave them.
+            if isinstance(value, Tensor) and value.ndim:
+                state[key] = value.to(device)
