@@ -384,7 +384,13 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
             self.classes_ = classes
         target = encode_labels(y, classes, weight)
         weight = weigh_classes(self.class_weight, classes, target, weight)
-        return TrainingData.of(samples, target, weight)
+        data = TrainingData.of(samples, target, weight)
+        if data.n_rows < min_samples:
+            raise ValueError(
+                f"X has n_samples={data.n_rows} with a positive weight; at least "
+                f"{min_samples} are needed."
+            )
+        return data
 
     def _draw_seed(self) -> int:
         random_state = check_random_state(self.random_state)

@@ -88,11 +88,12 @@ class StructuredNet(NeuralNetClassifier):
         Raises
         ------
         ValueError
-            If the loss or a parameter becomes non-finite.
+            If the loss becomes non-finite, or the last step leaves outputs that are.
         """
         self.partial_fit(train, valid, epochs=epochs)
         self.module_.eval()
-        if not all(p.isfinite().all() for p in self.module_.parameters()):
+        loss = self.validation_step(next(iter(train.epoch(None))))["loss"]
+        if not loss.isfinite():
             self._raise_diverged("train", len(self.history))
         return self
 

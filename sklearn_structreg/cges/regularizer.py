@@ -1,0 +1,217 @@
+"""CGES as a `Regularizer`: proximal steps on every penalised weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+from torch import Tensor, nn
+
+from ..core import Regularizer
+from .layers import SparsityRecorder, penalised_weights
+from .proximal import (
+    prox_cges,
+    prox_exclusive_lasso,
+    prox_group_lasso,
+    prox_l1,
+    prox_l2,
+)
+from .schedule import mu_schedule
+
+__all__ = ["CGESRegularizer"]
+
+LayerScale = str | Sequence[float] | Sequence[Sequence[float]] | None
+
+
+@dataclass(frozen=True)
+class LayerPenalty:
+    """How the penalty of one layer is shared out.
+
+    Attributes
+    ----------
+    name : str
+        The weight's parameter name.
+    group_dims : tuple of int
+        The dims, counted from the end, that a group runs over.
+    group, exclusive : float
+        Factors on ``lr * alpha`` of the two terms of Eq. 5.
+    """
+
+    name: str
+    group_dims: tuple[int, ...]
+    group: float
+    exclusive: float
+
+
+class CGESRegularizer(Regularizer):
+    """Apply the penalty's proximal operators after every optimizer step.
+
+    Parameters
+    ----------
+    alpha, penalty, exclusivity, groups, prox, prox_every, layer_scale
+        As in `CGESClassifier`.
+
+    Attributes
+    ----------
+    layers_ : list of LayerPenalty
+        The penalised layers in forward order, once attached.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1e-4,
+        penalty: str = "cges",
+        *,
+        exclusivity: float = 0.2,
+        groups: str = "feature",
+        prox: str = "exact",
+        prox_every: int = 1,
+        layer_scale: LayerScale = "auto",
+    ) -> None:
+        self.alpha = alpha
+        self.penalty = penalty
+        self.exclusivity = exclusivity
+        self.groups = groups
+        self.prox = prox
+        self.prox_every = prox_every
+        self.layer_scale = layer_scale
+        self.layers_: list[LayerPenalty] = []
+        self._pending_lr = 0.0
+        self._pending_steps = 0
+        self._bound: tuple[nn.Module, list[nn.Parameter]] | None = None
+
+    def attach(self, module: nn.Module, sample_batch: Tensor) -> nn.Module:
+        """Look up the penalised weights; the module itself stays as it is."""
+        names = penalised_weights(module, sample_batch)
+        if not names:
+            raise ValueError(
+                "The module runs no Linear or convolutional layer with a weight of its "
+                "own, so there is nothing to penalise."
+            )
+        weights = [module.get_parameter(name) for name in names]
+        scales = self._scales(weights)
+        shares = {
+            "cges": mu_schedule(len(names), self.exclusivity),
+            "exclusive": [1.0] * len(names),
+        }.get(self.penalty, [0.0] * len(names))
+        self.layers_ = [
+            LayerPenalty(
+                name,
+                group_dims(weight.ndim, self.groups),
+                (1 - mu) * group,
+                mu * exclusive,
+            )
+            for name, weight, mu, (group, exclusive) in zip(
+                names, weights, shares, scales, strict=True
+            )
+        ]
+        return module
+
+    def callbacks(self) -> list[tuple[str, Callback]]:
+        """Record the sparsity of every layer in the history."""
+        return [("sparsity", SparsityRecorder(self.names))]
+
+    @property
+    def names(self) -> list[str]:
+        """The parameter names of the penalised weights, in forward order."""
+        return [layer.name for layer in self.layers_]
+
+    def after_step(self, module: nn.Module, lr: float) -> None:
+        """Apply the proximal operators, every `prox_every` steps with the summed lr."""
+        if self.alpha == 0:
+            return
+        self._pending_lr += lr
+        self._pending_steps += 1
+        if self._pending_steps >= self.prox_every:
+            self.after_training_epoch(module)
+
+    def after_training_epoch(self, module: nn.Module) -> None:
+        """Apply what is pending, so that weights are read right after a prox."""
+        if not self._pending_steps:
+            return
+        step = self._pending_lr * self.alpha
+        self._pending_lr, self._pending_steps = 0.0, 0
+        with torch.no_grad():
+            for weight, layer in zip(self._weights(module), self.layers_, strict=True):
+                self._proximal_step(weight, layer, step)
+
+    def _proximal_step(self, w: Tensor, layer: LayerPenalty, step: float) -> None:
+        exact, dims = self.prox == "exact", layer.group_dims
+        group, exclusive = step * layer.group, step * layer.exclusive
+        match self.penalty:
+            case "l1":
+                prox_l1(w, group, out=w)
+            case "l2":
+                prox_l2(w, group, out=w)
+            case "group":
+                prox_group_lasso(w, group, dims, out=w)
+            case "exclusive":
+                prox_exclusive_lasso(w, exclusive, dims, exact, out=w)
+            case _:
+                prox_cges(w, group, exclusive, dims, exact, out=w)
+
+    def _scales(self, weights: list[nn.Parameter]) -> list[tuple[float, float]]:
+        """Return each layer's constants on the group and the exclusive term."""
+        if self.layer_scale is None or self.penalty in ("l1", "l2"):
+            return [(1.0, 1.0)] * len(weights)
+        if isinstance(self.layer_scale, str):
+            return [automatic_scale(w.shape, self.groups) for w in weights]
+        scales = [_pair(scale) for scale in self.layer_scale]
+        if len(scales) != len(weights):
+            raise ValueError(
+                f"layer_scale has {len(scales)} entries, but the network has "
+                f"{len(weights)} penalised layers; give one constant, or a pair "
+                "(group, exclusive), for each."
+            )
+        return scales
+
+    def _weights(self, module: nn.Module) -> list[nn.Parameter]:
+        if self._bound is None or self._bound[0] is not module:
+            weights = [module.get_parameter(name) for name in self.names]
+            self._bound = module, weights
+        return self._bound[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_bound": None}  # the net pickles the module itself
+
+
+def group_dims(n_dims: int, groups: str) -> tuple[int, ...]:
+    """Return the dims that a group runs over, counted from the end.
+
+    Parameters
+    ----------
+    n_dims : int
+        Of a weight: ``(out, in)`` or ``(out, in, *kernel)``.
+    groups : {"feature", "filter"}
+        A feature's group is all weights that leave it, across the outputs; a filter's
+        is all weights that enter it.
+
+    Returns
+    -------
+    tuple of int
+
+    Examples
+    --------
+    >>> from sklearn_structreg.cges.regularizer import group_dims
+    >>> group_dims(2, "feature"), group_dims(4, "filter")
+    ((-2,), (-3, -2, -1))
+    """
+    return (-n_dims,) if groups == "feature" else tuple(range(1 - n_dims, 0))
+
+
+def automatic_scale(shape: Sequence[int], groups: str) -> tuple[float, float]:
+    """Return a layer's constants on the group and the exclusive term."""
+    n_outputs, fan_in = shape[0], math.prod(shape[1:])
+    size = n_outputs if groups == "feature" else fan_in
+    return math.sqrt(size), math.sqrt(fan_in) / size
+
+
+def _pair(scale: float | Sequence[float]) -> tuple[float, float]:
+    """Return one constant of `layer_scale` for both terms, or a pair as it is."""
+    group, exclusive = np.broadcast_to(np.asarray(scale, dtype=float), 2)
+    return float(group), float(exclusive)
