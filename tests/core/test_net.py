@@ -1,14 +1,17 @@
 """The net and its narrow waist: hooks, parameter groups, loss, persistence."""
 
+import copy
 import pickle
 
 import pytest
 import torch
 from skorch.callbacks import Callback
 from torch import nn
+from torch.nn import functional
 
-from sklearn_structreg.core import Regularizer, StructuredClassifier
+from sklearn_structreg.core import Regularizer, StructuredClassifier, make_mlp
 from sklearn_structreg.core.device import resolve_device
+from sklearn_structreg.core.losses import WeightedCrossEntropy
 from sklearn_structreg.core.randomness import derive_seed, seeded
 
 FAST = {"max_epochs": 2, "batch_size": 30, "random_state": 0}
