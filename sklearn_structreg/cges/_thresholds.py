@@ -29,6 +29,13 @@ class Strength(NamedTuple):
     smallest: float
     largest: float
 
+    def split(self, n_blocks: int, axis: int) -> tuple["Strength", ...]:
+        """Cut into the strengths of `n_blocks` blocks of the weights along `axis`."""
+        if not isinstance(self.value, Tensor) or self.value.shape[axis] == 1:
+            return (self,) * n_blocks
+        pieces = self.value.tensor_split(n_blocks, axis)
+        return tuple(self._replace(value=piece) for piece in pieces)
+
 
 def check_strength(
     strength: float | Tensor,
@@ -97,8 +104,7 @@ def _align(
     """Append dimensions until `strength` broadcasts against `w` group by group."""
     missing = w.ndim - strength.ndim
     shape = (*strength.shape, *(1,) * missing)
-    dims = (dim,) if isinstance(dim, int) else dim or ()
-    grouped = {axis % w.ndim for axis in dims}
+    grouped = set() if dim is None else grouped_axes(w, dim)
     fits = missing >= 0 and all(
         size == 1 or (size == w.shape[axis] and axis not in grouped)
         for axis, size in enumerate(shape)
@@ -110,6 +116,11 @@ def _align(
             "has one value per group."
         )
     return strength.reshape(shape)
+
+
+def grouped_axes(w: Tensor, dim: int | tuple[int, ...]) -> set[int]:
+    """Return the dimensions that a group runs over, counted from the front."""
+    return {axis % w.ndim for axis in ((dim,) if isinstance(dim, int) else dim)}
 
 
 def group_coefficient(
@@ -138,7 +149,9 @@ def group_coefficient(
         # Squares that overflow or vanish give 1 or 0 here, which is also the factor
         # rounded: they are that far from a threshold within reach.
         inverse_norm = (w * w).sum(dim, keepdim=True).rsqrt_()
-        return (1.0 - inverse_norm.mul_(value)).relu_()
+        if isinstance(value, Tensor):
+            return (1.0 - inverse_norm.mul_(value)).relu_()
+        return torch.rsub(inverse_norm, 1.0, alpha=value).relu_()
     # In units of the threshold the same holds for every threshold.
     value = torch.as_tensor(value, dtype=w.dtype, device=w.device)
     positive = value > 0
@@ -214,12 +227,13 @@ def _newton(
     magnitude: Tensor, inverse: float | Tensor, tau: Tensor, dim: int | tuple[int, ...]
 ) -> Tensor:
     """Raise `tau` to the root of its equation by Newton's method."""
+    n_before = torch.full_like(tau, magnitude.numel() // max(1, tau.numel()))
     while True:
-        active = magnitude > tau
-        n_active = active.sum(dim, keepdim=True, dtype=magnitude.dtype)
-        total = (magnitude * active).sum(dim, keepdim=True)
-        # Rounding alone could lower tau, and then the loop might not end.
-        step = torch.maximum(tau, total / (n_active + inverse))
-        if torch.equal(step, tau):
+        excess = (magnitude - tau).relu_()
+        total = excess.sum(dim, keepdim=True)
+        n_active = excess.sign_().sum(dim, keepdim=True)
+        if torch.equal(n_active, n_before):
             return tau
-        tau = step
+        step = total.addcmul_(n_active, tau).div_(n_active + inverse)
+        # Rounding alone could lower tau, and then the loop might not end.
+        tau, n_before = torch.maximum(tau, step), n_active

@@ -28,9 +28,9 @@ References
 import torch
 from torch import Tensor
 
+from sklearn_structreg.cges._shrinkage import shrink_groups
 from sklearn_structreg.cges._thresholds import (
     check_strength,
-    exclusive_threshold,
     group_coefficient,
 )
 
@@ -237,8 +237,7 @@ def prox_exclusive_lasso(
     checked = check_strength(strength, w, dim)
     if checked.largest == 0.0:
         return _copy(w, out)
-    tau = exclusive_threshold(w, checked, dim, exact)
-    return torch.sub(w, torch.clamp(w, -tau, tau), out=out)
+    return shrink_groups(w, None, checked, dim, exact, out)
 
 
 def prox_cges(
@@ -296,12 +295,9 @@ def prox_cges(
     if group.largest == 0.0:
         return prox_exclusive_lasso(w, exclusive_strength, dim, exact, out=out)
     exclusive = check_strength(exclusive_strength, w, dim, "exclusive_strength")
-    tau = exclusive_threshold(w, exclusive, dim, exact)
-    coefficient = group_coefficient(w, group, dim)
-    lost = torch.clamp(w, -tau, tau)
-    return torch.addcmul(
-        w.new_zeros(()), lost.sub_(w), coefficient, value=-1.0, out=out
-    )
+    if exclusive.largest == 0.0:
+        return prox_group_lasso(w, group_threshold, dim, out=out)
+    return shrink_groups(w, group, exclusive, dim, exact, out)
 
 
 def _copy(w: Tensor, out: Tensor | None) -> Tensor:
