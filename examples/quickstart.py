@@ -53,6 +53,7 @@ search = GridSearchCV(
     scoring=accuracy_and_size,
     refit=sparsest_within_one_standard_error,
     cv=5,
+    n_jobs=-1,
 )
 search.fit(X_train, y_train)
 

@@ -17,6 +17,8 @@ What all of them have in common:
 - `w` is not modified unless it is also `out`, which saves a copy after an optimizer
   step. Derivatives are not supported: call them under `torch.no_grad` when `w`
   requires a gradient.
+- `torch.func.vmap` over `w` works for all of them, except for the exact exclusive
+  operator where strength times group size exceeds 0.035 in float32, 6e-4 in float64.
 - The 1-norm of a group must be representable; its Euclidean norm need not be.
 
 References
