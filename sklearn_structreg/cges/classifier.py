@@ -59,10 +59,10 @@ class CGESClassifier(StructuredClassifier):
         at the end of each epoch. More than 1 trades exactness for speed on small nets.
     layer_scale : "auto", None or sequence, default="auto"
         The constants :math:`a_l` and :math:`b_l`. "auto" takes
-        :math:`a_l=\sqrt{n_g}` and :math:`b_l=\sqrt{d}/n_g` with n_g weights in a group
-        and d inputs per unit, so that one alpha pulls alike on every layer. None is
-        the bare paper, all ones. A sequence gives a constant, or a pair of them, for
-        each penalised layer in forward order.
+        :math:`a_l=\sqrt{n_g}` (a tenth of it for "cges") and :math:`b_l=\sqrt{d}/n_g`
+        with n_g weights in a group and d inputs per unit, so that one alpha means a
+        similar thing on every layer. None is the bare paper, all ones. A sequence gives
+        a constant, or a pair (a, b), for each penalised layer in forward order.
     module_params, hidden_layer_sizes, image_shape, max_epochs, batch_size, optimizer, \
             learning_rate, momentum, weight_decay, lr_schedule, class_weight, \
             early_stopping, validation_fraction, n_iter_no_change, callbacks, device, \
