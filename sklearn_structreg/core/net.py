@@ -49,6 +49,7 @@ class StructuredNet(NeuralNetClassifier):
     ) -> None:
         self.regularizer = regularizer
         self.seed = seed
+        self._listened = False  # whether a callback listens to single batches
         params.setdefault("criterion", WeightedCrossEntropy)
         super().__init__(module, **params)
 
@@ -123,18 +124,21 @@ class StructuredNet(NeuralNetClassifier):
     def train_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Take one optimizer step, then let the regularizer act."""
         X, y, weight = batch
+        groups = self.optimizer_.param_groups
         step: dict[str, Tensor] = {}
 
         def closure() -> Tensor:
-            self.optimizer_.zero_grad()
+            for group in groups:  # zero_grad(), without its bookkeeping
+                for parameter in group["params"]:
+                    parameter.grad = None
             y_pred = self.module_(X)
             loss: Tensor = self.criterion_(y_pred, y, weight)
             loss.backward()  # type: ignore[no-untyped-call]
             if not step:  # line searches call this again; the first call counts
                 step.update(loss=loss.detach(), y_pred=y_pred.detach())
-            for callback in self._listeners("on_grad_computed"):
-                callback.on_grad_computed(
-                    self,
+            if self._listened:
+                self.notify(
+                    "on_grad_computed",
                     named_parameters=list(self.module_.named_parameters()),
                     batch=(X, y),
                     training=True,
@@ -142,7 +146,7 @@ class StructuredNet(NeuralNetClassifier):
             return loss
 
         self.optimizer_.step(closure)
-        self.regularizer.after_step(self.module_, self.optimizer_.param_groups[0]["lr"])
+        self.regularizer.after_step(self.module_, groups[0]["lr"])
         return step
 
     def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
@@ -165,24 +169,24 @@ class StructuredNet(NeuralNetClassifier):
             return
         epoch = len(self.history)
         seed = derive_seed(self.seed, epoch)
-        listened = any(self._listeners(hook) for hook in BATCH_HOOKS)
+        self._listened = any(map(self._has_listener, BATCH_HOOKS))
         self.module_.train(training)
         losses, correct, sizes = [], [], []
         with seeded(seed, torch.device(self.device)):
             for batch in iterator.epoch(seed if training else None):
                 X, y, weight = batch
-                if listened:
-                    self._notify_batch("on_batch_begin", (X, y), training)
+                if self._listened:
+                    self.notify("on_batch_begin", batch=(X, y), training=training)
                 step = step_fn(batch)
                 losses.append(step["loss"])
                 sizes.append(len(y))
                 if not training:
                     hits = (step["y_pred"].argmax(1) == y).to(step["loss"].dtype)
                     correct.append((hits if weight is None else hits * weight).mean())
-                if listened:
+                if self._listened:
                     self.history.record_batch(f"{prefix}_loss", step["loss"].item())
                     self.history.record_batch(f"{prefix}_batch_size", len(y))
-                    self._notify_batch("on_batch_end", (X, y), training, **step)
+                    self.notify("on_batch_end", batch=(X, y), training=training, **step)
         if training:
             self.regularizer.after_training_epoch(self.module_)
         loss = _mean(losses, sizes)
@@ -201,14 +205,9 @@ class StructuredNet(NeuralNetClassifier):
             "learning_rate, or scale the features first (say with StandardScaler)."
         )
 
-    def _listeners(self, hook: str) -> list[Callback]:
+    def _has_listener(self, hook: str) -> bool:
         default = getattr(Callback, hook)
-        return [cb for _, cb in self.callbacks_ if getattr(type(cb), hook) != default]
-
-    def _notify_batch(
-        self, hook: str, batch: tuple[Tensor, Tensor], training: bool, **step: Tensor
-    ) -> None:
-        self.notify(hook, batch=batch, training=training, **step)
+        return any(getattr(type(cb), hook) != default for _, cb in self.callbacks_)
 
     # ---- persistence -----------------------------------------------------------
 
