@@ -12,22 +12,21 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
 from torch import nn
 from torch.utils.data import Dataset
 
 from .batches import Batches
-from .data import TrainingData, check_samples
+from .data import TrainingData
 from .device import resolve_device, resolve_dtype
 from .modules import ModuleLike
 from .net import StructuredNet
 from .regularizer import Regularizer
-from .targets import check_weight, dataset_targets, encode_labels, weigh_classes
 from .training import OPTIMIZERS, build_network, make_net, predict_logits
+from .validation import check_partial_fit, check_samples, validate_training_data
 
 __all__ = ["StructuredClassifier"]
 
@@ -266,15 +265,25 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
         """
         device = resolve_device(self.device)
         resume = self.warm_start and hasattr(self, "net_")
-        data = self._validate(X, y, sample_weight, reset=not resume, min_samples=2)
-        seed = self.net_.seed if resume else self._draw_seed()
+        data = validate_training_data(
+            self,
+            X,
+            y,
+            sample_weight,
+            reset=not resume,
+            min_samples=2,
+            classes=self.classes_ if resume else None,
+        )
+        if resume:
+            seed, module = self.net_.seed, copy.deepcopy(self.module_)
+        else:
+            seed, module = self._draw_seed(), None
+            self.__dict__.pop("net_", None)  # its classes and features are gone
         valid = None
         if self.early_stopping:
             data, held_out = data.split(self.validation_fraction, seed)
             valid = self._batches(held_out, device, normalize=True)
         train = self._batches(data, device, normalize=True)
-        # Going on trains a copy: should it fail, the last fit stays as it was.
-        module = copy.deepcopy(self.module_) if resume else None
         net = self._make_net(data, device, seed, module, train, valid)
         if resume:
             net.history.extend(copy.deepcopy(self.history_))
@@ -314,83 +323,19 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
         """
         device = resolve_device(self.device)
         first = not hasattr(self, "net_")
-        labels = self._check_classes(classes)
-        data = self._validate(X, y, sample_weight, reset=first, classes=labels)
-        self.classes_ = labels
+        labels = check_partial_fit(self, classes)
+        data = validate_training_data(
+            self, X, y, sample_weight, reset=first, min_samples=1, classes=labels
+        )
         batches = self._batches(data, device, normalize=False)
         if first:
             net = self._make_net(data, device, self._draw_seed(), None, batches)
         else:
             net = self.net_
-            net.to(device)
+            net.to(device, resolve_dtype(self.dtype))
         net.drop_schedule()
         self.net_ = net.train(batches, epochs=1)
         return self
-
-    def _check_classes(self, classes: ArrayLike | None) -> NDArray[Any]:
-        """Check what partial_fit is asked for and return the labels it knows."""
-        if self.early_stopping:
-            raise ValueError(
-                "partial_fit has no hold-out to stop by; set early_stopping=False."
-            )
-        if self.class_weight == "balanced":
-            raise ValueError(
-                "class_weight='balanced' needs all labels at once, which partial_fit "
-                "never has; pass the weights as a dict {label: weight}."
-            )
-        fitted: NDArray[Any] | None = getattr(self, "classes_", None)
-        if classes is None and fitted is None:
-            raise ValueError(
-                "classes must be passed on the first call to partial_fit: all labels "
-                "that will ever come."
-            )
-        labels: NDArray[Any] = np.unique(
-            np.asarray(fitted if classes is None else classes)
-        )
-        if fitted is not None and not np.array_equal(labels, fitted):
-            raise ValueError(
-                f"classes={labels} is not the same as on the last call, {fitted}; they "
-                "cannot change between calls to partial_fit."
-            )
-        return labels
-
-    def _validate(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any,
-        *,
-        reset: bool,
-        min_samples: int = 1,
-        classes: NDArray[Any] | None = None,
-    ) -> TrainingData:
-        """Check the data and encode the labels, by `classes` or by those found."""
-        samples, y = check_samples(
-            self, X, y, dtype=self.dtype, reset=reset, min_samples=min_samples
-        )
-        if y is None:
-            y = dataset_targets(samples)
-        check_consistent_length(samples, y)
-        y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
-        weight = check_weight(sample_weight, len(y))
-        if classes is None:
-            classes = np.unique(y if weight is None else y[weight > 0])
-            if not reset and not np.array_equal(classes, self.classes_):
-                raise ValueError(
-                    f"warm_start=True goes on with the classes {self.classes_}, but y "
-                    f"has {classes}; set warm_start=False to start anew."
-                )
-            self.classes_ = classes
-        target = encode_labels(y, classes, weight)
-        weight = weigh_classes(self.class_weight, classes, target, weight)
-        data = TrainingData.of(samples, target, weight)
-        if data.n_rows < min_samples:
-            raise ValueError(
-                f"X has n_samples={data.n_rows} with a positive weight; at least "
-                f"{min_samples} are needed."
-            )
-        return data
 
     def _draw_seed(self) -> int:
         random_state = check_random_state(self.random_state)
@@ -483,7 +428,7 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def _logits(self, X: Any) -> NDArray[np.float64]:
-        check_is_fitted(self)
+        check_is_fitted(self, "net_")
         parameter = next(self.module_.parameters())
         dtype = str(parameter.dtype).removeprefix("torch.")
         samples, _ = check_samples(self, X, dtype=dtype, reset=False)

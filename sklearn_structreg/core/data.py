@@ -1,9 +1,8 @@
-"""From what users pass to what the net trains on: samples, class indices, weights."""
+"""Validated training data and the mini-batches made of it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,13 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
-from sklearn.utils.validation import validate_data
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
-from .batches import Batches, DatasetBatches, TensorBatches, first_of
+from .batches import Batches, DatasetBatches, TensorBatches
 
-__all__ = ["TrainingData", "check_samples"]
+__all__ = ["TrainingData"]
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
@@ -162,110 +160,3 @@ class _WritableView:
         interface = array.__array_interface__
         self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
         self.owner = array
-
-
-def check_samples(
-    estimator: Any,
-    X: Any,
-    y: Any = None,
-    *,
-    dtype: str,
-    reset: bool,
-    min_samples: int = 1,
-) -> tuple[Any, Any]:
-    """Validate samples by scikit-learn's own rules; flatten what is in memory to rows.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Read for `image_shape`. Gets `n_features_in_`, `feature_names_in_` and
-        `input_shape_`, the shape of one sample.
-    X : array-like or tensor of shape (n_samples, n_features) or (n_samples, C, H, W), \
-            or torch Dataset
-        Any number of dimensions from two up.
-    y : array-like of shape (n_samples,) or None, default=None
-        Labels. In training a dataset may hold them itself.
-    dtype : {"float32", "float64"}
-        The net's precision.
-    reset : bool
-        Whether this is a first fit; otherwise X is checked against it.
-    min_samples : int, default=1
-        Fewer are an error.
-
-    Returns
-    -------
-    samples : ndarray of shape (n_samples, n_features) or torch Dataset
-    y : ndarray of shape (n_samples,) or None
-    """
-    if isinstance(X, Dataset):
-        _check_dataset(estimator, X, reset, min_samples)
-        return X, y
-    if isinstance(X, Tensor):
-        X = X.detach().cpu().numpy()
-    shape = None
-    if getattr(X, "ndim", 2) > 2:
-        X = np.asarray(X)
-        shape = X.shape[1:]
-        _check_shape(estimator, shape, reset)
-        X = X.reshape(len(X), -1)
-    samples = validate_data(
-        estimator,
-        X,
-        **({} if y is None and not reset else {"y": y}),
-        dtype=np.dtype(dtype),
-        order="C",
-        reset=reset,
-        ensure_min_samples=min_samples,
-    )
-    if isinstance(samples, tuple):
-        samples, y = samples
-    if reset:
-        _set_shape(estimator, shape, estimator.n_features_in_)
-    return samples, y
-
-
-def _check_dataset(
-    estimator: Any, dataset: Dataset[Any], reset: bool, min_samples: int
-) -> None:
-    """Check a dataset by its length and its first item."""
-    if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
-        raise TypeError(
-            f"{type(dataset).__name__} cannot be indexed; pass a map-style torch "
-            "Dataset, one with __len__ and __getitem__."
-        )
-    if len(dataset) < min_samples:
-        raise ValueError(
-            f"The dataset has n_samples={len(dataset)}; at least {min_samples} "
-            "are needed."
-        )
-    x = first_of(dataset[0])
-    if x.ndim > 1:
-        _check_shape(estimator, tuple(x.shape), reset)
-    if reset:
-        estimator.n_features_in_ = x.numel()
-        _set_shape(estimator, tuple(x.shape) if x.ndim > 1 else None, x.numel())
-    elif x.numel() != estimator.n_features_in_:
-        raise ValueError(
-            f"The dataset's samples have {x.numel()} features, but "
-            f"{type(estimator).__name__} expects {estimator.n_features_in_}."
-        )
-
-
-def _check_shape(estimator: Any, shape: tuple[int, ...], reset: bool) -> None:
-    wanted = estimator.image_shape if reset else estimator.input_shape_
-    if wanted is not None and tuple(wanted) != shape:
-        what = "image_shape is" if reset else "fit saw samples of shape"
-        raise ValueError(
-            f"X has samples of shape {shape}, but {what} {tuple(wanted)}; pass X as "
-            f"(n_samples, {', '.join(map(str, wanted))}) or as flattened rows."
-        )
-
-
-def _set_shape(estimator: Any, shape: Sequence[int] | None, n_features: int) -> None:
-    shape = tuple(shape or estimator.image_shape or (n_features,))
-    if math.prod(shape) != n_features:
-        raise ValueError(
-            f"image_shape={shape} stands for {math.prod(shape)} features per sample, "
-            f"but X has {n_features}; give the shape (C, H, W) of X's rows."
-        )
-    estimator.input_shape_ = tuple(int(size) for size in shape)

@@ -211,10 +211,10 @@ class StructuredNet(NeuralNetClassifier):
 
     # ---- persistence -----------------------------------------------------------
 
-    def to(self, device: torch.device) -> None:
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move module and optimizer state, so that training can go on there."""
         self.device = str(device)
-        _move(self.module_, self.optimizer_, device)
+        _move(self.module_, self.optimizer_, device, dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         net = self
@@ -234,11 +234,14 @@ def _mean(values: list[Tensor], sizes: list[int]) -> float:
 
 
 def _move(
-    module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
 ) -> None:
-    module.to(device)
+    module.to(device, dtype)
     for state in optimizer.state.values():
         for key, value in state.items():
             # Adam keeps its step counts on the CPU unless it is fused; leave them.
             if isinstance(value, Tensor) and value.ndim:
-                state[key] = value.to(device)
+                state[key] = value.to(device, dtype)

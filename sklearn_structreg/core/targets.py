@@ -81,8 +81,8 @@ def encode_labels(
     if unseen.any():
         raise ValueError(
             f"y contains labels {np.unique(y[unseen]).tolist()} that are not among the "
-            f"classes {classes.tolist()} of the first call; pass all labels that will "
-            "ever come as classes in the first call to partial_fit."
+            f"classes {classes.tolist()} of the first fit; fit anew, or name every "
+            "label that will come in the first call to partial_fit."
         )
     target = np.zeros(len(y), dtype=np.int64)
     target[known] = np.searchsorted(classes, y[known])

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 from skorch.callbacks import Callback
@@ -206,12 +207,14 @@ def test_warm_start_goes_on_from_the_last_weights(digits):
     assert fresh.fit(X, y).n_iter_ == 3
 
 
-def test_warm_start_refuses_other_classes_and_keeps_the_fit(blobs):
+def test_warm_start_refuses_new_classes_and_keeps_the_fit(blobs):
     X, y = blobs
     model = StructuredClassifier(warm_start=True, **FAST).fit(X, y)
-    with pytest.raises(ValueError, match="warm_start=True goes on with the classes"):
-        model.fit(X, y == 1)
-    assert model.predict(X).shape == (90,)
+    with pytest.raises(ValueError, match=r"labels \[3\] that are not among"):
+        model.fit(X, y + 1)
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        model.fit(X)
+    assert model.fit(X[y < 2], y[y < 2]).predict_proba(X).shape == (90, 3)
 
 
 def test_a_warm_start_that_diverges_keeps_the_last_fit(blobs):
@@ -222,6 +225,24 @@ def test_a_warm_start_that_diverges_keeps_the_last_fit(blobs):
     with pytest.raises(ValueError, match="non-finite"):
         model.fit(X, y)
     np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+def test_a_new_fit_that_diverges_leaves_no_half_of_the_last_one(blobs):
+    X, y = blobs
+    model = StructuredClassifier(**FAST).fit(X, y)
+    with pytest.raises(ValueError, match="non-finite"):
+        model.set_params(learning_rate=1e20).fit(X[:, :2], y == 1)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    model.set_params(learning_rate=0.05).partial_fit(X, y, classes=[0, 1, 2, 3])
+
+
+def test_precision_may_change_between_calls(digits):
+    X, y = digits
+    model = StructuredClassifier(**FAST).fit(X, y)
+    model.set_params(dtype="float64").partial_fit(X, y)
+    assert model.module_[0].weight.dtype == torch.float64
+    assert model.predict(X).shape == y.shape
 
 
 def test_partial_fit_learns_from_a_stream(digits):
