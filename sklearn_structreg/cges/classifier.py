@@ -107,7 +107,7 @@ class CGESClassifier(StructuredClassifier):
     >>> from sklearn.preprocessing import StandardScaler
     >>> from sklearn_structreg import CGESClassifier
     >>> X, y = load_digits(return_X_y=True)
-    >>> net = CGESClassifier(alpha=0.01, max_epochs=20, random_state=0)
+    >>> net = CGESClassifier(alpha=0.05, max_epochs=20, random_state=0)
     >>> model = make_pipeline(StandardScaler(), net).fit(X, y)
     >>> model.score(X, y) > 0.95, net.sparsity_ > 0.1
     (True, True)
