@@ -7,6 +7,7 @@ of the cost. Everything below is a tensor operation over all nodes of all channe
 once, the channels being components of one graph that never meet.
 """
 
+from math import log2
 from typing import NamedTuple
 
 import torch
@@ -118,7 +119,8 @@ def rena(
         count = torch.bincount(channel, minlength=n_channels)
         unfinished = count > n_clusters
         if bool(unfinished.any()):
-            ends = _contracted(ends, merged, unfinished[channel])
+            active = None if bool(unfinished.all()) else unfinished[channel]
+            ends = _contracted(ends, merged, n_nodes, active)
             rows = (
                 _first_sums(samples, merged, n_nodes)
                 if rows is None
@@ -137,9 +139,9 @@ def rena(
 def _checked(X: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Return X as (n_samples, n_channels, *shape) and the weights, zeros left out."""
     X = torch.as_tensor(X)
-    if X.ndim < 2 or X.shape[0] == 0:
+    if X.ndim < 2 or X.numel() == 0:
         raise ValueError(
-            f"X must have at least one sample and a feature axis, got shape "
+            "X must have at least one sample and one feature, got shape "
             f"{tuple(X.shape)}."
         )
     maps = X[:, None] if X.ndim == 2 else X
@@ -153,13 +155,17 @@ def _checked(X: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor | 
             f"sample_weight has shape {tuple(weight.shape)}, but X has "
             f"{maps.shape[0]} samples."
         )
+    if not bool(weight.isfinite().all()):
+        raise ValueError("sample_weight contains NaN or infinity.")
     present = weight > 0
     if not bool(present.any()) or bool((weight < 0).any()):
         raise ValueError(
             "sample_weight must not be negative and must leave at least one sample "
             "of positive weight."
         )
-    return maps[present], weight[present]
+    # Only ratios of weights matter: a power of two keeps them exact and in range.
+    weight = weight[present]
+    return maps[present], weight.ldexp(-weight.max().frexp().exponent)
 
 
 def _first_round(
@@ -190,22 +196,29 @@ def _first_round(
         return table.view(n_channels, -1).index_select(1, links).view(-1)
 
     lengths = measure(samples)
-    if len(lengths) and not _in_range(lengths.view(n_channels, -1).amax(1)):
-        samples = samples.view(n_samples, n_channels, n_features)
-        largest = samples.abs().amax((0, 2))
-        if not bool(largest.isfinite().all()):
-            raise ValueError("X contains NaN or infinity: impute or drop them first.")
-        exponent = largest.frexp().exponent[:, None]
-        samples = samples.ldexp(-exponent).view(n_samples, -1)
-        lengths = measure(samples)
+    if len(lengths):
+        exponent = _exponents(lengths.view(n_channels, -1), samples)
+        if bool(exponent.any()):
+            maps = samples.view(n_samples, n_channels, n_features)
+            samples = maps.ldexp(-exponent[:, None]).view(n_samples, -1)
+            lengths = measure(samples)
     return edges, lengths, samples
 
 
-def _in_range(peak: Tensor) -> bool:
-    """Say whether squares up to these neither overflow nor lose their last bits."""
-    info = torch.finfo(peak.dtype)
-    low, high = info.tiny / info.eps**2, info.max * info.eps**2
-    return bool(((peak > low) & (peak < high)).all())
+def _exponents(lengths: Tensor, samples: Tensor) -> Tensor:
+    """Return powers of two to divide each channel by, 0 where squares are in range."""
+    info = torch.finfo(lengths.dtype)
+    peak = lengths.amax(1)
+    fine = (peak > info.tiny / info.eps**2) & (peak < info.max * info.eps**2)
+    exponent = torch.zeros(len(peak), dtype=torch.int32, device=peak.device)
+    if not bool(fine.all()):
+        suspects = samples.view(len(samples), len(peak), -1)[:, ~fine]
+        largest = suspects.abs().amax((0, 2))
+        if not bool(largest.isfinite().all()):
+            raise ValueError("X contains NaN or infinity: impute or drop them first.")
+        limit = round(-log2(info.tiny))
+        exponent[~fine] = largest.frexp().exponent.clamp(-limit, limit)
+    return exponent
 
 
 def _lattice_lengths(
@@ -326,13 +339,17 @@ def _shortest_edges(lengths: Tensor, ends: Tensor, n_nodes: int) -> Tensor:
     return best
 
 
-def _contracted(ends: Tensor, merged: Tensor, active: Tensor) -> Tensor:
-    """Return the edges between merged nodes, both ends active, sorted, each once."""
+def _contracted(
+    ends: Tensor, merged: Tensor, n_nodes: int, active: Tensor | None = None
+) -> Tensor:
+    """Return the edges between (active) merged nodes, sorted, each once."""
     a, b = (merged.index_select(0, end) for end in ends)
-    low, high = torch.minimum(a, b), torch.maximum(a, b)
-    keep = (low != high) & active.index_select(0, low)
-    n_nodes = len(active)
-    key = (low * n_nodes + high).masked_select(keep)
+    low = torch.minimum(a, b)
+    keep = a != b
+    if active is not None:
+        keep &= active.index_select(0, low)
+    # low * n_nodes + high, as one number to sort by.
+    key = torch.add(a + b, low, alpha=n_nodes - 1).masked_select(keep)
     if n_nodes**2 < 2**31:
         key = key.int()  # half the bytes to sort
     key = torch.unique_consecutive(key.sort().values).long()
@@ -372,4 +389,4 @@ def _checked_edges(edges: Tensor, n_features: int) -> Tensor:
             f"channel of X has features 0 to {n_features - 1}."
         )
     itself = torch.arange(n_features, device=edges.device)
-    return _contracted(edges.long(), itself, torch.ones_like(itself, dtype=torch.bool))
+    return _contracted(edges.long(), itself, n_features)
