@@ -84,10 +84,11 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     Notes
     -----
-    The distance of two clusters is the squared Euclidean distance of their means, over
-    samples, weighted by `sample_weight`. Equal distances are broken by feature number;
-    so the result does not depend on chance, and multiplying `X` by a power of two
-    changes nothing at all.
+    Distances are squared and Euclidean, over samples, weighted by `sample_weight`. A
+    round represents a new cluster by the mean of the clusters that it joins, whatever
+    their sizes, as published; `transform` averages features. Equal distances are broken
+    by feature number, so the result does not depend on chance, and multiplying `X` by a
+    power of two changes nothing at all.
 
     References
     ----------

@@ -22,6 +22,8 @@ from sklearn_structreg.dropcluster.lattice import (
 
 # Rows gathered at a time for edge lengths: two blocks of them stay in the cache.
 _BLOCK = 2048
+# Numbers that one vector operation should have, without a GPU and with one.
+_LONG = (2**15, 2**22)
 
 
 class ReNAResult(NamedTuple):
@@ -54,10 +56,12 @@ def rena(
     """Cluster the features of each channel by recursive nearest agglomeration.
 
     Section 3 of the DropCluster paper (Chen, Gautier, Aydore, 2020), after
-    Hoyos-Idrobo et al. (2018). The distance of two clusters is the squared Euclidean
-    distance, over samples, of their means. Ties go to the edge between the smaller
-    cluster numbers, so equal input gives equal output on every device. When a round
-    would leave fewer than `n_clusters` clusters, only its shortest links are made.
+    Hoyos-Idrobo et al. (2018). Every round links each cluster to the one at the least
+    squared Euclidean distance over samples, and represents what is linked by the mean
+    of its parts (of the previous round's clusters, whatever their sizes, as published).
+    Ties go to the edge between the smaller cluster numbers, so equal input gives equal
+    output on every device. When a round would leave fewer than `n_clusters` clusters,
+    only its shortest links are made.
 
     Parameters
     ----------
@@ -106,9 +110,8 @@ def rena(
     device = samples.device
     labels = torch.arange(samples.shape[1], device=device)
     channel = labels // n_features
-    size = torch.ones_like(labels)
     count = torch.full((n_channels,), n_features, device=device)
-    rows: Tensor | None = None  # sums over each cluster, (n_nodes, n_samples)
+    rows: Tensor | None = None  # of the nodes, (n_nodes, n_samples)
     n_iter = 0
     while n_iter < max_iter and len(lengths) and bool((count > n_clusters).any()):
         merged = _agglomerate(lengths, ends, channel, count - n_clusters)
@@ -121,13 +124,11 @@ def rena(
         if bool(unfinished.any()):
             active = None if bool(unfinished.all()) else unfinished[channel]
             ends = _contracted(ends, merged, n_nodes, active)
-            rows = (
-                _first_sums(samples, merged, n_nodes)
-                if rows is None
-                else _sums(rows, merged, n_nodes)
-            )
-            size = torch.zeros_like(channel).index_add_(0, merged, size)
-            lengths = _edge_lengths(rows / size[:, None], ends, weight)
+            if rows is None:
+                rows = _first_means(samples, merged, n_nodes)
+            else:
+                rows = _means(rows, merged, n_nodes)
+            lengths = _edge_lengths(rows, ends, weight)
 
     start = count.cumsum(0) - count
     labels = labels.view(n_channels, n_features) - start[:, None]
@@ -226,25 +227,42 @@ def _lattice_lengths(
 ) -> Tensor:
     """Return squared distances to the pixel a step further, (n_nodes, n_steps).
 
-    Sample by sample over the flat lattice, so that everything but `samples` stays in
-    the cache. Entries that wrap around a border belong to no edge.
+    Entries that wrap around a border, or into the next sample, belong to no edge.
     """
-    n_nodes = samples.shape[1]
-    total = samples.new_zeros(len(steps), n_nodes)
-    change = torch.empty_like(samples[0])
-    scale = [1.0] * len(samples) if weight is None else weight.tolist()
+    n_samples, n_nodes = samples.shape
+    together = 1
+    if weight is None:
+        # Several small samples laid end to end are one long one, with their own sums.
+        together = min(n_samples, max(1, _LONG[samples.is_cuda] // n_nodes))
+    rest = n_samples % together
+    long = samples[: n_samples - rest].view(-1, together * n_nodes)
+    total = _summed_squares(long, steps, weight)
+    total = total.view(len(steps), together, n_nodes).sum(1)
+    if rest:
+        total += _summed_squares(samples[n_samples - rest :], steps, None)
+    return total.T.contiguous()
+
+
+def _summed_squares(rows: Tensor, steps: list[int], weight: Tensor | None) -> Tensor:
+    """Sum (x[i + step] - x[i])^2 over rows x, (n_steps, length of a row).
+
+    Row by row, so that all but the rows stays in the cache.
+    """
+    total = rows.new_zeros(len(steps), rows.shape[1])
+    change = torch.empty_like(rows[0])
+    values = [1.0] * len(rows) if weight is None else weight.tolist()
     pairs = [
-        zip(samples[:, step:].unbind(), samples[:, :-step].unbind(), strict=True)
+        zip(rows[:, step:].unbind(), rows[:, :-step].unbind(), strict=True)
         for step in steps
     ]
     into = [
-        (row[:-step], change[:-step]) for row, step in zip(total, steps, strict=True)
+        (sums[:-step], change[:-step]) for sums, step in zip(total, steps, strict=True)
     ]
-    for value in scale:
-        for pair, (out, buffer) in zip(pairs, into, strict=True):
+    for value in values:
+        for pair, (sums, buffer) in zip(pairs, into, strict=True):
             torch.sub(*next(pair), out=buffer)
-            out.addcmul_(buffer, buffer, value=value)
-    return total.T.contiguous()
+            sums.addcmul_(buffer, buffer, value=value)
+    return total
 
 
 def _edge_lengths(rows: Tensor, ends: Tensor, weight: Tensor | None) -> Tensor:
@@ -357,22 +375,22 @@ def _contracted(
     return torch.stack([low, key - low * n_nodes])
 
 
-def _first_sums(samples: Tensor, merged: Tensor, n_nodes: int) -> Tensor:
-    """Add up the features of each merged node into rows, (n_nodes, n_samples)."""
+def _first_means(samples: Tensor, merged: Tensor, n_nodes: int) -> Tensor:
+    """Average the features of each merged node into rows, (n_nodes, n_samples)."""
     if samples.is_cuda:
-        return _sums(samples.T.contiguous(), merged, n_nodes)
+        return _means(samples.T.contiguous(), merged, n_nodes)
     # Transposing after adding moves a third of the data.
     sums = samples.new_zeros(len(samples), n_nodes).index_add_(1, merged, samples)
-    return sums.T.contiguous()
+    return sums.div_(torch.bincount(merged, minlength=n_nodes)).T.contiguous()
 
 
-def _sums(rows: Tensor, merged: Tensor, n_nodes: int) -> Tensor:
-    """Add up the rows of each merged node, in the order of its members."""
+def _means(rows: Tensor, merged: Tensor, n_nodes: int) -> Tensor:
+    """Average the rows of each merged node, in the order of its members."""
     order = merged.sort(stable=True).indices
     n_members = torch.bincount(merged, minlength=n_nodes)
     start = n_members.cumsum(0) - n_members
     # Unlike index_add_, embedding_bag adds in a fixed order on a GPU too.
-    return embedding_bag(order, rows, start, mode="sum")
+    return embedding_bag(order, rows, start, mode="sum").div_(n_members[:, None])
 
 
 def _checked_edges(edges: Tensor, n_features: int) -> Tensor:

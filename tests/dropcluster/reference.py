@@ -12,12 +12,9 @@ def rena_reference(X, edges, n_clusters, weights=None):
         [Fraction(1)] * len(X) if weights is None else [Fraction(w) for w in weights]
     )
     clusters = [[feature] for feature in range(n_features)]
+    means = [[row[feature] for row in X] for feature in range(n_features)]
     while len(clusters) > n_clusters:
         cluster_of = {f: c for c, members in enumerate(clusters) for f in members}
-        means = [
-            [sum(row[f] for f in members) / len(members) for row in X]
-            for members in clusters
-        ]
         links = {}
         for a, b in edges:
             a, b = sorted((cluster_of[a], cluster_of[b]))
@@ -31,14 +28,19 @@ def rena_reference(X, edges, n_clusters, weights=None):
                 chosen.add(min(own))
         if not chosen:
             break
+        joined = [[cluster] for cluster in range(len(clusters))]
         for _, (a, b) in sorted(chosen)[: len(clusters) - n_clusters]:
-            # Merged clusters share one list, the other's name pointing to it.
-            one, other = clusters[a], clusters[b]
-            assert one is not other, "nearest-neighbour links closed a cycle"
-            merged = one + other
-            clusters = [merged if c is one or c is other else c for c in clusters]
-        unique = {id(c): sorted(c) for c in clusters}
-        clusters = sorted(unique.values())
+            assert joined[a] is not joined[b], "nearest-neighbour links closed a cycle"
+            parts = joined[a] + joined[b]
+            for part in parts:
+                joined[part] = parts
+        groups = {id(parts): parts for parts in joined}.values()
+        groups = sorted(groups, key=lambda parts: min(clusters[c][0] for c in parts))
+        means = [
+            [sum(means[c][i] for c in parts) / len(parts) for i in range(len(X))]
+            for parts in groups
+        ]
+        clusters = [sorted(f for c in parts for f in clusters[c]) for parts in groups]
     labels = [0] * n_features
     for label, members in enumerate(clusters):
         for feature in members:
