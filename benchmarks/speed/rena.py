@@ -174,7 +174,7 @@ def profile(name, case):
     images = torch.from_numpy(make_images(n_samples, n_channels, shape, 0))
     steps = [
         "_first_round",
-        "_lattice_lengths",
+        "lattice_lengths",
         "_agglomerate",
         "_contracted",
         "_first_means",

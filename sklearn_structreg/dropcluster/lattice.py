@@ -14,6 +14,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+# Numbers that one vector operation should have, without a GPU and with one.
+_LONG = (2**15, 2**22)
+
 
 def lattice_steps(shape: Sequence[int]) -> list[int]:
     """Return the steps in a flattened lattice to the next pixel of each axis.
@@ -105,6 +108,40 @@ def _long_axes(shape: Sequence[int]) -> list[int]:
     return [axis for axis in reversed(range(len(shape))) if shape[axis] > 1]
 
 
+def lattice_lengths(
+    samples: Tensor, steps: list[int], weight: Tensor | None = None
+) -> Tensor:
+    """Compute squared distances of all pixels to the pixels a step further.
+
+    Parameters
+    ----------
+    samples : Tensor of shape (n_samples, n_pixels)
+        Data, contiguous.
+    steps : list of int
+        ``lattice_steps(shape)``.
+    weight : Tensor of shape (n_samples,), default=None
+        Weights of the samples.
+
+    Returns
+    -------
+    Tensor of shape (n_pixels, n_steps)
+        Sums over samples. Entries that wrap around a border belong to no edge and have
+        no meaning.
+    """
+    n_samples, n_nodes = samples.shape
+    together = 1
+    if weight is None:
+        # Several small samples laid end to end are one long one, with their own sums.
+        together = min(n_samples, max(1, _LONG[samples.is_cuda] // n_nodes))
+    rest = n_samples % together
+    long = samples[: n_samples - rest].view(-1, together * n_nodes)
+    total = _summed_squares(long, steps, weight)
+    total = total.view(len(steps), together, n_nodes).sum(1)
+    if rest:
+        total += _summed_squares(samples[n_samples - rest :], steps, None)
+    return total.T.contiguous()
+
+
 def graph_edges(connectivity: Any, n_features: int) -> Tensor:
     """Read the edges off a symmetric adjacency matrix.
 
@@ -153,3 +190,25 @@ def graph_edges(connectivity: Any, n_features: int) -> Tensor:
     low, high = joined.nonzero()
     edges = np.stack([low, high])[:, low < high].astype(np.int64)
     return torch.from_numpy(edges[:, np.lexsort(edges[::-1])])
+
+
+def _summed_squares(rows: Tensor, steps: list[int], weight: Tensor | None) -> Tensor:
+    """Sum (x[i + step] - x[i])^2 over rows x, (n_steps, length of a row).
+
+    Row by row, so that all but the rows stays in the cache.
+    """
+    total = rows.new_zeros(len(steps), rows.shape[1])
+    change = torch.empty_like(rows[0])
+    values = [1.0] * len(rows) if weight is None else weight.tolist()
+    pairs = [
+        zip(rows[:, step:].unbind(), rows[:, :-step].unbind(), strict=True)
+        for step in steps
+    ]
+    into = [
+        (sums[:-step], change[:-step]) for sums, step in zip(total, steps, strict=True)
+    ]
+    for value in values:
+        for pair, (sums, buffer) in zip(pairs, into, strict=True):
+            torch.sub(*next(pair), out=buffer)
+            sums.addcmul_(buffer, buffer, value=value)
+    return total

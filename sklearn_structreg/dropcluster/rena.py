@@ -16,14 +16,13 @@ from torch.nn.functional import embedding_bag
 
 from sklearn_structreg.dropcluster.lattice import (
     lattice_edges,
+    lattice_lengths,
     lattice_links,
     lattice_steps,
 )
 
 # Rows gathered at a time for edge lengths: two blocks of them stay in the cache.
 _BLOCK = 2048
-# Numbers that one vector operation should have, without a GPU and with one.
-_LONG = (2**15, 2**22)
 
 
 class ReNAResult(NamedTuple):
@@ -193,7 +192,7 @@ def _first_round(
     def measure(samples: Tensor) -> Tensor:
         if links is None:
             return _edge_lengths(samples.T.contiguous(), edges, weight)
-        table = _lattice_lengths(samples, lattice_steps(shape), weight)
+        table = lattice_lengths(samples, lattice_steps(shape), weight)
         return table.view(n_channels, -1).index_select(1, links).view(-1)
 
     lengths = measure(samples)
@@ -220,49 +219,6 @@ def _exponents(lengths: Tensor, samples: Tensor) -> Tensor:
         limit = round(-log2(info.tiny))
         exponent[~fine] = largest.frexp().exponent.clamp(-limit, limit)
     return exponent
-
-
-def _lattice_lengths(
-    samples: Tensor, steps: list[int], weight: Tensor | None
-) -> Tensor:
-    """Return squared distances to the pixel a step further, (n_nodes, n_steps).
-
-    Entries that wrap around a border, or into the next sample, belong to no edge.
-    """
-    n_samples, n_nodes = samples.shape
-    together = 1
-    if weight is None:
-        # Several small samples laid end to end are one long one, with their own sums.
-        together = min(n_samples, max(1, _LONG[samples.is_cuda] // n_nodes))
-    rest = n_samples % together
-    long = samples[: n_samples - rest].view(-1, together * n_nodes)
-    total = _summed_squares(long, steps, weight)
-    total = total.view(len(steps), together, n_nodes).sum(1)
-    if rest:
-        total += _summed_squares(samples[n_samples - rest :], steps, None)
-    return total.T.contiguous()
-
-
-def _summed_squares(rows: Tensor, steps: list[int], weight: Tensor | None) -> Tensor:
-    """Sum (x[i + step] - x[i])^2 over rows x, (n_steps, length of a row).
-
-    Row by row, so that all but the rows stays in the cache.
-    """
-    total = rows.new_zeros(len(steps), rows.shape[1])
-    change = torch.empty_like(rows[0])
-    values = [1.0] * len(rows) if weight is None else weight.tolist()
-    pairs = [
-        zip(rows[:, step:].unbind(), rows[:, :-step].unbind(), strict=True)
-        for step in steps
-    ]
-    into = [
-        (sums[:-step], change[:-step]) for sums, step in zip(total, steps, strict=True)
-    ]
-    for value in values:
-        for pair, (sums, buffer) in zip(pairs, into, strict=True):
-            torch.sub(*next(pair), out=buffer)
-            sums.addcmul_(buffer, buffer, value=value)
-    return total
 
 
 def _edge_lengths(rows: Tensor, ends: Tensor, weight: Tensor | None) -> Tensor:
