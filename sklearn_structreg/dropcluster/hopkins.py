@@ -107,7 +107,7 @@ def spatial_hopkins(
 
     Parameters
     ----------
-    images : Tensor of shape (n_images, n_channels, *shape)
+    images : Tensor of shape (n_images, n_channels, ...)
         Images, such as the feature maps of a mini-batch, of any spatial dimension d;
         anything `torch.as_tensor` takes. A pixel off the border has 3^d - 1 neighbours.
         Axes of length 1 do not count, and on an axis of length 2 either pixel is the

@@ -157,6 +157,7 @@ def graph_edges(connectivity: Any, n_features: int) -> Tensor:
     Returns
     -------
     Tensor of int64, shape (2, n_edges)
+        Every pair of joined features once, in lexicographic order.
 
     Raises
     ------

@@ -30,7 +30,7 @@ class ReNAResult(NamedTuple):
 
     Attributes
     ----------
-    labels : Tensor of int64, shape (n_features,) or (n_channels, *shape)
+    labels : Tensor of int64, shape (n_features,) or (n_channels, ...)
         Cluster of each feature, from 0 in each channel, numbered by first feature.
     n_clusters : Tensor of int64, shape () or (n_channels,)
         Clusters reached; more than asked for where the graph has more components.
@@ -64,15 +64,16 @@ def rena(
 
     Parameters
     ----------
-    X : Tensor of shape (n_samples, n_features) or (n_samples, n_channels, *shape)
+    X : Tensor of shape (n_samples, n_features) or (n_samples, n_channels, ...)
         Data, such as a mini-batch of feature maps; anything `torch.as_tensor` takes.
         float64 is computed in float64, everything else in float32.
     n_clusters : int
         Clusters per channel, from 1 to the number of features of a channel.
     edges : Tensor of int64, shape (2, n_edges), default=None
         Graph over the (flattened) features, the same for every channel; see
-        `graph_edges`. None joins the neighbours of the lattice `shape`: a chain for
-        X of two dimensions, four neighbours for images, six for volumes.
+        `graph_edges`. None joins the neighbours of the lattice that the last axes of `X`
+        form: a chain for X of two dimensions, else four neighbours for images, six for
+        volumes.
     sample_weight : Tensor of shape (n_samples,), default=None
         Non-negative weight of each sample in the distances: 0 is an absent sample, 2
         is two copies of it.
