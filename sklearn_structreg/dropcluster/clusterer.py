@@ -27,6 +27,7 @@ from torch import Tensor
 
 from sklearn_structreg.dropcluster.lattice import graph_edges
 from sklearn_structreg.dropcluster.rena import rena
+from sklearn_structreg.dropcluster.tensors import as_tensor
 
 
 class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -179,7 +180,7 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             )
             weight = torch.tensor(sample_weight)
         shape, edges = self._graph(n_features)
-        data = _tensor(X).to(_resolve(self.device))
+        data = as_tensor(X).to(_resolve(self.device))
         result = rena(
             data.view(len(X), 1, *shape),
             self.n_clusters,
@@ -218,7 +219,7 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         labels = torch.from_numpy(self.labels_)
-        values = _tensor(X)
+        values = as_tensor(X)
         means = values.new_zeros(len(X), self.n_clusters_).index_add_(1, labels, values)
         means /= torch.bincount(labels, minlength=self.n_clusters_)
         return means.numpy()
@@ -281,11 +282,6 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _tensor(X: npt.NDArray[Any]) -> Tensor:
-    """Share the memory of X with a tensor, or copy what may not be written to."""
-    return torch.from_numpy(X if X.flags.writeable else X.copy())
 
 
 def _resolve(device: str | torch.device) -> torch.device:

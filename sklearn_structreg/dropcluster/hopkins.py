@@ -24,6 +24,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
+from sklearn_structreg.dropcluster.tensors import as_tensor
+
 _Count = int | Literal["auto"]
 _Indices = npt.NDArray[np.int64]
 
@@ -109,7 +111,7 @@ def spatial_hopkins(
     ----------
     images : Tensor of shape (n_images, n_channels, ...)
         Images, such as the feature maps of a mini-batch, of any spatial dimension d;
-        anything `torch.as_tensor` takes. A pixel off the border has 3^d - 1 neighbours.
+        also arrays. A pixel off the border has 3^d - 1 neighbours.
         Axes of length 1 do not count, and on an axis of length 2 either pixel is the
         other's neighbour on both sides.
     n_points : int or "auto", default="auto"
@@ -139,7 +141,7 @@ def spatial_hopkins(
     >>> spatial_hopkins(images, 500, random_state=0)
     tensor([[0.93..., 0.49...]])
     """
-    images = torch.as_tensor(images)
+    images = as_tensor(images)
     if images.ndim < 3 or images.numel() == 0:
         raise ValueError(
             "images must have shape (n_images, n_channels, ...) and not be empty, got "
@@ -350,9 +352,8 @@ class SpatialHopkins(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         rows = validate_data(
             self, self._rows(X)[0], dtype=[np.float64, np.float32], reset=False
         )
-        images = torch.from_numpy(rows if rows.flags.writeable else rows.copy())
         return _statistic(
-            images.reshape(len(rows), self.n_channels_, *self.shape_),
+            as_tensor(rows).reshape(len(rows), self.n_channels_, *self.shape_),
             *map(torch.from_numpy, self._pixels),
         ).numpy()
 

@@ -20,6 +20,7 @@ from sklearn_structreg.dropcluster.lattice import (
     lattice_links,
     lattice_steps,
 )
+from sklearn_structreg.dropcluster.tensors import as_tensor
 
 # Rows gathered at a time for edge lengths: two blocks of them stay in the cache.
 _BLOCK = 2048
@@ -65,15 +66,14 @@ def rena(
     Parameters
     ----------
     X : Tensor of shape (n_samples, n_features) or (n_samples, n_channels, ...)
-        Data, such as a mini-batch of feature maps; anything `torch.as_tensor` takes.
+        Data, such as a mini-batch of feature maps; also an array.
         float64 is computed in float64, everything else in float32.
     n_clusters : int
         Clusters per channel, from 1 to the number of features of a channel.
     edges : Tensor of int64, shape (2, n_edges), default=None
         Graph over the (flattened) features, the same for every channel; see
-        `graph_edges`. None joins the neighbours of the lattice that the last axes of `X`
-        form: a chain for X of two dimensions, else four neighbours for images, six for
-        volumes.
+        `graph_edges`. None joins the neighbours on the lattice of the last axes of `X`:
+        two on a chain, where X has two dimensions, four in images, six in volumes.
     sample_weight : Tensor of shape (n_samples,), default=None
         Non-negative weight of each sample in the distances: 0 is an absent sample, 2
         is two copies of it.
@@ -99,6 +99,7 @@ def rena(
     >>> rena(X, 3)
     ReNAResult(labels=tensor([0, 0, 1, 1, 2]), n_clusters=tensor(3), n_iter=1)
     """
+    X = as_tensor(X)
     maps, weight = _checked(X, sample_weight)
     n_channels, n_features = maps.flatten(2).shape[1:]
     if not 1 <= n_clusters <= n_features:
@@ -139,7 +140,6 @@ def rena(
 
 def _checked(X: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Return X as (n_samples, n_channels, *shape) and the weights, zeros left out."""
-    X = torch.as_tensor(X)
     if X.ndim < 2 or X.numel() == 0:
         raise ValueError(
             "X must have at least one sample and one feature, got shape "
@@ -150,7 +150,7 @@ def _checked(X: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor | 
         maps = maps.to(torch.float32)
     if sample_weight is None:
         return maps, None
-    weight = torch.as_tensor(sample_weight).to(maps)
+    weight = as_tensor(sample_weight).to(maps)
     if weight.shape != maps.shape[:1]:
         raise ValueError(
             f"sample_weight has shape {tuple(weight.shape)}, but X has "
@@ -352,7 +352,7 @@ def _means(rows: Tensor, merged: Tensor, n_nodes: int) -> Tensor:
 
 def _checked_edges(edges: Tensor, n_features: int) -> Tensor:
     """Return edges sorted and without repetition."""
-    edges = torch.as_tensor(edges)
+    edges = as_tensor(edges)
     if edges.ndim != 2 or edges.shape[0] != 2 or edges.is_floating_point():
         raise ValueError(
             f"edges must be integers of shape (2, n_edges), got {edges.dtype} of "

@@ -247,6 +247,16 @@ def test_input_is_left_alone_and_layout_does_not_matter():
     assert not expected.requires_grad
 
 
+def test_arrays_read_only_and_backwards():
+    X = random_images(6, 3, 5, 5)
+    expected = rena(X, 4).labels
+    frozen = X.numpy().copy()
+    frozen.flags.writeable = False
+    weights = np.ones(6)[::-1]
+    for data in (frozen, X.numpy()[::-1].copy()[::-1], frozen.tolist()):
+        assert torch.equal(rena(data, 4, sample_weight=weights).labels, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int32])
 def test_other_dtypes_are_computed_in_float32(dtype):
     X = (random_images(6, 2, 5, 5) * 10).to(dtype)
