@@ -175,9 +175,7 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             )
         weight = None
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, X, dtype=X.dtype, ensure_non_negative=True
-            )
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
             weight = torch.tensor(sample_weight)
         shape, edges = self._graph(n_features)
         data = as_tensor(X).to(_resolve(self.device))

@@ -99,7 +99,10 @@ def hopkins(
 
 
 def spatial_hopkins(
-    images: Tensor, n_points: _Count = "auto", *, random_state: Any = None
+    images: Tensor | npt.ArrayLike,
+    n_points: _Count = "auto",
+    *,
+    random_state: Any = None,
 ) -> Tensor:
     """Measure structure in images: 0.5 is none, towards 1 is smooth or clustered.
 
@@ -141,14 +144,14 @@ def spatial_hopkins(
     >>> spatial_hopkins(images, 500, random_state=0)
     tensor([[0.93..., 0.49...]])
     """
-    images = as_tensor(images)
-    if images.ndim < 3 or images.numel() == 0:
+    maps = as_tensor(images)
+    if maps.ndim < 3 or maps.numel() == 0:
         raise ValueError(
             "images must have shape (n_images, n_channels, ...) and not be empty, got "
-            f"{tuple(images.shape)}."
+            f"{tuple(maps.shape)}."
         )
-    drawn = draw_pixels(images.shape[2:], n_points, random_state)
-    return _statistic(images, *(torch.from_numpy(d).to(images.device) for d in drawn))
+    drawn = draw_pixels(maps.shape[2:], n_points, random_state)
+    return _statistic(maps, *(torch.from_numpy(d).to(maps.device) for d in drawn))
 
 
 def draw_pixels(

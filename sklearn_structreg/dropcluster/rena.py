@@ -8,8 +8,9 @@ once, the channels being components of one graph that never meet.
 """
 
 from math import log2
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
@@ -46,11 +47,11 @@ class ReNAResult(NamedTuple):
 
 @torch.no_grad()
 def rena(
-    X: Tensor,
+    X: Tensor | npt.ArrayLike,
     n_clusters: int,
     *,
     edges: Tensor | None = None,
-    sample_weight: Tensor | None = None,
+    sample_weight: Tensor | npt.ArrayLike | None = None,
     max_iter: int = 1000,
 ) -> ReNAResult:
     """Cluster the features of each channel by recursive nearest agglomeration.
@@ -99,8 +100,8 @@ def rena(
     >>> rena(X, 3)
     ReNAResult(labels=tensor([0, 0, 1, 1, 2]), n_clusters=tensor(3), n_iter=1)
     """
-    X = as_tensor(X)
-    maps, weight = _checked(X, sample_weight)
+    data = as_tensor(X)
+    maps, weight = _checked(data, sample_weight)
     n_channels, n_features = maps.flatten(2).shape[1:]
     if not 1 <= n_clusters <= n_features:
         raise ValueError(
@@ -133,12 +134,12 @@ def rena(
 
     start = count.cumsum(0) - count
     labels = labels.view(n_channels, n_features) - start[:, None]
-    if X.ndim == 2:
+    if data.ndim == 2:
         return ReNAResult(labels[0], count[0], n_iter)
     return ReNAResult(labels.view(maps.shape[1:]), count, n_iter)
 
 
-def _checked(X: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _checked(X: Tensor, sample_weight: Any) -> tuple[Tensor, Tensor | None]:
     """Return X as (n_samples, n_channels, *shape) and the weights, zeros left out."""
     if X.ndim < 2 or X.numel() == 0:
         raise ValueError(

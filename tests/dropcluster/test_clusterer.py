@@ -121,11 +121,11 @@ def test_names_pandas_and_pickles(digits):
 
 
 def test_grid_search_in_a_pipeline(digits):
-    X, y = digits[0][:400], digits[1][:400]
+    X, y = digits[0][:200], digits[1][:200]
     pipeline = make_pipeline(
-        ReNAClusterer(image_shape=(8, 8)), LogisticRegression(C=0.01, max_iter=1000)
+        ReNAClusterer(image_shape=(8, 8)), LogisticRegression(C=0.01, max_iter=500)
     )
-    search = GridSearchCV(pipeline, {"renaclusterer__n_clusters": [2, 32]}, cv=3)
+    search = GridSearchCV(pipeline, {"renaclusterer__n_clusters": [2, 32]}, cv=2)
     search.fit(X, y)
     assert search.best_params_ == {"renaclusterer__n_clusters": 32}
     assert search.best_score_ > 0.8
@@ -212,8 +212,8 @@ def test_non_finite_data(bad):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([0, 0, 0], "at least one non-zero"),
-        ([1, -1, 1], "[Nn]egative"),
+        ([0, 0, 0], "at least one"),
+        ([1, -1, 1], "must not be negative"),
         ([1, 1], "sample_weight"),
     ],
 )
