@@ -35,8 +35,8 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     Recursive nearest agglomeration (ReNA): every feature links to its nearest
     neighbour on a graph, linked features become one cluster, and so on until
-    `n_clusters` are left. The cost is about that of reading `X` a few times, whatever
-    the number of clusters, where Ward clustering sorts out one merge at a time.
+    `n_clusters` are left. That takes a few passes over `X`, whatever the number of
+    clusters, where Ward clustering sorts out one merge at a time.
 
     Parameters
     ----------

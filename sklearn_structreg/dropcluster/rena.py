@@ -23,8 +23,8 @@ from sklearn_structreg.dropcluster.lattice import (
 )
 from sklearn_structreg.dropcluster.tensors import as_tensor
 
-# Rows gathered at a time for edge lengths: two blocks of them stay in the cache.
-_BLOCK = 2048
+# Numbers gathered at a time for edge lengths: two blocks of them stay in the cache.
+_BLOCK = 2**18
 
 
 class ReNAResult(NamedTuple):
@@ -226,10 +226,11 @@ def _exponents(lengths: Tensor, samples: Tensor) -> Tensor:
 def _edge_lengths(rows: Tensor, ends: Tensor, weight: Tensor | None) -> Tensor:
     """Return squared distances between the rows that edges join, (n_edges,)."""
     lengths = rows.new_empty(ends.shape[1])
-    for start in range(0, ends.shape[1], _BLOCK):
-        a, b = ends[:, start : start + _BLOCK]
+    n_edges = max(1, _BLOCK // rows.shape[1])
+    for start in range(0, ends.shape[1], n_edges):
+        a, b = ends[:, start : start + n_edges]
         change = rows.index_select(0, a).sub_(rows.index_select(0, b)).square_()
-        out = lengths[start : start + _BLOCK]
+        out = lengths[start : start + n_edges]
         if weight is None:
             torch.sum(change, 1, out=out)
         else:
