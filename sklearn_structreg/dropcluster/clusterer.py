@@ -1,0 +1,299 @@
+"""ReNA as a scikit-learn transformer of features."""
+
+import warnings
+from collections.abc import Sequence
+from math import prod
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_array,
+    check_is_fitted,
+    validate_data,
+)
+from torch import Tensor
+
+from sklearn_structreg.dropcluster.lattice import graph_edges
+from sklearn_structreg.dropcluster.rena import rena
+from sklearn_structreg.dropcluster.tensors import as_tensor
+
+
+class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Group neighbouring features that vary together, and keep a mean per group.
+
+    Recursive nearest agglomeration (ReNA): every feature links to its nearest
+    neighbour on a graph, linked features become one cluster, and so on until
+    `n_clusters` are left. That takes a few passes over `X`, whatever the number of
+    clusters, where Ward clustering sorts out one merge at a time.
+
+    Parameters
+    ----------
+    n_clusters : int, default=2
+        Clusters to find, at most the number of features.
+    connectivity : sparse matrix or array-like of shape (n_features, n_features), \
+            default=None
+        Symmetric graph of the features that may be joined. Only where it is zero
+        matters, and not on its diagonal:
+        `sklearn.feature_extraction.image.grid_to_graph` (with its `mask` for images of
+        which only some pixels are features) and k-nearest-neighbour graphs (made
+        symmetric) can be passed as they are.
+    image_shape : tuple of 1 to 3 ints, default=None
+        Lattice whose neighbours are joined: (length,), (height, width) or
+        (depth, height, width). A row of `X` is such an array, flattened in C order.
+        Three numbers are a volume, not a colour image: for regions shared by the
+        channels of ``(n, C, H, W)`` images pass ``X.reshape(n * C, H * W)``, so that
+        channels are samples, and for regions of each channel see
+        :func:`~sklearn_structreg.dropcluster.rena`. With neither `connectivity` nor
+        `image_shape` the features are a chain, each joined to the next.
+    max_iter : int, default=1000
+        Most rounds of agglomeration. Each at least halves the number of clusters, so
+        the default never cuts a fit short.
+    device : str or torch.device, default="cpu"
+        Where to fit: "cpu", "cuda", or "auto" for a GPU if there is one.
+
+    Attributes
+    ----------
+    labels_ : ndarray of int64, shape (n_features,)
+        Cluster of each feature, numbered in the order of their first features.
+    n_clusters_ : int
+        Clusters found: `n_clusters`, or more where `converged_` is False.
+    n_iter_ : int
+        Rounds of agglomeration made.
+    converged_ : bool
+        Whether `n_clusters` was reached. It cannot be on a graph of more components.
+    n_features_in_ : int
+        Number of features seen during `fit`.
+    feature_names_in_ : ndarray of str, shape (n_features,)
+        Names of the features, where `X` had them.
+
+    See Also
+    --------
+    sklearn_structreg.dropcluster.rena : The same on tensors, for many channels at once.
+    sklearn.cluster.FeatureAgglomeration : Exact Ward clustering of features.
+
+    Notes
+    -----
+    Distances are squared and Euclidean, over samples, weighted by `sample_weight`. A
+    round represents a new cluster by the mean of the clusters that it joins, whatever
+    their sizes, as published; `transform` averages features. Equal distances are broken
+    by feature number, so the result does not depend on chance, and multiplying `X` by a
+    power of two changes nothing at all.
+
+    References
+    ----------
+    Section 3 of L. Chen, P. Gautier, S. Aydore, "DropCluster: A structured dropout for
+    convolutional networks", 2020, after A. Hoyos-Idrobo, G. Varoquaux, J. Kahn and
+    B. Thirion, "Recursive nearest agglomeration (ReNA): fast clustering for
+    approximation of structured signals", IEEE TPAMI 41(3), 2019.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_structreg.dropcluster import ReNAClusterer
+    >>> X = load_digits().data
+    >>> clusterer = ReNAClusterer(n_clusters=16, image_shape=(8, 8)).fit(X)
+    >>> clusterer.transform(X).shape
+    (1797, 16)
+    >>> clusterer.labels_.reshape(8, 8)[:3]
+    array([[0, 0, 0, 1, 1, 2, 3, 4],
+           [0, 5, 6, 1, 1, 2, 3, 4],
+           [0, 5, 6, 7, 7, 2, 3, 4]])
+    """
+
+    _parameter_constraints = {  # noqa: RUF012 (scikit-learn's way to declare them)
+        "n_clusters": [Interval(Integral, 1, None, closed="left")],
+        "connectivity": ["array-like", "sparse matrix", None],
+        "image_shape": [Sequence, np.ndarray, None],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+    }
+
+    def __init__(
+        self,
+        n_clusters: int = 2,
+        *,
+        connectivity: Any = None,
+        image_shape: Sequence[int] | None = None,
+        max_iter: int = 1000,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.connectivity = connectivity
+        self.image_shape = image_shape
+        self.max_iter = max_iter
+        self.device = device
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Find the clusters of features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data. float32 and float64 are computed in their own precision.
+        y : None
+            Not used.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the distances: 0 leaves a sample out, 2 counts it
+            twice.
+
+        Returns
+        -------
+        ReNAClusterer
+            The fitted object.
+
+        Raises
+        ------
+        ValueError
+            If `n_clusters` is more than the features, if `connectivity` or
+            `image_shape` does not fit them, or if no sample has positive weight.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the graph falls into more components than `n_clusters`, or `max_iter`
+            was too low.
+        """
+        self._validate_params()
+        X = validate_data(self, X, dtype=[np.float64, np.float32], order="C")
+        n_features = X.shape[1]
+        if self.n_clusters > n_features:
+            raise ValueError(
+                f"n_clusters={self.n_clusters} is more than n_features={n_features}: "
+                "ask for at most one cluster per feature."
+            )
+        weight = None
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
+            weight = torch.tensor(sample_weight)
+        shape, edges = self._graph(n_features)
+        data = as_tensor(X).to(_resolve(self.device))
+        result = rena(
+            data.view(len(X), 1, *shape),
+            self.n_clusters,
+            edges=edges,
+            sample_weight=weight,
+            max_iter=self.max_iter,
+        )
+        self.labels_: npt.NDArray[np.int64] = result.labels.flatten().cpu().numpy()
+        self.n_clusters_ = int(result.n_clusters)
+        self.n_iter_ = result.n_iter
+        self.converged_ = self.n_clusters_ == self.n_clusters
+        if not self.converged_:
+            warnings.warn(
+                f"ReNA stopped at {self.n_clusters_} clusters instead of "
+                f"{self.n_clusters}: either the graph has that many unconnected parts "
+                f"(join them, or ask for more clusters), or max_iter={self.max_iter} "
+                "is too low.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def transform(self, X: Any) -> npt.NDArray[np.floating[Any]]:
+        """Average the features of each cluster.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_clusters_)
+            Cluster means, in the dtype of `X` if it is float32 or float64.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        labels = torch.from_numpy(self.labels_)
+        values = as_tensor(X)
+        means = values.new_zeros(len(X), self.n_clusters_).index_add_(1, labels, values)
+        means /= torch.bincount(labels, minlength=self.n_clusters_)
+        return means.numpy()
+
+    def inverse_transform(self, X: Any) -> npt.NDArray[np.floating[Any]]:
+        """Give every feature the value of its cluster.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_clusters_)
+            One value per cluster.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            One value per feature, constant in each cluster.
+        """
+        check_is_fitted(self)
+        X = check_array(X, dtype=[np.float64, np.float32])
+        if X.shape[1] != self.n_clusters_:
+            raise ValueError(
+                f"X has {X.shape[1]} columns, but there are {self.n_clusters_} "
+                "clusters: pass what transform returned."
+            )
+        values: npt.NDArray[np.floating[Any]] = X[:, self.labels_]
+        return values
+
+    def _graph(self, n_features: int) -> tuple[tuple[int, ...], Tensor | None]:
+        """Return the lattice that the features form, or any shape and its edges."""
+        if self.connectivity is not None:
+            if self.image_shape is not None:
+                raise ValueError(
+                    "connectivity and image_shape both say which features are "
+                    "neighbours: pass one of them."
+                )
+            return (n_features,), graph_edges(self.connectivity, n_features)
+        if self.image_shape is None:
+            return (n_features,), None
+        shape = tuple(self.image_shape)
+        if not 1 <= len(shape) <= 3 or any(
+            not isinstance(length, Integral) or length < 1 for length in shape
+        ):
+            raise ValueError(
+                f"image_shape={self.image_shape} must be 1, 2 or 3 positive integers: "
+                "(length,), (height, width) or (depth, height, width)."
+            )
+        if prod(shape) != n_features:
+            raise ValueError(
+                f"image_shape={self.image_shape} has {prod(shape)} pixels, but X has "
+                f"{n_features} features: each row of X must be one flattened image."
+            )
+        return shape, None
+
+    @property
+    def _n_features_out(self) -> int:
+        """Number of clusters, for get_feature_names_out."""
+        return self.n_clusters_
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _resolve(device: str | torch.device) -> torch.device:
+    """Return the device that a parameter names."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"device={device!r} names no device: use 'cpu', 'cuda' or 'auto'."
+        ) from None
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={device!r} needs a GPU and there is none: use 'cpu' or 'auto'."
+        )
+    return resolved
