@@ -1,1 +1,5 @@
 """Self-informed structure and its partitioner: which classes are confused."""
+
+from sklearn_structreg.selfinformed.partitioner import ConfusionSpectralPartitioner
+
+__all__ = ["ConfusionSpectralPartitioner"]
