@@ -60,7 +60,7 @@ def infer_classes(
         return names
     if whole and labels.size == n_classes:
         return labels
-    if whole and labels[0] == 1:
+    if whole and labels[0] == 1 and labels[-1] < n_classes:
         warnings.warn(
             "The labels in y are read as column numbers counted from 0, but y holds no "
             "0: pass `classes`, the label of each column, to rule out a shift by one.",

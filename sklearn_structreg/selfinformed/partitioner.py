@@ -305,10 +305,10 @@ class ConfusionSpectralPartitioner(
     def confusion_(self) -> sparse.csr_array:
         """The joint frequencies of truth (rows) and detection (columns)."""
         check_is_fitted(self)
-        counts = self._counts.value()
-        return (
-            counts if self.source_ == "precomputed" else counts / self.n_samples_seen_
-        )
+        frequencies = self._counts.value().copy()
+        if self.source_ != "precomputed":
+            frequencies.data /= self.n_samples_seen_
+        return frequencies
 
     @property
     def _n_features_out(self) -> int:

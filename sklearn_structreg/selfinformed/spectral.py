@@ -5,18 +5,22 @@ paper, which is C C^T for a confusion matrix C with truth in rows. B is dense ev
 C is sparse, so it is never formed: every product with it is two products with C.
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import eigh
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import LinearOperator, eigsh, lobpcg
 from sklearn.cluster import KMeans
 
 # Up to this size LAPACK's full decomposition is as quick as a Lanczos iteration, and it
 # has no requirement on the number of eigenvectors.
 _SMALL = 128
+# Residuals of eigenvectors to accept, and how long a block iteration may try.
+_TOLERANCE = 1e-6
+_BLOCK_ITERATIONS = 40
 
 
 class Partition(NamedTuple):
@@ -83,11 +87,9 @@ def leading_eigenvectors(
 ) -> NDArray[np.float64]:
     """Return the eigenvectors of the k largest eigenvalues, repeated ones included.
 
-    Groups that no confusion links give the eigenvalue 1 once each, and a Lanczos
-    iteration from one start vector can miss all but one of equal eigenvalues. So the
-    found vectors are projected out and the largest eigenvalue of the rest is looked at,
-    until it is none of the k largest. Its Ritz value is a lower bound: one above the
-    k-th found eigenvalue proves, at any accuracy, that something was missed.
+    Groups that no confusion links give the eigenvalue 1 once each. A block iteration
+    (LOBPCG) finds all of them and reads C once for k vectors; where groups are hardly
+    separated it is slow, and a Lanczos iteration takes over.
 
     Parameters
     ----------
@@ -106,7 +108,32 @@ def leading_eigenvectors(
     n = operator.shape[0]
     if n <= max(_SMALL, k + 1):
         return np.asarray(eigh(operator @ np.eye(n), subset_by_index=[n - k, n - 1])[1])
+    if 5 * k < n:  # LOBPCG asks for that
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "not reaching the tolerance"
+            _, vectors, residuals = lobpcg(
+                operator,
+                rng.standard_normal((n, k)),
+                tol=_TOLERANCE,
+                maxiter=_BLOCK_ITERATIONS,
+                retResidualNormsHistory=True,
+            )
+        if np.max(residuals[-1]) <= _TOLERANCE:
+            return np.asarray(vectors)
+    return lanczos_eigenvectors(operator, k, rng)
 
+
+def lanczos_eigenvectors(
+    operator: LinearOperator, k: int, rng: np.random.RandomState
+) -> NDArray[np.float64]:
+    """Return what :func:`leading_eigenvectors` does, for any gap between eigenvalues.
+
+    From one start vector the iteration can miss all but one of equal eigenvalues. So
+    the found vectors are projected out and the largest eigenvalue of the rest is looked
+    at, until it is none of the k largest. Its Ritz value is a lower bound: one above
+    the k-th found eigenvalue proves, at any accuracy, that something was missed.
+    """
+    n = operator.shape[0]
     values, vectors = eigsh(operator, k=k, which="LA", v0=rng.standard_normal(n))
     while True:
         rest = _without(operator, vectors)
