@@ -2,12 +2,14 @@
 
     OMP_NUM_THREADS=1 python benchmarks/speed/partitioner.py compare
     OMP_NUM_THREADS=1 python benchmarks/speed/partitioner.py stream
+    OMP_NUM_THREADS=1 python benchmarks/speed/partitioner.py top_k
 
 `compare` gives both the same confusions of planted groups, in one process and by turns:
 the partitioner the sparse confusion matrix C, scikit-learn's SpectralClustering the
 dense B = C C^T, whose forming is timed apart and not held against it. `stream` counts a
 million held-out samples of 17,000 classes by `partial_fit` and groups them, and reports
-throughput and peak memory. Results go to benchmarks/results/ as JSON.
+throughput and peak memory. `top_k` shows how well planted groups are found as K grows,
+which is what the choice of "auto" rests on. Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -175,6 +177,45 @@ def stream(n_classes: int, n_samples: int, batch_size: int) -> list[dict[str, An
     return [row]
 
 
+def sweep_top_k(seeds: int = 4) -> list[dict[str, Any]]:
+    """Find planted groups with one K after the other: mean agreement with the plan."""
+    rows = []
+    for n_classes, n_samples, bonus in [
+        (20, 600, 0.15),
+        (100, 4_000, 0.06),
+        (1_000, 20_000, 0.03),
+    ]:
+        auto = max(2, round(n_classes * 100 / 17_000))
+        for top_k in sorted({auto, 2, 3, 5, 10, n_classes // 6, n_classes // 2}):
+            for source in ("confusion", "codetection"):
+                scores = []
+                for seed in range(seeds):
+                    rng = np.random.default_rng(seed)
+                    groups = planted_groups(n_classes, rng)
+                    alike = look_alikes(groups, None, rng)
+                    partitioner = ConfusionSpectralPartitioner(
+                        SHARES.size,
+                        top_k=top_k,
+                        source=source,
+                        classes=range(n_classes),
+                        random_state=0,
+                    )
+                    for X, y in planted_batches(alike, n_samples, 1000, bonus, rng):
+                        partitioner.partial_fit(X, y)
+                    scores.append(adjusted_rand_score(partitioner.labels_, groups))
+                row = {
+                    "n_classes": n_classes,
+                    "n_samples": n_samples,
+                    "source": source,
+                    "top_k": partitioner.top_k_,
+                    "auto": top_k == auto,
+                    "mean_ari": statistics.mean(scores),
+                }
+                print(row, flush=True)
+                rows.append(row)
+    return rows
+
+
 def save(name: str, rows: list[dict[str, Any]]) -> None:
     """Write the rows, and what they were measured with, to benchmarks/results/."""
     RESULTS.mkdir(exist_ok=True)
@@ -192,7 +233,7 @@ def save(name: str, rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["compare", "stream"])
+    parser.add_argument("what", choices=["compare", "stream", "top_k"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000, 5000])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--classes", type=int, default=17_000)
@@ -202,6 +243,8 @@ def main() -> None:
     with threadpool_limits(1):
         if args.what == "compare":
             rows = compare(args.sizes, args.repeats)
+        elif args.what == "top_k":
+            rows = sweep_top_k()
         else:
             rows = stream(args.classes, args.samples, args.batch)
     save(f"partitioner_{args.what}", rows)

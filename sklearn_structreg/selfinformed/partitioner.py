@@ -63,8 +63,8 @@ class ConfusionSpectralPartitioner(
         dense or sparse, truth in rows; the similarity is ``C C^T``.
     top_k : int or "auto", default="auto"
         How many of the best scores are detections; less than the number of classes.
-        "auto" is the square root of the number of classes, at least 2 and at most the
-        paper's 100. A class tied with others across the boundary is no detection.
+        "auto" is the paper's share of the classes, 100 of 17,000, at least 2 and at
+        most 100. A class tied with others across the boundary is no detection.
     classes : array-like of shape (n_classes,), default=None
         The label of each column of X; pass a classifier's `classes_`. None stands for
         the column names of a DataFrame, if the labels are among them; in `fit`, for the
