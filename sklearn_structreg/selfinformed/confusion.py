@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sklearn_structreg.selfinformed.runner_up import runner_up
+
 # Scores are ranked this many bytes at a time, so that the working copy stays in cache
 # and a batch of any size needs little memory beyond itself.
 _CHUNK_BYTES = 1 << 22
@@ -52,9 +54,7 @@ def top_k_indicator(scores: NDArray[np.floating], top_k: int) -> sparse.csr_arra
     columns = [np.empty(0, dtype=np.int32)]
     for rows in _chunks(n_samples, n_classes * scores.itemsize):
         part = scores[rows]
-        runner_up = n_classes - top_k - 1  # ascending rank of the (K+1)-th best
-        bar = np.partition(part, runner_up, axis=1)[:, runner_up, None]
-        detected = part > bar
+        detected = part > runner_up(part, top_k)
         counts[rows.start + 1 : rows.stop + 1] = detected.sum(axis=1)
         columns.append((np.flatnonzero(detected) % n_classes).astype(np.int32))
     indices = np.concatenate(columns)
