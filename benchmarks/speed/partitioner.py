@@ -6,10 +6,11 @@
 
 `compare` gives both the same confusions of planted groups, in one process and by turns:
 the partitioner the sparse confusion matrix C, scikit-learn's SpectralClustering the
-dense B = C C^T, whose forming is timed apart and not counted in `ratio`. `stream` counts a
-million held-out samples of 17,000 classes by `partial_fit` and groups them, and reports
-throughput and peak memory. `top_k` shows how well planted groups are found as K grows,
-which is what the choice of "auto" rests on. Results go to benchmarks/results/ as JSON.
+dense B = C C^T, whose forming is timed apart and not counted in `ratio`. `stream`
+counts a million held-out samples of 17,000 classes by `partial_fit` and groups them,
+and reports throughput and peak memory. `top_k` shows how well planted groups are found
+as K grows, which is what the choice of "auto" rests on. Results go to
+benchmarks/results/ as JSON.
 """
 
 import argparse

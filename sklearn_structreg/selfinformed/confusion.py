@@ -6,7 +6,6 @@ A, whose rows are predictions.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,40 +124,6 @@ def confusion_counts(
         detected, truth = weight @ detected[present], truth[present]
     counts = sparse.csr_array(truth.T.tocsr() @ detected)
     counts.sort_indices()  # adding matrices is several times faster on sorted ones
-    return counts
-
-
-def check_counts(matrix: Any) -> sparse.csr_array:
-    """Check a given confusion matrix, dense or sparse, and copy it to a sparse one.
-
-    Parameters
-    ----------
-    matrix : {ndarray, csr_array} of shape (n_classes, n_classes)
-        Counts or frequencies, truth in rows.
-
-    Returns
-    -------
-    counts : csr_array of shape (n_classes, n_classes)
-        The same, without stored zeros.
-
-    Raises
-    ------
-    ValueError
-        If it is not square or holds negative values.
-    """
-    if matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(
-            f"A precomputed confusion matrix must be square, but X has shape "
-            f"{matrix.shape}: give truth in rows and predictions in columns."
-        )
-    counts = sparse.csr_array(matrix, copy=True)
-    counts.sum_duplicates()
-    counts.eliminate_zeros()
-    if np.any(counts.data < 0.0):
-        raise ValueError(
-            "Negative values in data passed to ConfusionSpectralPartitioner: a "
-            "precomputed confusion matrix holds counts or frequencies."
-        )
     return counts
 
 

@@ -13,16 +13,12 @@ from sklearn.base import (
 )
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_structreg.selfinformed.auto import resolve_n_clusters, resolve_top_k
+from sklearn_structreg.selfinformed.checks import check_counts, check_weight
 from sklearn_structreg.selfinformed.confusion import (
     SparseSum,
-    check_counts,
     confusion_counts,
     top_k_indicator,
 )
@@ -332,7 +328,7 @@ class ConfusionSpectralPartitioner(
             )
         else:
             classes = self.classes_
-        weight = _check_weight(sample_weight, X)
+        weight = check_weight(sample_weight, X)
         top_k = None
         if source == "precomputed":
             counts = check_counts(X)
@@ -410,15 +406,3 @@ class ConfusionSpectralPartitioner(
             ["float64"] if precomputed else ["float64", "float32"]
         )
         return tags
-
-
-def _check_weight(sample_weight: Any, X: Any) -> NDArray[np.float64] | None:
-    """Check the weights; None stands for ones."""
-    if sample_weight is None:
-        return None
-    weight = _check_sample_weight(
-        sample_weight, X, dtype=np.float64, ensure_non_negative=True
-    )
-    if not weight.any():
-        raise ValueError("sample_weight is zero for every sample: nothing to count.")
-    return np.asarray(weight)

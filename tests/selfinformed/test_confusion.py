@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
+from sklearn_structreg.selfinformed.checks import check_counts
 from sklearn_structreg.selfinformed.confusion import (
     SparseSum,
-    check_counts,
     confusion_counts,
     top_k_indicator,
     truth_indicator,
