@@ -4,7 +4,7 @@
 _PAPER_SHARE = 100 / 17_000
 
 
-def resolve_top_k(top_k: int | str, n_classes: int, source: str) -> int:
+def resolve_top_k(top_k: int | str, n_classes: int, source: str) -> int | None:
     """Return K for Eq. 2: the given one, checked, or the paper's share of the classes.
 
     Parameters
@@ -13,13 +13,13 @@ def resolve_top_k(top_k: int | str, n_classes: int, source: str) -> int:
         What was asked for.
     n_classes : int
         The number of columns of the scores.
-    source : {"confusion", "codetection"}
+    source : {"confusion", "codetection", "precomputed"}
         What is counted.
 
     Returns
     -------
-    top_k : int
-        In [1, n_classes), or 1 for a single class.
+    top_k : int or None
+        In [1, n_classes), or 1 for a single class; None if there is nothing to rank.
 
     Raises
     ------
@@ -31,6 +31,8 @@ def resolve_top_k(top_k: int | str, n_classes: int, source: str) -> int:
     >>> [resolve_top_k("auto", n, "confusion") for n in (2, 3, 10, 100, 1000, 17000)]
     [1, 2, 2, 2, 6, 100]
     """
+    if source == "precomputed":
+        return None
     most = max(1, n_classes - 1)
     if top_k == "auto":
         return min(most, max(2, min(100, round(_PAPER_SHARE * n_classes))))

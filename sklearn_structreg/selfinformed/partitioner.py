@@ -326,17 +326,16 @@ class ConfusionSpectralPartitioner(
                 if self.classes is None
                 else check_classes(self.classes, X.shape[1])
             )
+            top_k = resolve_top_k(self.top_k, X.shape[1], source)
         else:
-            classes = self.classes_
+            classes, top_k = self.classes_, self.top_k_
         weight = check_weight(sample_weight, X)
-        top_k = None
-        if source == "precomputed":
+        if top_k is None:
             counts = check_counts(X)
             if weight is not None:
                 counts = sparse.diags_array(weight, format="csr") @ counts
                 counts.eliminate_zeros()
         else:
-            top_k = resolve_top_k(self.top_k, X.shape[1], source)
             detected = top_k_indicator(X, top_k)
             strict = self.classes is not None
             truth = detected if y is None else read_truth(y, classes, strict=strict)

@@ -107,7 +107,7 @@ def leading_eigenvectors(
     """
     n = operator.shape[0]
     if n <= max(_SMALL, k + 1):
-        return np.asarray(eigh(operator @ np.eye(n), subset_by_index=[n - k, n - 1])[1])
+        return _dense_eigenvectors(operator @ np.eye(n), k, rng)
     if 5 * k < n:  # LOBPCG asks for that
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # "not reaching the tolerance"
@@ -121,6 +121,21 @@ def leading_eigenvectors(
         if np.max(residuals[-1]) <= _TOLERANCE:
             return np.asarray(vectors)
     return lanczos_eigenvectors(operator, k, rng)
+
+
+def _dense_eigenvectors(
+    matrix: NDArray[np.float64], k: int, rng: np.random.RandomState
+) -> NDArray[np.float64]:
+    """Decompose a small matrix in full.
+
+    Where more eigenvalues equal the k-th largest than k has room for, LAPACK's choice
+    would leave the rows of whole groups zero; a random choice leaves out none.
+    """
+    values, vectors = eigh(matrix)
+    above, tied = values > values[-k] + 1e-9, np.abs(values - values[-k]) <= 1e-9
+    room = k - np.count_nonzero(above)
+    choice = np.linalg.qr(rng.standard_normal((np.count_nonzero(tied), room)))[0]
+    return np.hstack([vectors[:, tied] @ choice, vectors[:, above]])
 
 
 def lanczos_eigenvectors(

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import selfinformed_paper as paper
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy import sparse
 from sklearn.cluster import SpectralClustering
 from sklearn.metrics import adjusted_rand_score
@@ -140,3 +143,34 @@ def test_isolated_classes_join_who_they_are_taken_for_else_the_largest_group():
     np.testing.assert_array_equal(partition.labels, [0, 0, 1, 1, 1, 0, 1])
     np.testing.assert_array_equal(partition.isolated, [0, 0, 0, 0, 0, 1, 1])
     assert not partition.embedding[5:].any()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    hnp.arrays(
+        np.float64, (7, 7), elements=st.sampled_from([0.0, 0.0, 0.0, 1.0, 2.0, 9.0])
+    ),
+    st.integers(0, 3),
+)
+def test_as_many_groups_as_asked_for_while_the_data_carry_them(dense, seed):
+    # Equal profiles, separate parts and repeated eigenvalues are the rule here.
+    confusion = sparse.csr_array(dense)
+    degrees = spectral.confusion_degrees(confusion)
+    connected = np.count_nonzero(degrees)
+    for k in range(1, connected + 1):
+        partition = spectral.partition_classes(
+            confusion, k, np.random.RandomState(seed), degrees
+        )
+        assert np.unique(partition.labels).tolist() == list(range(k))
+        lengths = np.linalg.norm(partition.embedding[degrees > 0], axis=1)
+        np.testing.assert_allclose(lengths, 1.0)
+        assert not partition.embedding[degrees == 0].any()
+
+
+@pytest.mark.parametrize("n", [36, 540])
+@pytest.mark.parametrize("n_groups", [6, 9])
+def test_separate_groups_stay_whole_even_if_there_are_more_than_asked_for(n, n_groups):
+    confusion, groups = blocks(n, n_groups, 0)
+    labels = spectral.partition_classes(confusion, 6, np.random.RandomState(0)).labels
+    for group in range(n_groups):
+        assert np.unique(labels[groups == group]).size == 1
