@@ -64,9 +64,9 @@ def check_weight(sample_weight: Any, X: Any) -> NDArray[np.float64] | None:
     """
     if sample_weight is None:
         return None
-    weight = _check_sample_weight(
-        sample_weight, X, dtype=np.float64, ensure_non_negative=True
-    )
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if np.any(weight < 0.0):
+        raise ValueError("Negative values in data passed to sample_weight.")
     if not weight.any():
         raise ValueError("sample_weight is zero for every sample: nothing to count.")
     return np.asarray(weight)

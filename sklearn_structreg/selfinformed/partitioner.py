@@ -73,7 +73,7 @@ class ConfusionSpectralPartitioner(
     Attributes
     ----------
     labels_ : ndarray of shape (n_classes,)
-        The group of each class, in [0, n_clusters_), numbered by first appearance.
+        The group of each class, from 0, numbered by first appearance.
     clusters_ : list of ndarray
         The classes of each group, out of `classes_`.
     n_clusters_ : int
@@ -82,7 +82,7 @@ class ConfusionSpectralPartitioner(
         The transpose of Eq. 3's A: the fraction of samples in which the column's class
         is detected and the row's is true; symmetric for co-detections. The sum of what
         was given for a precomputed source.
-    embedding_ : ndarray of shape (n_classes, n_clusters_)
+    embedding_ : ndarray of shape (n_classes, n_clusters)
         The unit rows that k-means grouped; zero for isolated classes.
     isolated_ : ndarray of shape (n_classes,)
         Which classes share no detection with another. One that is detected joins the
@@ -264,7 +264,7 @@ class ConfusionSpectralPartitioner(
 
         Returns
         -------
-        mass : ndarray of shape (n_samples, n_clusters_)
+        mass : ndarray of shape (n_samples, n_clusters)
             The sum of each sample's scores over the classes of a group.
         """
         check_is_fitted(self)
