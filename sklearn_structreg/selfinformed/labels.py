@@ -10,6 +10,11 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
 from sklearn_structreg.selfinformed.confusion import truth_indicator
 
+_NOT_AN_INDICATOR = (
+    "y has one column per class, so it is read as a label indicator, but it holds "
+    "values other than 0 and 1: give one label per sample, or an indicator."
+)
+
 
 def check_classes(classes: ArrayLike, n_classes: int) -> NDArray[Any]:
     """Check that `classes` names every column of the scores once.
@@ -109,10 +114,7 @@ def read_truth(
         truth.sum_duplicates()
         truth.eliminate_zeros()
         if np.any(truth.data != 1.0):
-            raise ValueError(
-                "y has one column per class, so it is read as a label indicator, but "
-                "it holds values other than 0 and 1: give labels or an indicator."
-            )
+            raise ValueError(_NOT_AN_INDICATOR)
         return truth
     columns = _columns(np.asarray(y), classes, strict=strict)
     return truth_indicator(columns, classes.size)
@@ -124,6 +126,8 @@ def check_truth(y: Any, X: Any) -> Any:
     check_consistent_length(X, y)
     n_classes = X.shape[1]
     if is_indicator(y, n_classes):
+        if y.dtype.kind not in "biuf":
+            raise ValueError(_NOT_AN_INDICATOR)
         return y
     if y.ndim == 2 and y.shape[1] > 1:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Which column a label means."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -46,6 +47,10 @@ def test_labels_that_may_be_shifted_by_one_warn():
         ([7.0, 3.0], [3, 7]),
         ([True, False], [False, True]),
         (np.array(["b", "a"], dtype=object), ["a", "b"]),
+        (pd.Series(["b", "a"], dtype="category"), ["a", "b"]),
+        (pd.Series(["b", "a"], dtype="string"), ["a", "b"]),
+        (pd.Series([7, 3], dtype="Int64"), [3, 7]),
+        (pd.DataFrame([[0, 1], [1, 0]]), ["a", "b"]),
         ([[0, 1], [1, 0]], ["a", "b"]),
         (np.array([[False, True], [True, False]]), ["a", "b"]),
         (sparse.csc_matrix([[0, 1], [1, 0]]), ["a", "b"]),
@@ -82,6 +87,7 @@ def test_gapless_labels_beyond_the_columns_are_uncovered_classes():
         ([0, 1, 1], "inconsistent numbers of samples"),
         ([[0, 1, 1], [1, 0, 1]], r"y has 3 columns, but X has 2 feature\(s\)"),
         ([[0, 2], [1, 0]], "other than 0 and 1"),
+        ([["a", "b"], ["a", "b"]], "other than 0 and 1"),
     ],
 )
 def test_what_is_no_truth_is_refused(y, message):

@@ -62,6 +62,16 @@ def test_a_precomputed_matrix_gives_what_counting_gives(planted, container):
     assert other.top_k_ is None
 
 
+def test_weights_of_a_precomputed_matrix_weight_its_true_classes():
+    matrix = np.arange(16.0).reshape(4, 4)
+    weight = np.array([0.0, 1.0, 2.0, 0.5])
+    one = ConfusionSpectralPartitioner(2, source="precomputed", random_state=0)
+    same_counts(
+        clone(one).fit(matrix, sample_weight=weight),
+        clone(one).fit(weight[:, None] * matrix),
+    )
+
+
 @pytest.mark.parametrize("sizes", [[700], [1, 2, 697], [100] * 7])
 @pytest.mark.parametrize("source", ["confusion", "codetection"])
 def test_batches_add_up_to_one_fit(planted, sizes, source):

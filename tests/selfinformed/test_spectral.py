@@ -84,6 +84,18 @@ def test_all_leading_eigenvectors_are_found_repeated_ones_too(
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("k", [1, 40, 148, 149, 150])
+def test_any_number_of_eigenvectors_can_be_asked_for(k):
+    confusion, _ = blocks(150, 10, 0)
+    operator = spectral.similarity_operator(
+        confusion, spectral.confusion_degrees(confusion)
+    )
+    vectors = spectral.leading_eigenvectors(operator, k, np.random.RandomState(0))
+    dense = operator @ np.eye(150)
+    found = np.linalg.eigvalsh(vectors.T @ dense @ vectors)
+    np.testing.assert_allclose(found, np.linalg.eigvalsh(dense)[-k:], atol=1e-9)
+
+
 def test_a_chain_without_gaps_falls_back_to_lanczos():
     n, width = 3000, 5
     rng = np.random.default_rng(0)
