@@ -24,6 +24,7 @@ scores_with_ties = hnp.arrays(
 )
 
 
+@settings(deadline=None)
 @given(scores_with_ties, st.data())
 def test_top_k_is_equation_2(scores, data):
     k = data.draw(st.integers(1, scores.shape[1]))
@@ -51,7 +52,7 @@ def test_equal_scores_detect_nothing_and_scores_are_not_changed():
     assert top_k_indicator(scores, 2).nnz == 0
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(
     scores_with_ties,
     st.booleans(),
@@ -84,6 +85,7 @@ def test_truth_indicator_has_an_empty_row_for_a_class_without_a_column():
     np.testing.assert_array_equal(truth.toarray(), [[0, 0, 1], [0, 0, 0], [1, 0, 0]])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=12))
 def test_a_sparse_sum_is_the_sum(sizes):
     rng = np.random.default_rng(len(sizes))
