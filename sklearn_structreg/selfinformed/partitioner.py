@@ -44,7 +44,7 @@ class ConfusionSpectralPartitioner(
     Counts, over held-out samples, which classes are among the top K scores where a
     class is true (the paper's Eqs. 1-3), or which classes are among the top K together
     (Eq. 4), and applies Ng-Jordan-Weiss spectral clustering to the similarity
-    ``B = A^T A`` of the classes' prediction profiles [1]_, [2]_. B is never formed: the
+    ``B = A^T A`` of the classes' prediction profiles [1]_, [2]_. B is not formed: the
     cost follows the number of distinct confusions, not the square of the classes.
 
     Parameters

@@ -2,7 +2,8 @@
 
 The similarity of two true classes is how alike they are predicted: B = A^T A in the
 paper, which is C C^T for a confusion matrix C with truth in rows. B is dense even where
-C is sparse, so it is never formed: every product with it is two products with C.
+C is sparse, so it is not formed, save for a few classes: every product with it is two
+products with C.
 """
 
 import warnings
