@@ -1,1 +1,6 @@
 """Self-informed structure and its partitioner: which classes are confused."""
+
+from sklearn_structreg.selfinformed.display import ConfusionPartitionDisplay
+from sklearn_structreg.selfinformed.partitioner import ConfusionSpectralPartitioner
+
+__all__ = ["ConfusionPartitionDisplay", "ConfusionSpectralPartitioner"]
