@@ -1,7 +1,15 @@
 """Neural networks that find their own structure, as scikit-learn estimators."""
 
-from .cges import CGESClassifier
+from sklearn_structreg.cges import CGESClassifier
+from sklearn_structreg.dropcluster import ReNAClusterer, SpatialHopkins
+from sklearn_structreg.selfinformed import ConfusionSpectralPartitioner
 
 __version__ = "0.1.0"
 
-__all__ = ["CGESClassifier", "__version__"]
+__all__ = [
+    "CGESClassifier",
+    "ConfusionSpectralPartitioner",
+    "ReNAClusterer",
+    "SpatialHopkins",
+    "__version__",
+]

@@ -1,18 +1,22 @@
 """Combined group and exclusive sparsity (CGES): which weights are needed."""
 
-from .callback import CGESProx
-from .classifier import CGESClassifier
-from .joint import prox_cges_joint
-from .layers import count_parameters, penalised_weights, weight_sparsity
-from .proximal import (
+from sklearn_structreg.cges.callback import CGESProx
+from sklearn_structreg.cges.classifier import CGESClassifier
+from sklearn_structreg.cges.joint import prox_cges_joint
+from sklearn_structreg.cges.layers import (
+    count_parameters,
+    penalised_weights,
+    weight_sparsity,
+)
+from sklearn_structreg.cges.proximal import (
     prox_cges,
     prox_exclusive_lasso,
     prox_group_lasso,
     prox_l1,
     prox_l2,
 )
-from .regularizer import CGESRegularizer
-from .schedule import mu_schedule
+from sklearn_structreg.cges.regularizer import CGESRegularizer
+from sklearn_structreg.cges.schedule import mu_schedule
 
 __all__ = [
     "CGESClassifier",

@@ -10,8 +10,8 @@ from skorch.dataset import unpack_data
 from skorch.utils import to_tensor
 from torch.optim import Optimizer
 
-from .layers import SparsityRecorder
-from .regularizer import CGESRegularizer, LayerScale
+from sklearn_structreg.cges.layers import SparsityRecorder
+from sklearn_structreg.cges.regularizer import CGESRegularizer, LayerScale
 
 __all__ = ["CGESProx"]
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ..core import StructuredClassifier
-from ..core.modules import ModuleLike
-from .layers import count_parameters, weight_sparsity
-from .regularizer import CGESRegularizer, LayerScale
+from sklearn_structreg.cges.layers import count_parameters, weight_sparsity
+from sklearn_structreg.cges.regularizer import CGESRegularizer, LayerScale
+from sklearn_structreg.core import StructuredClassifier
+from sklearn_structreg.core.modules import ModuleLike
 
 __all__ = ["CGESClassifier"]
 

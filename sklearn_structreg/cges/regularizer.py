@@ -12,16 +12,16 @@ import torch
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
-from ..core import Regularizer
-from .layers import SparsityRecorder, penalised_weights
-from .proximal import (
+from sklearn_structreg.cges.layers import SparsityRecorder, penalised_weights
+from sklearn_structreg.cges.proximal import (
     prox_cges,
     prox_exclusive_lasso,
     prox_group_lasso,
     prox_l1,
     prox_l2,
 )
-from .schedule import mu_schedule
+from sklearn_structreg.cges.schedule import mu_schedule
+from sklearn_structreg.core import Regularizer
 
 __all__ = ["CGESRegularizer"]
 

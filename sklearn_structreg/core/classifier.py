@@ -19,14 +19,23 @@ from skorch.history import History
 from torch import nn
 from torch.utils.data import Dataset
 
-from .batches import Batches
-from .data import TrainingData
-from .device import resolve_device, resolve_dtype
-from .modules import ModuleLike
-from .net import StructuredNet
-from .regularizer import Regularizer
-from .training import OPTIMIZERS, build_network, make_net, predict_logits
-from .validation import check_partial_fit, check_samples, validate_training_data
+from sklearn_structreg.core.batches import Batches
+from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.device import resolve_device, resolve_dtype
+from sklearn_structreg.core.modules import ModuleLike
+from sklearn_structreg.core.net import StructuredNet
+from sklearn_structreg.core.regularizer import Regularizer
+from sklearn_structreg.core.training import (
+    OPTIMIZERS,
+    build_network,
+    make_net,
+    predict_logits,
+)
+from sklearn_structreg.core.validation import (
+    check_partial_fit,
+    check_samples,
+    validate_training_data,
+)
 
 __all__ = ["StructuredClassifier"]
 

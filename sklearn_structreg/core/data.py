@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .batches import Batches, DatasetBatches, TensorBatches
+from sklearn_structreg.core.batches import Batches, DatasetBatches, TensorBatches
 
 __all__ = ["TrainingData"]
 

@@ -13,10 +13,10 @@ from skorch.callbacks import Callback, EpochTimer, PrintLog
 from skorch.history import History
 from torch import Tensor, nn
 
-from .batches import Batch, Batches
-from .losses import WeightedCrossEntropy
-from .randomness import derive_seed, seeded
-from .regularizer import Regularizer
+from sklearn_structreg.core.batches import Batch, Batches
+from sklearn_structreg.core.losses import WeightedCrossEntropy
+from sklearn_structreg.core.randomness import derive_seed, seeded
+from sklearn_structreg.core.regularizer import Regularizer
 
 __all__ = ["StructuredNet"]
 

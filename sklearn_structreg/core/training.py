@@ -14,11 +14,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
-from .batches import Batches
-from .modules import build_module, run_once
-from .net import StructuredNet
-from .randomness import BUILD_LOCK, seeded
-from .regularizer import Regularizer
+from sklearn_structreg.core.batches import Batches
+from sklearn_structreg.core.modules import build_module, run_once
+from sklearn_structreg.core.net import StructuredNet
+from sklearn_structreg.core.randomness import BUILD_LOCK, seeded
+from sklearn_structreg.core.regularizer import Regularizer
 
 __all__ = ["build_network", "make_net", "predict_logits"]
 

@@ -14,9 +14,14 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from .batches import first_of
-from .data import TrainingData
-from .targets import check_weight, dataset_targets, encode_labels, weigh_classes
+from sklearn_structreg.core.batches import first_of
+from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.targets import (
+    check_weight,
+    dataset_targets,
+    encode_labels,
+    weigh_classes,
+)
 
 __all__ = ["check_partial_fit", "check_samples", "validate_training_data"]
 

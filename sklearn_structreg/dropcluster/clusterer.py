@@ -25,6 +25,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
+from sklearn_structreg.core.device import resolve_device
 from sklearn_structreg.dropcluster.lattice import graph_edges
 from sklearn_structreg.dropcluster.rena import rena
 from sklearn_structreg.dropcluster.tensors import as_tensor
@@ -178,7 +179,7 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
             weight = torch.tensor(sample_weight)
         shape, edges = self._graph(n_features)
-        data = as_tensor(X).to(_resolve(self.device))
+        data = as_tensor(X).to(resolve_device(self.device))
         result = rena(
             data.view(len(X), 1, *shape),
             self.n_clusters,
@@ -280,20 +281,3 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _resolve(device: str | torch.device) -> torch.device:
-    """Return the device that a parameter names."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        raise ValueError(
-            f"device={device!r} names no device: use 'cpu', 'cuda' or 'auto'."
-        ) from None
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device={device!r} needs a GPU and there is none: use 'cpu' or 'auto'."
-        )
-    return resolved

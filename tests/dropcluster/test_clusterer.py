@@ -185,7 +185,7 @@ def test_asymmetric_neighbors_say_what_to_do(digits):
         ({"connectivity": np.triu(np.ones((6, 6)))}, "not symmetric"),
         ({"connectivity": [["a"]]}, "array of numbers"),
         ({"connectivity": np.ones((6, 6)), "image_shape": (6,)}, "pass one of them"),
-        ({"device": "abacus"}, "device='abacus' names no device"),
+        ({"device": "abacus"}, "device='abacus' is not a device"),
     ],
 )
 def test_bad_parameters(parameters, message):
@@ -196,7 +196,7 @@ def test_bad_parameters(parameters, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_missing_gpu():
-    with pytest.raises(ValueError, match="needs a GPU and there is none"):
+    with pytest.raises(ValueError, match="was asked for, but torch finds"):
         ReNAClusterer(device="cuda").fit(np.ones((2, 3)))
     ReNAClusterer(device="auto").fit(np.ones((2, 3)))
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from dropcluster.reference import hopkins_reference, spatial_hopkins_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
@@ -14,8 +15,6 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_structreg.dropcluster import SpatialHopkins, hopkins, spatial_hopkins
 from sklearn_structreg.dropcluster.hopkins import _generator, draw_pixels
-
-from .reference import hopkins_reference, spatial_hopkins_reference
 
 
 @settings(max_examples=60, deadline=None)

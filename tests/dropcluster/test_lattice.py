@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from dropcluster.reference import lattice_reference
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sklearn_structreg.dropcluster import graph_edges, lattice_edges
-
-from .reference import lattice_reference
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4))

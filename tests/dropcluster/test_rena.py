@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from dropcluster.reference import lattice_reference, rena_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
 from sklearn_structreg.dropcluster import graph_edges, lattice_edges, rena
-
-from .reference import lattice_reference, rena_reference
 
 SHAPES = st.sampled_from([(1,), (7,), (2, 4), (3, 3), (1, 5), (2, 2, 2), (2, 1, 4)])
 

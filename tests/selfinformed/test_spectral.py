@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import selfinformed_paper as paper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
+from selfinformed import paper
 from sklearn.cluster import SpectralClustering
 from sklearn.metrics import adjusted_rand_score
 
