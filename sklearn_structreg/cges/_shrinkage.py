@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from sklearn_structreg.cges._compiled import shrink_compiled
 from sklearn_structreg.cges._thresholds import (
     Strength,
     exclusive_threshold,
@@ -45,6 +46,9 @@ def shrink_groups(
     Tensor, shape of `w`
         The shrunk weights.
     """
+    compiled = shrink_compiled(w, group, exclusive, dim, exact, out)
+    if compiled is not None:
+        return compiled
     axis, n_blocks = _plan_blocks(w, dim)
     if n_blocks == 1:
         return _shrink_block(w, group, exclusive, dim, exact, out)

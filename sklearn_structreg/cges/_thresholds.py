@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # More passes than this cost more than Newton's method with its convergence check.
-_MAX_CHORD_PASSES = 3
+MAX_CHORD_PASSES = 3
 
 
 class Strength(NamedTuple):
@@ -206,8 +206,8 @@ def exclusive_threshold(
     inverse = 1.0 / strength.value
     scale = 1.0 / (inverse + n_members)
     tau = first = total.mul_(scale)
-    n_passes = _n_chord_passes(strength.largest * n_members, torch.finfo(w.dtype).eps)
-    if n_passes > _MAX_CHORD_PASSES:
+    n_passes = n_chord_passes(strength.largest * n_members, torch.finfo(w.dtype).eps)
+    if n_passes > MAX_CHORD_PASSES:
         return _newton(magnitude, inverse, tau, dim)
     for _ in range(n_passes):
         shortfall = (tau - magnitude).relu_().sum(dim, keepdim=True)
@@ -215,10 +215,10 @@ def exclusive_threshold(
     return tau
 
 
-def _n_chord_passes(contraction: float, precision: float) -> int:
+def n_chord_passes(contraction: float, precision: float) -> int:
     """Count the passes until the error, in mean magnitudes, is below the precision."""
-    n_passes, error = 0, contraction**2
-    while error > precision and n_passes <= _MAX_CHORD_PASSES:
+    n_passes, error = 0, contraction * contraction
+    while error > precision and n_passes <= MAX_CHORD_PASSES:
         n_passes, error = n_passes + 1, error * contraction
     return n_passes
 
@@ -235,5 +235,6 @@ def _newton(
         if torch.equal(n_active, n_before):
             return tau
         step = total.addcmul_(n_active, tau).div_(n_active + inverse)
-        # Rounding alone could lower tau, and then the loop might not end.
-        tau, n_before = torch.maximum(tau, step), n_active
+        # Rounding alone could lower tau, and then the loop might not end. Where it has
+        # dropped every member, the step may be 0 / 0, which fmax passes over.
+        tau, n_before = torch.fmax(tau, step), n_active

@@ -16,6 +16,8 @@ from sklearn_structreg.cges import (
     prox_l2,
 )
 
+pytestmark = pytest.mark.usefixtures("path")
+
 # From strengths that drop next to nothing to those that leave one member: the exact
 # exclusive operator takes a known number of passes for the first, Newton for the last.
 EXCLUSIVE_STRENGTHS = [1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 30.0, 1e4]

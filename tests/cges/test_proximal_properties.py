@@ -17,6 +17,8 @@ from sklearn_structreg.cges import (
     prox_l2,
 )
 
+pytestmark = pytest.mark.usefixtures("path")
+
 # Each as a function of weights, one strength and the group's dimensions.
 OPERATORS = {
     "l1": lambda w, s, dim: prox_l1(w, s),
@@ -110,6 +112,13 @@ def test_exact_exclusive_keeps_the_largest(strength):
     w = draw(50, 30)
     survivors = prox_exclusive_lasso(w, strength, 0) != 0.0
     assert survivors.gather(0, w.abs().argmax(0, keepdim=True)).all()
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_strengths_whose_square_overflows(exact, dtype):
+    shrunk = prox_exclusive_lasso(draw(7, 3, dtype=dtype), 1e200, 0, exact)
+    assert (shrunk.abs() <= 1e-6).all()
 
 
 @every_operator
