@@ -16,6 +16,7 @@ extensions = [
 ]
 exclude_patterns = ["auto_examples/*.ipynb", "auto_examples/*.py"]
 
+templates_path = ["_templates"]
 autosummary_generate = True
 autodoc_default_options = {"members": True, "inherited-members": True}
 autodoc_typehints = "none"  # numpydoc's sections say it in words
@@ -38,3 +39,20 @@ html_title = "sklearn_structreg"
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
 html_sidebars = {"index": [], "changelog": [], "contributing": []}
 html_show_sourcelink = False
+
+
+# What comes with every scikit-learn estimator refers to scikit-learn's own pages.
+OF_SCIKIT_LEARN = {"get_metadata_routing", "get_params", "set_output", "set_params"}
+
+
+def skip_member(app, what, name, member, skip, options):
+    """Leave out what scikit-learn and skorch document themselves."""
+    origin = (getattr(member, "__module__", None) or "").partition(".")[0]
+    foreign = origin in ("sklearn", "skorch")
+    request = name.startswith("set_") and name.endswith("_request")
+    return skip or foreign or request or name in OF_SCIKIT_LEARN
+
+
+def setup(app):
+    """Connect the above."""
+    app.connect("autodoc-skip-member", skip_member)

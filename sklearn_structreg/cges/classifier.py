@@ -63,10 +63,10 @@ class CGESClassifier(StructuredClassifier):
         with n_g weights in a group and d inputs per unit, so that one alpha means a
         similar thing on every layer. None is the bare paper, all ones. A sequence gives
         a constant, or a pair (a, b), for each penalised layer in forward order.
-    module_params, hidden_layer_sizes, image_shape, max_epochs, batch_size, optimizer, \
-            learning_rate, momentum, weight_decay, lr_schedule, class_weight, \
-            early_stopping, validation_fraction, n_iter_no_change, callbacks, device, \
-            dtype, warm_start, random_state, verbose
+    module_params, hidden_layer_sizes, image_shape
+    max_epochs, batch_size, optimizer, learning_rate, momentum, weight_decay
+    lr_schedule, class_weight, early_stopping, validation_fraction
+    n_iter_no_change, callbacks, device, dtype, warm_start, random_state, verbose
         Common to all estimators: see
         :class:`~sklearn_structreg.core.StructuredClassifier`.
 

@@ -45,7 +45,7 @@ def prox_cges_joint(
     Notes
     -----
     The proximal step of Eq. 5 of the thesis, which `prox_cges` replaces by two in a
-    row. Its solution is the group operator of sign(w) (|w| - tau)_+ where tau is b
+    row. Its solution is the group operator of ``sign(w) (|w| - tau)_+`` where tau is b
     times the 1-norm of the solution; that norm falls as tau rises, so bisection finds
     tau. Many times slower than `prox_cges`, and meant to measure it by.
 

@@ -30,7 +30,7 @@ def penalised_weights(module: nn.Module, sample_batch: Any) -> list[str]:
     ----------
     module : torch.nn.Module
         Run once on the batch in evaluation mode; its state is left as it was.
-    sample_batch : torch.Tensor of shape (n, *input_shape), tuple or dict of tensors
+    sample_batch : torch.Tensor of shape (n, ...), tuple or dict of tensors
         A few samples: the module's only, positional or keyword arguments.
 
     Returns

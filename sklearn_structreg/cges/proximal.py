@@ -216,7 +216,7 @@ def prox_exclusive_lasso(
     Returns
     -------
     Tensor, shape of `w`
-        sign(w) (|w| - tau)_+ with one tau per group.
+        ``sign(w) (|w| - tau)_+`` with one tau per group.
 
     Raises
     ------

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 __all__ = ["Batch", "Batches", "DatasetBatches", "TensorBatches", "first_of"]
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
-"""Samples ``(b, *input_shape)``, class indices ``(b,)``, weights ``(b,)`` or None."""
+"""Samples ``(b, ...)``, class indices ``(b,)``, weights ``(b,)`` or None."""
 
 BLOCK_BYTES = 4 * 2**20  # a gathered block stays in a CPU's cache until it is used
 
@@ -36,7 +36,7 @@ class TensorBatches:
 
     Parameters
     ----------
-    X : torch.Tensor of shape (n, *input_shape)
+    X : torch.Tensor of shape (n, ...)
         Samples; never written to, and every batch is a copy, so that a module that
         works in place cannot change the caller's data.
     y : torch.Tensor of shape (n,)

@@ -106,7 +106,7 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
         Labels in sorted order. A class whose samples all have weight zero is absent.
     n_features_in_ : int
         Features per sample, images flattened.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Only where X had string column names.
     input_shape_ : tuple of int
         Shape of one sample as the module sees it.

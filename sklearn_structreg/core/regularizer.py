@@ -43,7 +43,7 @@ class Regularizer:
         ----------
         module : torch.nn.Module
             The user's or the default network, already on its device.
-        sample_batch : torch.Tensor of shape (n, *input_shape)
+        sample_batch : torch.Tensor of shape (n, ...)
             A few training rows, for methods that must run the module once.
 
         Returns

@@ -43,7 +43,7 @@ def build_network(
         Read for `module`, `module_params`, `hidden_layer_sizes`, `input_shape_`.
     n_outputs : int
         Number of logits wanted.
-    sample : torch.Tensor of shape (n, *input_shape)
+    sample : torch.Tensor of shape (n, ...)
         Rows in the precision and on the device to train with.
     seed : int
         Of the initial weights, drawn on the CPU, so that they do not depend on the

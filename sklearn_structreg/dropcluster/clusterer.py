@@ -212,7 +212,7 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
         Returns
         -------
-        ndarray of shape (n_samples, n_clusters_)
+        ndarray of shape (n_samples, n_clusters)
             Cluster means, in the dtype of `X` if it is float32 or float64.
         """
         check_is_fitted(self)
@@ -228,7 +228,7 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_clusters_)
+        X : array-like of shape (n_samples, n_clusters)
             One value per cluster.
 
         Returns

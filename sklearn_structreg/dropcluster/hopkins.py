@@ -348,7 +348,7 @@ class SpatialHopkins(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Returns
         -------
-        ndarray of shape (n_samples, n_channels_)
+        ndarray of shape (n_samples, n_channels)
             From 0 to 1, NaN for a channel that is constant on the drawn pixels.
         """
         check_is_fitted(self)
