@@ -219,7 +219,8 @@ class StructuredNet(NeuralNetClassifier):
     def __getstate__(self) -> dict[str, Any]:
         net = self
         if getattr(self, "module_", None) is not None and self.device != "cpu":
-            net = copy.copy(self)
+            net = object.__new__(type(self))  # copy.copy would come back here
+            net.__dict__.update(self.__dict__)
             pair = copy.deepcopy((self.module_, self.optimizer_))
             _move(*pair, torch.device("cpu"))
             net.__dict__.update(device="cpu", module_=pair[0], optimizer_=pair[1])
@@ -230,7 +231,7 @@ class StructuredNet(NeuralNetClassifier):
 def _mean(values: list[Tensor], sizes: list[int]) -> float:
     """Mean over rows of per-batch means, read from the device at once."""
     rows = torch.tensor(sizes, dtype=torch.float64)
-    return float(torch.stack(values).to("cpu", torch.float64) @ rows / rows.sum())
+    return float(torch.stack(values).cpu().double() @ rows / rows.sum())
 
 
 def _move(

@@ -28,7 +28,6 @@ OPTIMIZERS = {
     "adamw": torch.optim.AdamW,
 }
 FUSED_DEVICES = ("cpu", "cuda")
-CPU = torch.device("cpu")
 MIN_FLAT_ROWS = 16
 
 
@@ -58,7 +57,7 @@ def build_network(
     ValueError
         If the module does not take the samples or returns no logit per class.
     """
-    with BUILD_LOCK, seeded(seed, CPU):
+    with BUILD_LOCK, seeded(seed, sample.device):
         module = build_module(
             estimator.module,
             estimator.module_params,
@@ -190,8 +189,7 @@ def predict_logits(module: nn.Module, batches: Batches) -> Tensor:
     module.eval()
     with torch.inference_mode():
         logits = [
-            module(_pad(X))[: len(X)].to(CPU, torch.float64)
-            for X, _, _ in batches.epoch(None)
+            module(_pad(X))[: len(X)].cpu().double() for X, _, _ in batches.epoch(None)
         ]
     result = torch.cat(logits)
     if not torch.isfinite(result).all():

@@ -12,6 +12,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from sklearn.base import clone
 
 from sklearn_structreg import CGESClassifier
 from sklearn_structreg.cges import (
@@ -240,10 +241,12 @@ def test_fits_repeat_to_the_last_bit(blobs, penalty, groups, compiled):
 
 @pytest.mark.slow
 def test_fits_repeat_in_other_processes(blobs):
+    weights, model = fit_weights(*blobs)
+    fit = joblib.delayed(CGESClassifier.fit)
     with joblib.parallel_config("loky", inner_max_num_threads=1):
-        fits = joblib.Parallel(n_jobs=2)([joblib.delayed(fit_weights)(*blobs)] * 2)
-    for weights, _ in fits:
-        assert_identical(weights, fit_weights(*blobs)[0])
+        fits = joblib.Parallel(n_jobs=2)([fit(clone(model), *blobs)] * 2)
+    for other in fits:
+        assert_identical([p.detach() for p in other.module_.parameters()], weights)
 
 
 def test_threads_do_not_disturb_each_other():

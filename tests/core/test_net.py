@@ -142,6 +142,23 @@ def test_auto_device_takes_what_is_there():
     assert resolve_device(torch.device("cpu")) == torch.device("cpu")
 
 
+def test_pickles_of_a_net_elsewhere_are_on_the_plain_cpu(digits):
+    X, y = digits
+    for optimizer in ("sgd", "adam"):
+        model = StructuredClassifier(optimizer=optimizer, **FAST).fit(X, y)
+        model.net_.device = "cpu:0"  # stands for another device on any machine
+        loaded = pickle.loads(pickle.dumps(model))
+        assert (model.net_.device, loaded.net_.device) == ("cpu:0", "cpu")
+        parameters = set(loaded.module_.parameters())
+        assert set(loaded.net_.optimizer_.state) == parameters
+        loaded.partial_fit(X, y)
+        model.partial_fit(X, y)
+        for one, two in zip(
+            loaded.module_.parameters(), model.module_.parameters(), strict=True
+        ):
+            assert torch.equal(one, two)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_pickles_are_cpu_tensors_and_train_on(digits):
     X, y = digits
