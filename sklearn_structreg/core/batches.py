@@ -7,14 +7,14 @@ it fits, and handed out in slices: no Python code per row, one gather per block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-__all__ = ["Batch", "Batches", "DatasetBatches", "TensorBatches", "first_of"]
+__all__ = ["Batch", "Batches", "DatasetBatches", "TensorBatches", "batch_sizes"]
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
 """Samples ``(b, ...)``, class indices ``(b,)``, weights ``(b,)`` or None."""
@@ -44,7 +44,7 @@ class TensorBatches:
     weight : torch.Tensor of shape (n,) or None
         Sample weights with mean one.
     batch_size : int
-        Rows per mini-batch; the last one may be smaller.
+        Rows per mini-batch, but for the last one: see `batch_sizes`.
     device : torch.device
         Where the batches go. The whole data set is moved there first where it takes
         at most half of what is free.
@@ -63,31 +63,32 @@ class TensorBatches:
         home = device if _fits(X, device) else X.device
         self.X, self.y = X.to(home), y.to(home)
         self.weight = None if weight is None else weight.to(home)
-        self.batch_size = min(batch_size, len(X))
-        self.n_batches = -(-len(X) // self.batch_size)
-        row_bytes = X[0].numel() * X.element_size()
-        batches_per_block = BLOCK_BYTES // max(1, row_bytes * self.batch_size)
-        self.block_size = self.batch_size * max(1, batches_per_block)
+        self.sizes = batch_sizes(len(X), batch_size)
+        self.n_batches = len(self.sizes)
+        row_bytes = max(1, X[0].numel() * X.element_size())
+        self.batches_per_block = max(1, BLOCK_BYTES // (row_bytes * self.sizes[0]))
 
     def epoch(self, seed: int | None) -> Iterator[Batch]:
         """Yield every row once, shuffled by `seed` or in order where it is None."""
-        order = torch.arange(len(self.X))
-        if seed is not None and self.n_batches > 1:  # one batch has no order
-            order = torch.randperm(
-                len(self.X), generator=torch.Generator().manual_seed(seed)
+        order = _row_order(len(self.X), None if self.n_batches == 1 else seed)
+        order, start = order.to(self.X.device), 0
+        for first in range(0, self.n_batches, self.batches_per_block):
+            sizes = self.sizes[first : first + self.batches_per_block]
+            rows = order[start : start + sum(sizes)]
+            start += len(rows)
+            weight: Iterable[Tensor | None] = [None] * len(sizes)
+            if self.weight is not None:
+                weight = self._slices(self.weight, rows, sizes)
+            yield from zip(
+                self._slices(self.X, rows, sizes),
+                self._slices(self.y, rows, sizes),
+                weight,
+                strict=True,
             )
-        for rows in torch.split(order.to(self.X.device), self.block_size):
-            X = self._slices(self.X, rows)
-            y = self._slices(self.y, rows)
-            if self.weight is None:
-                weight: tuple[Tensor | None, ...] = (None,) * len(y)
-            else:
-                weight = self._slices(self.weight, rows)
-            yield from zip(X, y, weight, strict=True)
 
-    def _slices(self, tensor: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+    def _slices(self, tensor: Tensor, rows: Tensor, sizes: list[int]) -> list[Tensor]:
         block = tensor.index_select(0, rows).to(self.device)
-        return torch.split(block, self.batch_size)
+        return list(torch.split(block, sizes))
 
 
 class DatasetBatches:
@@ -125,27 +126,24 @@ class DatasetBatches:
     ) -> None:
         self.samples = _Samples(dataset, input_shape, dtype)
         self.y, self.weight, self.rows = y, weight, rows
-        self.batch_size, self.device = min(batch_size, len(rows)), device
-        self.n_batches = -(-len(rows) // self.batch_size)
+        self.sizes, self.device = batch_sizes(len(rows), batch_size), device
+        self.n_batches = len(self.sizes)
 
     def epoch(self, seed: int | None) -> Iterator[Batch]:
         """Yield every row once, shuffled by `seed` or in order where it is None."""
-        rows = self.rows
-        if seed is not None:
-            generator = torch.Generator().manual_seed(seed)
-            rows = rows[torch.randperm(len(rows), generator=generator)]
+        rows = self.rows[_row_order(len(self.rows), seed)]
+        batches = torch.split(rows, self.sizes)
         loader = DataLoader(
             self.samples,
-            batch_size=self.batch_size,
-            sampler=rows.tolist(),
+            batch_sampler=[batch.tolist() for batch in batches],
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else each epoch draws a global seed
         )
-        for X, picked in zip(loader, torch.split(rows, self.batch_size), strict=True):
-            weight = None if self.weight is None else self.weight[picked]
+        for X, batch in zip(loader, batches, strict=True):
+            weight = None if self.weight is None else self.weight[batch]
             yield (
                 X.to(self.device, non_blocking=True),
-                self.y[picked].to(self.device),
+                self.y[batch].to(self.device),
                 None if weight is None else weight.to(self.device),
             )
 
@@ -161,6 +159,41 @@ class _Samples(Dataset[Tensor]):
     def __getitem__(self, row: int) -> Tensor:
         x = first_of(self.dataset[row])
         return x.to(self.dtype).reshape(self.input_shape)
+
+
+def batch_sizes(n_rows: int, batch_size: int) -> list[int]:
+    """Cut an epoch into batches; a single last row joins the batch before it.
+
+    Batch normalization cannot train on one row.
+
+    Parameters
+    ----------
+    n_rows, batch_size : int
+        At least 1.
+
+    Returns
+    -------
+    list of int
+        They sum to `n_rows`.
+
+    Examples
+    --------
+    >>> from sklearn_structreg.core.batches import batch_sizes
+    >>> batch_sizes(10, 4), batch_sizes(9, 4)
+    ([4, 4, 2], [4, 5])
+    """
+    n_full, rest = divmod(n_rows, batch_size)
+    sizes = [batch_size] * n_full + [rest] * (rest > 0)
+    if rest == 1 and n_full:
+        sizes[-2:] = [batch_size + 1]
+    return sizes
+
+
+def _row_order(n_rows: int, seed: int | None) -> Tensor:
+    """Return row numbers, shuffled by `seed` or as they are where it is None."""
+    if seed is None:
+        return torch.arange(n_rows)
+    return torch.randperm(n_rows, generator=torch.Generator().manual_seed(seed))
 
 
 def first_of(item: Any) -> Tensor:

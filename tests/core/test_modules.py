@@ -56,6 +56,11 @@ def test_class_instance_and_factory(blobs):
     assert model.module_[0].out_features == 7
 
 
+def test_batch_normalization_survives_a_last_batch_of_one(blobs):
+    X, y = blobs
+    StructuredClassifier(Net, batch_size=89, max_epochs=2).fit(X, y)
+
+
 def test_an_instance_keeps_its_weights(blobs):
     net = nn.Linear(4, 3)
     model = StructuredClassifier(net, learning_rate=1e-12, max_epochs=1).fit(*blobs)
