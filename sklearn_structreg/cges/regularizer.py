@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ class LayerPenalty:
     exclusive: float
 
 
+@dataclass(eq=False)
 class CGESRegularizer(Regularizer):
     """Apply the penalty's proximal operators after every optimizer step.
 
@@ -62,28 +63,20 @@ class CGESRegularizer(Regularizer):
         The penalised layers in forward order, once attached.
     """
 
-    def __init__(
-        self,
-        alpha: float = 1e-4,
-        penalty: str = "cges",
-        *,
-        exclusivity: float = 0.2,
-        groups: str = "feature",
-        prox: str = "exact",
-        prox_every: int = 1,
-        layer_scale: LayerScale = "auto",
-    ) -> None:
-        self.alpha = alpha
-        self.penalty = penalty
-        self.exclusivity = exclusivity
-        self.groups = groups
-        self.prox = prox
-        self.prox_every = prox_every
-        self.layer_scale = layer_scale
-        self.layers_: list[LayerPenalty] = []
-        self._pending_lr = 0.0
-        self._pending_steps = 0
-        self._bound: tuple[nn.Module, list[nn.Parameter]] | None = None
+    alpha: float = 1e-4
+    penalty: str = "cges"
+    _: KW_ONLY
+    exclusivity: float = 0.2
+    groups: str = "feature"
+    prox: str = "exact"
+    prox_every: int = 1
+    layer_scale: LayerScale = "auto"
+    layers_: list[LayerPenalty] = field(default_factory=list, init=False)
+    _pending_lr: float = field(default=0.0, init=False, repr=False)
+    _pending_steps: int = field(default=0, init=False, repr=False)
+    _bound: tuple[nn.Module, list[nn.Parameter]] | None = field(
+        default=None, init=False, repr=False
+    )
 
     def attach(self, module: nn.Module, sample_batch: Tensor) -> nn.Module:
         """Look up the penalised weights; the module itself stays as it is."""
