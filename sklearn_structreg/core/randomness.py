@@ -35,7 +35,7 @@ def derive_seed(*parts: int) -> int:
     >>> derive_seed(0, 1) == derive_seed(0, 1) != derive_seed(0, 2)
     True
     """
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1
 
 
 @contextmanager
