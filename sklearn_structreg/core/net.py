@@ -50,6 +50,7 @@ class StructuredNet(NeuralNetClassifier):
         self.regularizer = regularizer
         self.seed = seed
         self._listened = False  # whether a callback listens to single batches
+        self._merits: dict[str, float] = {}  # the best figures so far
         params.setdefault("criterion", WeightedCrossEntropy)
         super().__init__(module, **params)
 
@@ -192,10 +193,17 @@ class StructuredNet(NeuralNetClassifier):
         loss = _mean(losses, sizes)
         if not math.isfinite(loss):
             self._raise_diverged(prefix, epoch)
-        self.history.record(f"{prefix}_loss", loss)
+        self._record(f"{prefix}_loss", loss, -loss)
         if correct:
-            self.history.record(f"{prefix}_acc", _mean(correct, sizes))
+            accuracy = _mean(correct, sizes)
+            self._record(f"{prefix}_acc", accuracy, accuracy)
         self.history.record(f"{prefix}_batch_count", len(sizes))
+
+    def _record(self, name: str, value: float, merit: float) -> None:
+        """Record a figure, and whether it is the best yet, as skorch's scorers do."""
+        self.history.record(name, value)
+        self.history.record(f"{name}_best", merit > self._merits.get(name, -math.inf))
+        self._merits[name] = max(merit, self._merits.get(name, -math.inf))
 
     def _raise_diverged(self, prefix: str, epoch: int) -> None:
         rate = self.optimizer_.param_groups[0]["lr"]

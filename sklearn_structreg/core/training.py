@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler, ProgressBar
 from torch import Tensor, nn
@@ -121,6 +122,7 @@ def make_net(
         module,
         regularizer=regularizer,
         seed=seed,
+        classes=np.arange(len(estimator.classes_)),
         optimizer=optimizer,
         lr=estimator.learning_rate,
         **{f"optimizer__{name}": value for name, value in settings.items()},

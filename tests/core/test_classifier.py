@@ -7,7 +7,12 @@ import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
-from skorch.callbacks import Callback
+from skorch.callbacks import (
+    Callback,
+    Checkpoint,
+    EpochScoring,
+    GradientNormClipping,
+)
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
@@ -381,6 +386,27 @@ def test_skorch_callbacks_are_called(digits):
     assert len(model.history_[-1, "batches"]) == 15
     quiet = StructuredClassifier(**FAST).fit(X, y)
     assert torch.equal(weights(quiet), weights(model))
+
+
+def test_skorch_scoring_checkpoints_and_clipping_work_inside(digits, tmp_path):
+    X, y = digits
+    model = StructuredClassifier(
+        early_stopping=True,
+        callbacks=[
+            EpochScoring("accuracy", name="train_acc", on_train=True),
+            EpochScoring("f1_macro", name="f1", lower_is_better=False),
+            EpochScoring("neg_log_loss", name="log_loss", lower_is_better=False),
+            GradientNormClipping(0.1),
+            Checkpoint(dirname=tmp_path),
+        ],
+        **FAST,
+    ).fit(X, y)
+    row = model.history_[-1]
+    assert row["log_loss"] == pytest.approx(-row["valid_loss"], rel=1e-4)
+    assert 0 < row["f1"] < 1
+    assert 0 < row["train_acc"] < 1
+    assert model.history_[:, "valid_loss_best"] == [True, True, True]
+    assert (tmp_path / "params.pt").exists()
 
 
 def test_verbosity(blobs, capsys):
