@@ -238,5 +238,11 @@ def automatic_scale(
 
 def _pair(scale: float | Sequence[float]) -> tuple[float, float]:
     """Return one constant of `layer_scale` for both terms, or a pair as it is."""
-    group, exclusive = np.broadcast_to(np.asarray(scale, dtype=float), 2)
+    constants = np.asarray(scale, dtype=float)
+    if constants.shape not in ((), (2,)) or not (constants >= 0).all():
+        raise ValueError(
+            f"layer_scale holds {scale!r}; give one non-negative constant, or a pair "
+            "(group, exclusive), for each penalised layer."
+        )
+    group, exclusive = np.broadcast_to(constants, 2)
     return float(group), float(exclusive)

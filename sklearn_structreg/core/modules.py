@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -44,8 +45,13 @@ def make_mlp(
     """
     layers: list[nn.Module] = []
     for n_units in hidden_layer_sizes:
-        layers += [nn.Linear(n_inputs, n_units), nn.ReLU()]
-        n_inputs = n_units
+        if not isinstance(n_units, Integral) or n_units < 1:
+            raise ValueError(
+                f"hidden_layer_sizes={tuple(hidden_layer_sizes)} must hold positive "
+                "integers, the units of each hidden layer."
+            )
+        layers += [nn.Linear(n_inputs, int(n_units)), nn.ReLU()]
+        n_inputs = int(n_units)
     return nn.Sequential(*layers, nn.Linear(n_inputs, n_outputs))
 
 

@@ -75,6 +75,8 @@ def build_network(
                 f"{reason}. Give a module for this shape, or image_shape if X's rows "
                 "are images."
             ) from error
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ValueError("The module has no parameter to train; give one that has.")
     shape = getattr(output, "shape", None)
     if shape != (len(sample), n_outputs):
         got = "no tensor" if shape is None else f"an output of shape {tuple(shape)}"
@@ -128,7 +130,7 @@ def make_net(
         **{f"optimizer__{name}": value for name, value in settings.items()},
         max_epochs=estimator.max_epochs,
         device=str(device),
-        callbacks=[*_callbacks(estimator, n_batches), *(estimator.callbacks or [])],
+        callbacks=_callbacks(estimator, n_batches),
         verbose=int(estimator.verbose),
     )
     net.initialize()
@@ -137,6 +139,11 @@ def make_net(
 
 def _optimizer(estimator: Any) -> tuple[type[Optimizer], dict[str, Any]]:
     optimizer = OPTIMIZERS.get(estimator.optimizer, estimator.optimizer)
+    if not (inspect.isclass(optimizer) and issubclass(optimizer, Optimizer)):
+        raise ValueError(
+            f"optimizer={optimizer!r} is no torch optimizer class; pass one, such as "
+            f"torch.optim.RMSprop, or one of {sorted(OPTIMIZERS)}."
+        )
     known = inspect.signature(optimizer).parameters
     settings = {
         "momentum": float(estimator.momentum),
@@ -145,8 +152,16 @@ def _optimizer(estimator: Any) -> tuple[type[Optimizer], dict[str, Any]]:
     return optimizer, {k: v for k, v in settings.items() if k in known}
 
 
-def _callbacks(estimator: Any, n_batches: int) -> list[tuple[str, Callback]]:
-    callbacks: list[tuple[str, Callback]] = []
+def _callbacks(estimator: Any, n_batches: int) -> list[Any]:
+    callbacks: list[Any] = []
+    for item in estimator.callbacks or []:
+        callback = item[1] if isinstance(item, tuple | list) else item
+        kind = callback if inspect.isclass(callback) else type(callback)
+        if not issubclass(kind, Callback):
+            raise ValueError(
+                f"callbacks holds {item!r}, which is no skorch callback; pass "
+                "instances, classes or (name, callback) pairs."
+            )
     if estimator.lr_schedule is not None:
         policy = Schedule(estimator.lr_schedule, estimator.max_epochs)
         callbacks.append(("lr_schedule", LRScheduler(policy)))
@@ -155,7 +170,7 @@ def _callbacks(estimator: Any, n_batches: int) -> list[tuple[str, Callback]]:
         callbacks.append(("early_stopping", stop))
     if estimator.verbose >= 2:
         callbacks.append(("progress_bar", ProgressBar(batches_per_epoch=n_batches)))
-    return callbacks
+    return [*callbacks, *(estimator.callbacks or [])]
 
 
 class Schedule:
@@ -181,9 +196,15 @@ class Schedule:
 
         skorch would go on at `last_epoch` of the history; a warm start begins anew.
         """
-        if callable(self.schedule):
-            return self.schedule(optimizer, self.n_epochs)
-        return CosineAnnealingLR(optimizer, T_max=self.n_epochs)
+        if not callable(self.schedule):
+            return CosineAnnealingLR(optimizer, T_max=self.n_epochs)
+        scheduler = self.schedule(optimizer, self.n_epochs)
+        if not hasattr(scheduler, "step"):
+            raise ValueError(
+                f"lr_schedule returned {scheduler!r}; a callable (optimizer, n_epochs) "
+                "must return a torch learning-rate scheduler."
+            )
+        return scheduler
 
 
 def predict_logits(module: nn.Module, batches: Batches) -> Tensor:

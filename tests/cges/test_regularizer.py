@@ -157,6 +157,12 @@ def test_layer_scale_of_the_wrong_length():
         attached(make_mlp(3, 2), torch.ones(1, 3), layer_scale=[1, 2, 3])
 
 
+@pytest.mark.parametrize("scale", [[(1, 2, 3), 1], [-1, 1], [1, (1, -1)]])
+def test_layer_scale_that_makes_no_sense(scale):
+    with pytest.raises(ValueError, match="layer_scale holds"):
+        attached(make_mlp(3, 2), torch.ones(1, 3), layer_scale=scale)
+
+
 def test_a_constant_per_layer_serves_both_terms():
     net = make_mlp(3, 2)
     single = attached(net, torch.ones(1, 3), layer_scale=[2.0, 3.0])

@@ -103,6 +103,26 @@ def test_module_params_that_nothing_takes(module):
         StructuredClassifier(module, module_params={"a": 1}).fit(X, Y)
 
 
+def test_a_module_with_nothing_to_train():
+    with pytest.raises(ValueError, match="no parameter to train"):
+        StructuredClassifier(nn.Identity()).fit(X[:, :3], Y)
+
+
+@pytest.mark.parametrize("sizes", [(10, -3), (0,), (2.5,)])
+def test_hidden_layers_of_no_size(sizes):
+    with pytest.raises(ValueError, match="must hold positive integers"):
+        StructuredClassifier(hidden_layer_sizes=sizes).fit(X, Y)
+
+
+def test_what_is_no_callback_optimizer_or_scheduler():
+    with pytest.raises(ValueError, match="'x', which is no skorch callback"):
+        StructuredClassifier(callbacks=["x"]).fit(X, Y)
+    with pytest.raises(ValueError, match="no torch optimizer class"):
+        StructuredClassifier(optimizer=print).fit(X, Y)
+    with pytest.raises(ValueError, match="lr_schedule returned None"):
+        StructuredClassifier(lr_schedule=lambda optimizer, n: None).fit(X, Y)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_without_a_cuda_device():
     with pytest.raises(ValueError, match="device='cuda' was asked for, but"):
