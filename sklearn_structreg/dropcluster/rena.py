@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from sklearn_structreg.dropcluster._compiled import cluster_compiled
 from sklearn_structreg.dropcluster.lattice import (
     lattice_edges,
     lattice_lengths,
@@ -108,6 +109,26 @@ def rena(
             f"n_clusters={n_clusters} cannot be had with n_features={n_features}: "
             "choose from 1 to the number of features."
         )
+    if edges is not None:
+        edges = _checked_edges(edges, n_features).to(maps.device)
+    found = cluster_compiled(maps, n_clusters, edges, weight, max_iter)
+    if found is None:
+        found = _cluster(maps, n_clusters, edges, weight, max_iter)
+    labels, count, n_iter = found
+    if data.ndim == 2:
+        return ReNAResult(labels[0], count[0], n_iter)
+    return ReNAResult(labels.view(maps.shape[1:]), count, n_iter)
+
+
+def _cluster(
+    maps: Tensor,
+    n_clusters: int,
+    edges: Tensor | None,
+    weight: Tensor | None,
+    max_iter: int,
+) -> tuple[Tensor, Tensor, int]:
+    """Cluster by tensor operations; return labels by channel, counts and rounds."""
+    n_channels, n_features = maps.flatten(2).shape[1:]
     ends, lengths, samples = _first_round(maps, edges, weight)
     device = samples.device
     labels = torch.arange(samples.shape[1], device=device)
@@ -133,10 +154,7 @@ def rena(
             lengths = _edge_lengths(rows, ends, weight)
 
     start = count.cumsum(0) - count
-    labels = labels.view(n_channels, n_features) - start[:, None]
-    if data.ndim == 2:
-        return ReNAResult(labels[0], count[0], n_iter)
-    return ReNAResult(labels.view(maps.shape[1:]), count, n_iter)
+    return labels.view(n_channels, n_features) - start[:, None], count, n_iter
 
 
 def _checked(X: Tensor, sample_weight: Any) -> tuple[Tensor, Tensor | None]:
@@ -185,8 +203,6 @@ def _first_round(
     if edges is None:
         links = lattice_links(shape, device=maps.device)
         edges = lattice_edges(shape, links=links, device=maps.device)
-    else:
-        edges = _checked_edges(edges, n_features).to(maps.device)
     if n_channels > 1:
         first = n_features * torch.arange(n_channels, device=maps.device)[:, None]
         edges = (edges[:, None] + first).flatten(1)
