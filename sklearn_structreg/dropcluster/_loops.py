@@ -15,10 +15,8 @@ Array = NDArray[Any]
 
 # Pixels whose sums of squares stay in the innermost cache while samples go by.
 _BLOCK = 2048
-# Pixels transposed at a time: a cache line of single precision.
-_LINE = 16
-# Rows are padded with zeros to a multiple of this, for loops without a remainder.
-_WIDTH = 16
+# Pixels transposed at a time.
+_LINE = 128
 
 
 def cluster_channels(
@@ -45,7 +43,7 @@ def cluster_channels(
     entry = np.empty(0, np.int32)
     if shape.size:
         low, high, entry = lattice(shape, steps)
-    weights = np.zeros(-(-n_samples // _WIDTH) * _WIDTH, X.dtype)
+    weights = np.zeros(padded(n_samples), X.dtype)
     weights[:n_samples] = weight
     itself = np.arange(n_features).astype(np.int32)
     n_iter = 0
@@ -81,6 +79,15 @@ def cluster_channels(
         count[channel] = n_nodes
         n_iter = max(n_iter, n_rounds)
     return n_iter
+
+
+def padded(n_samples: int) -> int:
+    """Return a length of rows that leaves loops no remainder.
+
+    An odd multiple, so that values of one sample do not compete for the same place in
+    the cache.
+    """
+    return 16 * ((n_samples + 15) // 16 | 1)
 
 
 def lattice(shape: Array, steps: Array) -> tuple[Array, Array, Array]:
@@ -281,7 +288,7 @@ def contracted(
 def first_means(X: Array, c: int, merged: Array, n_nodes: int) -> Array:
     """Average the features of each merged node into rows, (n_nodes, n_samples)."""
     n_samples, _, n_features = X.shape
-    line = np.zeros((_LINE, -(-n_samples // _WIDTH) * _WIDTH), X.dtype)
+    line = np.zeros((_LINE, padded(n_samples)), X.dtype)
     rows = np.empty((n_nodes, line.shape[1]), X.dtype)
     size = np.zeros(n_nodes, np.int64)
     for start in range(0, n_features, _LINE):
@@ -326,6 +333,7 @@ def divide_rows(rows: Array, size: Array) -> None:
 
 
 PARTS = (
+    padded,
     lattice,
     first_lengths,
     scale_exponent,
