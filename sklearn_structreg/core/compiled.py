@@ -1,4 +1,4 @@
-"""Loops compiled by numba, where it is installed; nothing here imports it before use."""
+"""Loops compiled by numba, where it is installed. It is imported on first use."""
 
 from collections.abc import Callable
 from types import FunctionType

@@ -124,18 +124,28 @@ def first_lengths(
     if not steps.size:
         rows = first_means(X, c, itself, itself.size)
         return row_lengths(rows, low, high, weights), rows
-    n_samples, _, n_pixels = X.shape
+    last, n_pixels = X.shape[0] - 1, X.shape[2]
     table = np.zeros(steps.size * n_pixels, X.dtype)
     for start in range(0, n_pixels, _BLOCK):
-        for s in range(n_samples):
-            x = X[s, c]
+        for s in range(0, last + 1, 4):
+            # Four samples to one load and store of a sum. Samples after the last, which
+            # stands in for them, have no weight.
+            x0, x1 = X[s, c], X[min(s + 1, last), c]
+            x2, x3 = X[min(s + 2, last), c], X[min(s + 3, last), c]
+            w0, w1, w2, w3 = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
             for k in range(steps.size):
                 stop = min(start + _BLOCK, n_pixels - steps[k])
-                here, there = x[start:stop], x[start + steps[k] : stop + steps[k]]
+                first, end = start + steps[k], stop + steps[k]
+                a0, b0 = x0[start:stop], x0[first:end]
+                a1, b1 = x1[start:stop], x1[first:end]
+                a2, b2 = x2[start:stop], x2[first:end]
+                a3, b3 = x3[start:stop], x3[first:end]
                 total = table[k * n_pixels + start : k * n_pixels + stop]
                 for i in range(total.size):
-                    change = here[i] - there[i]
-                    total[i] += weights[s] * (change * change)
+                    d0, d1 = a0[i] - b0[i], a1[i] - b1[i]
+                    d2, d3 = a2[i] - b2[i], a3[i] - b3[i]
+                    two = w0 * (d0 * d0) + w1 * (d1 * d1)
+                    total[i] += two + (w2 * (d2 * d2) + w3 * (d3 * d3))
     lengths = np.empty(low.size, X.dtype)
     for e in range(low.size):
         lengths[e] = table[entry[e]]
@@ -192,16 +202,17 @@ def agglomerate(
 
     Of the links, which close no cycle, only the `budget` shortest are made.
     """
+    # Without branches, which nobody could predict, and backwards: the first edge wins.
     shortest = np.full(n_nodes, np.inf, lengths.dtype)
     nearest = np.full(n_nodes, -1, np.int32)
     for e in range(low.size):
-        a, b, length = low[e], high[e], lengths[e]
-        closer = length < shortest[a]
-        shortest[a] = length if closer else shortest[a]
-        nearest[a] = e if closer else nearest[a]
-        closer = length < shortest[b]
-        shortest[b] = length if closer else shortest[b]
-        nearest[b] = e if closer else nearest[b]
+        a, b = low[e], high[e]
+        shortest[a] = min(shortest[a], lengths[e])
+        shortest[b] = min(shortest[b], lengths[e])
+    for e in range(low.size - 1, -1, -1):
+        a, b = low[e], high[e]
+        nearest[a] += (e - nearest[a]) * (lengths[e] == shortest[a])
+        nearest[b] += (e - nearest[b]) * (lengths[e] == shortest[b])
 
     links = np.empty(low.size + 1, np.int32)
     n_links = 0
@@ -213,16 +224,17 @@ def agglomerate(
         longest = np.sort(lengths[links])[budget - 1]
         n_equal = budget - np.sum(lengths[links] < longest)
         n_links = 0
-        for e in links:
-            n_equal -= lengths[e] == longest
-            links[n_links] = e
-            n_links += lengths[e] < longest or (lengths[e] == longest and n_equal >= 0)
+        for link in links:
+            length = lengths[link]
+            n_equal -= length == longest
+            links[n_links] = link
+            n_links += length < longest or (length == longest and n_equal >= 0)
         links = links[:n_links]
 
     # Parents come before their children, so one pass numbers the components.
     parent = np.arange(n_nodes).astype(np.int32)
-    for e in links:
-        a, b = low[e], high[e]
+    for link in links:
+        a, b = low[link], high[link]
         while parent[a] != a:
             parent[a] = parent[parent[a]]
             a = parent[a]
@@ -245,43 +257,43 @@ def contracted(
 ) -> tuple[Array, Array]:
     """Return the edges between merged nodes, sorted, each once.
 
-    Counting twice sorts: into lists by upper end, those in turn into lists by lower.
+    Counting sorts them, by upper end and then by lower.
     """
-    end = np.zeros(n_nodes + 1, np.int32)
+    lower, upper = np.empty((2, low.size + 1), np.int32)
+    n_edges = 0
     for e in range(low.size):
+        # Written in any case, kept if it joins two nodes.
         a, b = merged[low[e]], merged[high[e]]
-        end[max(a, b)] += a != b
+        lower[n_edges], upper[n_edges] = min(a, b), max(a, b)
+        n_edges += a != b
+
+    end = np.zeros(n_nodes + 1, np.int32)
+    for e in range(n_edges):
+        end[upper[e]] += 1
     for i in range(n_nodes):
         end[i + 1] += end[i]
-    n_edges = end[n_nodes]
-    lower = np.empty(n_edges + 1, np.int32)
-    for e in range(low.size):
-        a, b = merged[low[e]], merged[high[e]]
-        if a != b:
-            end[max(a, b)] -= 1
-            lower[end[max(a, b)]] = min(a, b)
+    listed = np.empty(n_edges, np.int32)
+    for e in range(n_edges):
+        end[upper[e]] -= 1
+        listed[end[upper[e]]] = lower[e]
 
-    last = np.full(n_nodes, -1, np.int32)
     start = np.zeros(n_nodes + 1, np.int32)
+    last = np.full(n_nodes, -1, np.int32)
     n_kept = 0
     for b in range(n_nodes):
-        begin, stop = end[b], end[b + 1]
-        end[b] = n_kept
-        for e in range(begin, stop):
-            a = lower[e]
-            lower[n_kept] = a
+        for e in range(end[b], end[b + 1]):
+            a = listed[e]
+            lower[n_kept], upper[n_kept] = a, b
             n_kept += last[a] != b
             start[a + 1] += last[a] != b
             last[a] = b
-    end[n_nodes] = n_kept
-    for a in range(n_nodes):
-        start[a + 1] += start[a]
+    for i in range(n_nodes):
+        start[i + 1] += start[i]
     new_low, new_high = np.empty(n_kept, np.int32), np.empty(n_kept, np.int32)
-    for b in range(n_nodes):
-        for e in range(end[b], end[b + 1]):
-            a = lower[e]
-            new_low[start[a]], new_high[start[a]] = a, b
-            start[a] += 1
+    for e in range(n_kept):
+        place = start[lower[e]]
+        new_low[place], new_high[place] = lower[e], upper[e]
+        start[lower[e]] += 1
     return new_low, new_high
 
 

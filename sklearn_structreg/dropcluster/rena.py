@@ -103,7 +103,7 @@ def rena(
     """
     data = as_tensor(X)
     maps, weight = _checked(data, sample_weight)
-    n_channels, n_features = maps.flatten(2).shape[1:]
+    n_features = maps.shape[2:].numel()
     if not 1 <= n_clusters <= n_features:
         raise ValueError(
             f"n_clusters={n_clusters} cannot be had with n_features={n_features}: "
