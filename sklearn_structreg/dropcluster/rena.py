@@ -2,9 +2,10 @@
 
 Every feature links to its nearest neighbour on a graph, linked features become one
 cluster, and clusters play the features' part in the next round. A round at least
-halves the number of clusters, so the first one, which reads all the data once, is most
-of the cost. Everything below is a tensor operation over all nodes of all channels at
-once, the channels being components of one graph that never meet.
+halves the number of clusters, so the first one, which reads all the data, is most of
+the cost. Here it is tensor operations over all nodes of all channels at once, the
+channels being components of one graph that never meet; `_loops` does the same on a CPU
+where numba is installed, a channel at a time.
 """
 
 from math import log2
@@ -92,6 +93,12 @@ def rena(
     ValueError
         If `X` is not finite or has no sample of positive weight, or if `n_clusters`
         is out of range.
+
+    Notes
+    -----
+    Where numba is installed, data on the CPU are clustered by compiled loops, which add
+    up distances in another order than torch does; all else is the same. The first call
+    ever for a dtype compiles for some seconds.
 
     Examples
     --------
