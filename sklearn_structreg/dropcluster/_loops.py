@@ -344,6 +344,7 @@ def divide_rows(rows: Array, size: Array) -> None:
             row[s] /= divisor
 
 
+# All that the first loop calls, for the compiler.
 PARTS = (
     padded,
     lattice,
