@@ -9,8 +9,9 @@ set, the contenders taking turns; explained variance is the share of the pixels'
 variance (around each sample's mean) that cluster means keep, averaged over the sets.
 For many channels a peer is called once per channel. "estimator" times are of whole
 fits, checking of the input included; "core" is `rena` on a tensor against
-`recursive_neighbor_agglomeration` on an array. `--profile` says where the time of the
-core goes, beside one reading of the data.
+`recursive_neighbor_agglomeration` on an array. Where numba is installed, ours are its
+compiled loops, and "torch, core" is `rena` without them. `--profile` says where the
+time of the core goes on either path, beside one reading of the data.
 """
 
 import argparse
@@ -19,8 +20,12 @@ import os
 import platform
 import time
 import warnings
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 import numpy as np
 import sklearn
@@ -29,7 +34,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.cluster import FeatureAgglomeration
 from sklearn.feature_extraction.image import grid_to_graph
 
-from sklearn_structreg.dropcluster import ReNAClusterer, rena
+from sklearn_structreg.dropcluster import ReNAClusterer, _compiled, _loops, rena
 
 # name: (channels, shape, samples, clusters, rounds of timing, whether Ward takes part)
 CASES = {
@@ -40,6 +45,31 @@ CASES = {
     "64 channels 16x16": (64, (16, 16), 128, 15, 5, True),
     "64 channels 32x32": (64, (32, 32), 128, 15, 5, True),
 }
+
+
+# The functions of the torch path to profile.
+TORCH_STEPS = [
+    "_first_round",
+    "lattice_lengths",
+    "_agglomerate",
+    "_contracted",
+    "_first_means",
+    "_means",
+    "_edge_lengths",
+]
+
+
+def uses_numba():
+    """Whether `rena` runs compiled loops here, which are compiled by asking."""
+    return _compiled.ENABLED and _compiled._compile(torch.float32) is not None
+
+
+@contextmanager
+def torch_path():
+    """Go without the compiled loops for a while."""
+    before, _compiled.ENABLED = _compiled.ENABLED, False
+    yield
+    _compiled.ENABLED = before
 
 
 def make_images(n_samples, n_channels, shape, seed):
@@ -77,7 +107,13 @@ def contenders(images, n_clusters, ward):
         fitted = ReNAClusterer(n_clusters, image_shape=shape)
         return [fitted.fit(row).labels_ for row in rows]
 
+    def by_torch():
+        with torch_path():
+            return core()
+
     runs = {"ours, core": core, "ours, estimator": estimator}
+    if uses_numba():
+        runs["torch, core"] = by_torch
     try:
         from nibabel import Nifti1Image
         from nilearn.regions import ReNA
@@ -125,15 +161,8 @@ def run_case(case, seeds):
                 for name, run in runs.items():
                     if name == "Ward" and len(seconds.get(name, [])) == 1:
                         continue
-                    start = time.perf_counter()
-                    run()
-                    seconds.setdefault(name, []).append(time.perf_counter() - start)
-            data = torch.from_numpy(images)
-            reading = []
-            for _ in range(9):
-                start = time.perf_counter()
-                data.sum()
-                reading.append(time.perf_counter() - start)
+                    seconds.setdefault(name, []).append(seconds_of(run))
+            reading = [seconds_of(torch.from_numpy(images).sum) for _ in range(9)]
     return {
         "n_channels": n_channels,
         "shape": shape,
@@ -165,22 +194,46 @@ def report(name, case):
         )
 
 
-def profile(name, case):
-    """Print the median time of each step of the core, in milliseconds."""
-    from importlib import import_module
-
-    module = import_module("sklearn_structreg.dropcluster.rena")
+def profile(case):
+    """Print and return the median milliseconds of each step of the core, by path."""
     n_channels, shape, n_samples, n_clusters, *_ = case
     images = torch.from_numpy(make_images(n_samples, n_channels, shape, 0))
-    steps = [
-        "_first_round",
-        "lattice_lengths",
-        "_agglomerate",
-        "_contracted",
-        "_first_means",
-        "_means",
-        "_edge_lengths",
-    ]
+
+    def cluster():
+        return rena(images, n_clusters)
+
+    with torch_path():
+        module = import_module("sklearn_structreg.dropcluster.rena")
+        steps = {step: getattr(module, step) for step in TORCH_STEPS}
+        result = {"torch": profile_steps(module, steps, cluster)}
+    if uses_numba():
+        # The parts are compiled, and called by the one loop over channels as Python.
+        steps = compiled_parts()
+        with mock.patch.multiple(_loops, **steps):
+            as_python = mock.Mock(return_value=_loops.cluster_channels)
+            with mock.patch.object(_compiled, "_compile", as_python):
+                cluster()
+                parts = profile_steps(_loops, steps, cluster)
+        parts["total"] = 1e3 * median(seconds_of(cluster) for _ in range(15))
+        result["compiled"] = parts
+    for path, spent in result.items():
+        print(
+            f"  {path}:",
+            ", ".join(f"{k.lstrip('_')} {v:.1f}" for k, v in spent.items()),
+        )
+    return result
+
+
+@cache
+def compiled_parts():
+    """Compile what the loop over channels calls, each on its own."""
+    numba = import_module("numba")
+    options = {"error_model": "numpy", "fastmath": {"reassoc"}}
+    return {part.__name__: numba.njit(part, **options) for part in _loops.PARTS}
+
+
+def profile_steps(module, steps, run):
+    """Return the median milliseconds of a module's functions while `run` calls them."""
     spent = {}
 
     def timed(step, function):
@@ -192,22 +245,21 @@ def profile(name, case):
 
         return wrapper
 
-    originals = {step: getattr(module, step) for step in steps}
-    for step, function in originals.items():
-        setattr(module, step, timed(step, function))
     runs = []
-    for _ in range(15):
-        spent.clear()
-        start = time.perf_counter()
-        rena(images, n_clusters)
-        runs.append({**spent, "total": time.perf_counter() - start})
-    for step, function in originals.items():
-        setattr(module, step, function)
-    result = {step: 1e3 * median(run[step] for run in runs) for step in runs[0]}
-    print(
-        "  profile:", ", ".join(f"{k.lstrip('_')} {v:.1f}" for k, v in result.items())
-    )
-    return result
+    wrappers = {step: timed(step, function) for step, function in steps.items()}
+    with mock.patch.multiple(module, **wrappers):
+        for _ in range(7):
+            spent.clear()
+            total = seconds_of(run)
+            runs.append({**spent, "total": total})
+    return {step: 1e3 * median(run[step] for run in runs) for step in runs[0]}
+
+
+def seconds_of(run):
+    """Time one run."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def main():
@@ -235,9 +287,12 @@ def main():
         versions["nilearn"] = nilearn.__version__
     except ImportError:
         pass
+    if uses_numba():
+        versions["numba"] = import_module("numba").__version__
     results = {
         "machine": platform.machine(),
         "threads": 1,
+        "compiled": uses_numba(),
         "versions": versions,
         "cases": {},
     }
@@ -248,7 +303,7 @@ def main():
         results["cases"][name] = run_case(case, arguments.seeds)
         report(name, results["cases"][name])
         if arguments.profile:
-            results["cases"][name]["profile_milliseconds"] = profile(name, case)
+            results["cases"][name]["profile_milliseconds"] = profile(case)
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -16,6 +16,7 @@ from sklearn_structreg.cges._thresholds import (
     Strength,
     n_chord_passes,
 )
+from sklearn_structreg.core.compiled import compile_loop
 
 # Set to False to do without.
 ENABLED = True
@@ -126,22 +127,7 @@ def _plan(
 def _compile(loop: Kernel, dtype: torch.dtype) -> Kernel | None:
     """Compile a loop for a dtype; None without numba, and in half precision."""
     real = {torch.float32: "float32", torch.float64: "float64"}.get(dtype)
-    try:
-        import numba
-    except ImportError:
-        return None
-    if real is None or getattr(numba.config, "DISABLE_JIT", False):
+    if real is None:
         return None
     signature = f"void({real}[:, ::1], float64, float64, float64, int64)"
-    # Only sums may be taken in another order, several terms at a time.
-    options: dict[str, Any] = {
-        "nogil": True,
-        "error_model": "numpy",
-        "fastmath": {"reassoc"},
-    }
-    kernel: Kernel
-    try:
-        kernel = numba.njit(signature, cache=True, **options)(loop)
-    except Exception:  # nowhere to write, a full disk, a damaged file
-        kernel = numba.njit(signature, **options)(loop)
-    return kernel
+    return compile_loop(loop, signature)

@@ -284,12 +284,9 @@ class HopkinsDisplay:
         HopkinsDisplay
             The display, drawn.
         """
-        layers = images if isinstance(images, Mapping) else {"": images}
         statistics = {
-            name: spatial_hopkins(maps, n_points, random_state=random_state)
-            .cpu()
-            .numpy()
-            for name, maps in layers.items()
+            name: spatial_hopkins(maps, n_points, random_state=random_state).cpu()
+            for name, maps in _layers(images).items()
         }
         return cls(statistics).plot(ax, kind=kind)
 
@@ -318,20 +315,21 @@ class HopkinsDisplay:
 
         if kind not in ("channels", "histogram"):
             raise ValueError(f"kind={kind!r} must be 'channels' or 'histogram'.")
-        layers = (
-            self.statistics
-            if isinstance(self.statistics, Mapping)
-            else {"": self.statistics}
-        )
         if ax is None:
             _, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
         self.ax_: Axes = ax
         self.figure_: Figure | SubFigure = ax.figure
         draw = _draw_channels if kind == "channels" else _draw_histogram
+        layers = _layers(self.statistics)
         draw(ax, {name: np.asarray(values) for name, values in layers.items()})
         if any(layers):
             ax.legend(frameon=False)
         return self
+
+
+def _layers(values: Any) -> Mapping[str, Any]:
+    """Return what belongs to each layer, under no name if there is one."""
+    return values if isinstance(values, Mapping) else {"": values}
 
 
 def _draw_channels(ax: Axes, layers: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -369,11 +367,8 @@ def _draw_histogram(ax: Axes, layers: Mapping[str, npt.NDArray[Any]]) -> None:
 
 def _means(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Average over images, leaving out those without a statistic."""
-    known = np.isfinite(values)
-    means = np.full(values.shape[1], np.nan)
-    total = np.where(known, values, 0).sum(axis=0)
-    np.divide(total, known.sum(axis=0), out=means, where=known.any(axis=0))
-    return means
+    means: npt.NDArray[np.float64] = np.ma.masked_invalid(values).mean(axis=0)
+    return np.ma.filled(means, np.nan)
 
 
 def _plane(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -388,14 +383,10 @@ def _colors(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
     Greedy: of the colours that no neighbour has, each cluster takes the one used least.
     """
-    edges = np.concatenate(
-        [
-            np.stack([labels[1:].ravel(), labels[:-1].ravel()], axis=1),
-            np.stack([labels[:, 1:].ravel(), labels[:, :-1].ravel()], axis=1),
-        ]
-    )
+    down = np.stack([labels[1:].ravel(), labels[:-1].ravel()], axis=1)
+    right = np.stack([labels[:, 1:].ravel(), labels[:, :-1].ravel()], axis=1)
     neighbors: dict[int, set[int]] = {int(label): set() for label in np.unique(labels)}
-    for a, b in np.unique(edges, axis=0).tolist():
+    for a, b in np.unique(np.concatenate([down, right]), axis=0).tolist():
         neighbors[a].add(b)
         neighbors[b].add(a)
     color = {-1: _N_COLORS}
@@ -405,5 +396,4 @@ def _colors(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         free = [c for c in range(_N_COLORS) if c not in taken] or range(_N_COLORS)
         color[label] = min(free, key=lambda c: used[c])
         used[color[label]] += 1
-    index = np.vectorize(color.__getitem__, otypes=[np.int64])
-    return np.asarray(index(labels))
+    return np.asarray(np.vectorize(color.__getitem__, otypes=[np.int64])(labels))

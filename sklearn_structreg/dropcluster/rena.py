@@ -2,9 +2,10 @@
 
 Every feature links to its nearest neighbour on a graph, linked features become one
 cluster, and clusters play the features' part in the next round. A round at least
-halves the number of clusters, so the first one, which reads all the data once, is most
-of the cost. Everything below is a tensor operation over all nodes of all channels at
-once, the channels being components of one graph that never meet.
+halves the number of clusters, so the first one, which reads all the data, is most of
+the cost. Here it is tensor operations over all nodes of all channels at once, the
+channels being components of one graph that never meet; `_loops` does the same on a CPU
+where numba is installed, a channel at a time.
 """
 
 from math import log2
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from sklearn_structreg.dropcluster._compiled import cluster_compiled
 from sklearn_structreg.dropcluster.lattice import (
     lattice_edges,
     lattice_lengths,
@@ -92,6 +94,12 @@ def rena(
         If `X` is not finite or has no sample of positive weight, or if `n_clusters`
         is out of range.
 
+    Notes
+    -----
+    Where numba is installed, data on the CPU are clustered by compiled loops, which add
+    up distances in another order than torch does; all else is the same. The first call
+    ever for a dtype compiles for some seconds.
+
     Examples
     --------
     >>> import torch
@@ -102,12 +110,32 @@ def rena(
     """
     data = as_tensor(X)
     maps, weight = _checked(data, sample_weight)
-    n_channels, n_features = maps.flatten(2).shape[1:]
+    n_features = maps.shape[2:].numel()
     if not 1 <= n_clusters <= n_features:
         raise ValueError(
             f"n_clusters={n_clusters} cannot be had with n_features={n_features}: "
             "choose from 1 to the number of features."
         )
+    if edges is not None:
+        edges = _checked_edges(edges, n_features).to(maps.device)
+    found = cluster_compiled(maps, n_clusters, edges, weight, max_iter)
+    if found is None:
+        found = _cluster(maps, n_clusters, edges, weight, max_iter)
+    labels, count, n_iter = found
+    if data.ndim == 2:
+        return ReNAResult(labels[0], count[0], n_iter)
+    return ReNAResult(labels.view(maps.shape[1:]), count, n_iter)
+
+
+def _cluster(
+    maps: Tensor,
+    n_clusters: int,
+    edges: Tensor | None,
+    weight: Tensor | None,
+    max_iter: int,
+) -> tuple[Tensor, Tensor, int]:
+    """Cluster by tensor operations; return labels by channel, counts and rounds."""
+    n_channels, n_features = maps.flatten(2).shape[1:]
     ends, lengths, samples = _first_round(maps, edges, weight)
     device = samples.device
     labels = torch.arange(samples.shape[1], device=device)
@@ -133,10 +161,7 @@ def rena(
             lengths = _edge_lengths(rows, ends, weight)
 
     start = count.cumsum(0) - count
-    labels = labels.view(n_channels, n_features) - start[:, None]
-    if data.ndim == 2:
-        return ReNAResult(labels[0], count[0], n_iter)
-    return ReNAResult(labels.view(maps.shape[1:]), count, n_iter)
+    return labels.view(n_channels, n_features) - start[:, None], count, n_iter
 
 
 def _checked(X: Tensor, sample_weight: Any) -> tuple[Tensor, Tensor | None]:
@@ -185,8 +210,6 @@ def _first_round(
     if edges is None:
         links = lattice_links(shape, device=maps.device)
         edges = lattice_edges(shape, links=links, device=maps.device)
-    else:
-        edges = _checked_edges(edges, n_features).to(maps.device)
     if n_channels > 1:
         first = n_features * torch.arange(n_channels, device=maps.device)[:, None]
         edges = (edges[:, None] + first).flatten(1)

@@ -11,6 +11,8 @@ from scipy.sparse.csgraph import connected_components
 
 from sklearn_structreg.dropcluster import graph_edges, lattice_edges, rena
 
+pytestmark = pytest.mark.usefixtures("path")
+
 SHAPES = st.sampled_from([(1,), (7,), (2, 4), (3, 3), (1, 5), (2, 2, 2), (2, 1, 4)])
 
 
