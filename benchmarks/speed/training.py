@@ -121,7 +121,7 @@ def ours(estimator: type[StructuredClassifier], device: str, **params: object) -
 def data_sets() -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
     """Return samples, labels and epochs per fit of each data set."""
     X, y = load_digits(return_X_y=True)
-    sets = {"digits 1,797 x 64": (X / 16, y, 40)}
+    sets = {"digits 1,797 x 64": (X / 16, y, 150)}
     for n, d, epochs in [(20_000, 64, 5), (50_000, 784, 3)]:
         X, y = make_classification(n, d, n_informative=20, n_classes=10, random_state=0)
         sets[f"{n:,} x {d}"] = (X, y, epochs)
