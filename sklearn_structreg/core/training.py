@@ -117,7 +117,7 @@ def make_net(
         Initialized, not trained.
     """
     optimizer, settings = _optimizer(estimator)
-    device = next(module.parameters(), torch.empty(0)).device
+    device = next(module.parameters()).device
     if "fused" in inspect.signature(optimizer).parameters:
         settings["fused"] = device.type in FUSED_DEVICES
     net = StructuredNet(

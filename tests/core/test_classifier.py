@@ -161,6 +161,12 @@ def test_dropout_is_reproducible_and_draws_anew_each_epoch(digits):
     net = nn.Sequential(nn.Linear(64, 20), nn.Dropout(0.5), nn.Linear(20, 10))
     one, two = (StructuredClassifier(net, **FAST).fit(X, y) for _ in range(2))
     assert torch.equal(weights(one), weights(two))
+    # Without learning and with one batch, only the masks tell the epochs apart.
+    still = {"learning_rate": 1e-30, "batch_size": None, **FAST}
+    losses = StructuredClassifier(net, **still).fit(X, y).history_[:, "train_loss"]
+    assert len(set(losses)) == 3
+    losses = StructuredClassifier(net[::2], **still).fit(X, y).history_[:, "train_loss"]
+    assert len(set(losses)) == 1
 
 
 def test_global_state_stays_as_it_was(digits):
