@@ -1,6 +1,6 @@
 """Combined group and exclusive sparsity (CGES): which weights are needed."""
 
-from sklearn_structreg.cges.callback import CGESProx
+from sklearn_structreg.cges.callback import CGESProx, IterativePruning
 from sklearn_structreg.cges.classifier import CGESClassifier
 from sklearn_structreg.cges.joint import prox_cges_joint
 from sklearn_structreg.cges.layers import (
@@ -22,6 +22,7 @@ __all__ = [
     "CGESClassifier",
     "CGESProx",
     "CGESRegularizer",
+    "IterativePruning",
     "count_parameters",
     "mu_schedule",
     "penalised_weights",

@@ -8,9 +8,13 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
+from sklearn_structreg.cges.importance import first_layer_norms
 from sklearn_structreg.cges.layers import count_parameters, weight_sparsity
+from sklearn_structreg.cges.pruning import Pruner
 from sklearn_structreg.cges.regularizer import CGESRegularizer, LayerScale
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.modules import ModuleLike
@@ -63,6 +67,16 @@ class CGESClassifier(StructuredClassifier):
         with n_g weights in a group and d inputs per unit, so that one alpha means a
         similar thing on every layer. None is the bare paper, all ones. A sequence gives
         a constant, or a pair (a, b), for each penalised layer in forward order.
+    target_density : float in (0, 1] or None, default=None
+        Share of the penalised weights that iterative pruning leaves, to within one
+        weight; None and 1 prune nothing. The smallest weights of all layers together
+        go, but the largest of each layer stays; of equal ones the first stay. They are
+        held at exactly zero from then on.
+    pruning_rounds : int, default=5
+        Number of rounds of pruning; each keeps the same share of what is left.
+    pruning_start : float in [0, 1), default=0.4
+        Share of `max_epochs` before the first round. The other epochs are shared out
+        equally between the rounds, for fine-tuning.
     module_params, hidden_layer_sizes, image_shape
     max_epochs, batch_size, optimizer, learning_rate, momentum, weight_decay
     lr_schedule, class_weight, early_stopping, validation_fraction
@@ -78,6 +92,12 @@ class CGESClassifier(StructuredClassifier):
         Learnable parameters, biases included.
     n_nonzero_parameters_ : int
         Those of them that are not zero.
+    feature_importances_ : ndarray of shape (n_features_in_,)
+        For each input feature the norm of the first layer's weights that leave it; 0
+        means that the network does not use it. With `SelectFromModel` give a
+        ``threshold`` next to zero, such as 1e-5, to keep all that are used. A pixel
+        under a convolution counts every position of the kernel that covers it, so that
+        pixels differ little but at the border.
     history_ : skorch.history.History
         Holds ``sparsity`` and ``layer_sparsity`` (a dict per weight) of every epoch.
     classes_, n_features_in_, feature_names_in_, input_shape_, net_, module_, n_iter_
@@ -86,6 +106,7 @@ class CGESClassifier(StructuredClassifier):
     See Also
     --------
     CGESProx : The same penalty as a callback of a skorch net of your own.
+    IterativePruning : The same pruning as a callback of a skorch net of your own.
 
     Notes
     -----
@@ -95,10 +116,18 @@ class CGESClassifier(StructuredClassifier):
     minimum for (1 - momentum) * alpha. With Adam the direction's scale differs from
     weight to weight, and so does the effective strength. Plain SGD has neither.
 
+    With `target_density`, `partial_fit` counts its calls as the epochs. A warm start
+    keeps what the last fit has pruned and prunes on from there, unless `target_density`
+    is now larger than what is left: then it begins again with all weights. Early
+    stopping looks only at the epochs after the last round.
+
     References
     ----------
     J. Yoon, "Combined Group and Exclusive Sparsity for Deep Neural Networks",
     master's thesis, UNIST, 2018: section 3, Eqs. 3-8 and Algorithm 1.
+
+    S. Han, J. Pool, J. Tran, W. J. Dally, "Learning both weights and connections for
+    efficient neural networks", NIPS 2015: iterative pruning.
 
     Examples
     --------
@@ -122,6 +151,9 @@ class CGESClassifier(StructuredClassifier):
         "prox": [StrOptions({"exact", "paper"})],
         "prox_every": [Interval(Integral, 1, None, closed="left")],
         "layer_scale": [StrOptions({"auto"}), "array-like", None],
+        "target_density": [Interval(Real, 0, 1, closed="right"), None],
+        "pruning_rounds": [Interval(Integral, 1, None, closed="left")],
+        "pruning_start": [Interval(Real, 0, 1, closed="left")],
     }
 
     def __init__(
@@ -135,6 +167,9 @@ class CGESClassifier(StructuredClassifier):
         prox: str = "exact",
         prox_every: int = 1,
         layer_scale: LayerScale = "auto",
+        target_density: float | None = None,
+        pruning_rounds: int = 5,
+        pruning_start: float = 0.4,
         module_params: Mapping[str, Any] | None = None,
         hidden_layer_sizes: Sequence[int] = (100,),
         image_shape: Sequence[int] | None = None,
@@ -186,6 +221,9 @@ class CGESClassifier(StructuredClassifier):
         self.prox = prox
         self.prox_every = prox_every
         self.layer_scale = layer_scale
+        self.target_density = target_density
+        self.pruning_rounds = pruning_rounds
+        self.pruning_start = pruning_start
 
     def _make_regularizer(self) -> CGESRegularizer:
         return CGESRegularizer(
@@ -196,7 +234,25 @@ class CGESClassifier(StructuredClassifier):
             prox=self.prox,
             prox_every=self.prox_every,
             layer_scale=self.layer_scale,
+            pruner=self._make_pruner(),
         )
+
+    def _make_pruner(self) -> Pruner | None:
+        """Return the pruner, if any; after a warm start, with what is pruned."""
+        if self.target_density in (None, 1):
+            return None
+        pruner = Pruner(self.target_density, self.pruning_rounds, self.pruning_start)
+        if hasattr(self, "net_"):
+            last = cast(CGESRegularizer, self.net_.regularizer).pruner
+            pruner.pruned_ = {} if last is None else dict(last.pruned_)
+        return pruner
+
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]:
+        """Norms of the first layer's weights over the input features."""
+        check_is_fitted(self, "net_")
+        names = cast(CGESRegularizer, self.net_.regularizer).names
+        return first_layer_norms(self.module_, names[0], self.input_shape_)
 
     @property
     def sparsity_(self) -> float:

@@ -20,6 +20,7 @@ from sklearn_structreg.cges.proximal import (
     prox_l1,
     prox_l2,
 )
+from sklearn_structreg.cges.pruning import Pruner, PruningRounds
 from sklearn_structreg.cges.schedule import mu_schedule
 from sklearn_structreg.core import Regularizer
 
@@ -56,6 +57,8 @@ class CGESRegularizer(Regularizer):
     ----------
     alpha, penalty, exclusivity, groups, prox, prox_every, layer_scale
         As in `CGESClassifier`.
+    pruner : Pruner or None, default=None
+        Prunes the penalised weights on top.
 
     Attributes
     ----------
@@ -71,6 +74,7 @@ class CGESRegularizer(Regularizer):
     prox: str = "exact"
     prox_every: int = 1
     layer_scale: LayerScale = "auto"
+    pruner: Pruner | None = None
     layers_: list[LayerPenalty] = field(default_factory=list, init=False)
     _pending_lr: float = field(default=0.0, init=False, repr=False)
     _pending_steps: int = field(default=0, init=False, repr=False)
@@ -103,11 +107,16 @@ class CGESRegularizer(Regularizer):
                 names, weights, shares, scales, strict=True
             )
         ]
+        if self.pruner is not None:
+            self.pruner.attach(module, names)
         return module
 
     def callbacks(self) -> list[tuple[str, Callback]]:
-        """Record the sparsity of every layer in the history."""
-        return [("sparsity", SparsityRecorder(self.names))]
+        """Record the sparsity of every layer in the history; prune."""
+        recorder = ("sparsity", SparsityRecorder(self.names))
+        if self.pruner is None:
+            return [recorder]
+        return [("pruning", PruningRounds(self.pruner)), recorder]
 
     @property
     def names(self) -> list[str]:
@@ -115,7 +124,9 @@ class CGESRegularizer(Regularizer):
         return [layer.name for layer in self.layers_]
 
     def after_step(self, module: nn.Module, lr: float) -> None:
-        """Apply the proximal operators, every `prox_every` steps with the summed lr."""
+        """Zero what is pruned; apply the operators every `prox_every` steps."""
+        if self.pruner is not None:
+            self.pruner.apply(module)
         if self.alpha == 0:
             return
         self._pending_lr += lr

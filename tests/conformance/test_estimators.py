@@ -12,6 +12,7 @@ ESTIMATORS = [
     for estimator in (StructuredClassifier, CGESClassifier)
     for configuration in ({}, EXACT)
 ]
+ESTIMATORS.append(CGESClassifier(target_density=0.5))
 
 
 @parametrize_with_checks(ESTIMATORS)
