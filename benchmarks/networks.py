@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from sklearn_structreg.core import make_mlp
 
@@ -43,3 +43,97 @@ def compact_convnet(
         channels = width
     head = make_mlp(channels, n_outputs, hidden_layer_sizes)
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
+
+
+def paper_convnet(
+    input_shape: Sequence[int],
+    n_outputs: int,
+    *,
+    widths: Sequence[int] = (32, 64),
+    n_hidden: int = 1024,
+) -> nn.Sequential:
+    """Build the network of the CGES thesis for MNIST: two 5 x 5 convolutions.
+
+    Parameters
+    ----------
+    input_shape : sequence of int
+        ``(C, H, W)``.
+    n_outputs : int
+        Number of classes.
+    widths : sequence of int, default=(32, 64)
+        Output channels of the convolutions; maps are halved after each.
+    n_hidden : int, default=1024
+        Units of the fully-connected layer, with dropout of a half.
+
+    Returns
+    -------
+    torch.nn.Sequential
+    """
+    channels, height, width = input_shape
+    layers: list[nn.Module] = []
+    for n_filters in widths:
+        layers += [nn.Conv2d(channels, n_filters, 5, padding=2), nn.ReLU()]
+        layers.append(nn.MaxPool2d(2))
+        channels, height, width = n_filters, height // 2, width // 2
+    hidden = nn.Linear(channels * height * width, n_hidden)
+    layers += [nn.Flatten(), hidden, nn.ReLU(), nn.Dropout(0.5)]
+    return nn.Sequential(*layers, nn.Linear(n_hidden, n_outputs))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions with batch normalization, added to a shortcut."""
+
+    def __init__(self, n_inputs: int, n_outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(n_inputs, n_outputs, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(n_outputs),
+            nn.ReLU(),
+            nn.Conv2d(n_outputs, n_outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(n_outputs),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or n_inputs != n_outputs:
+            self.shortcut = nn.Conv2d(n_inputs, n_outputs, 1, stride, bias=False)
+        self.activation = nn.ReLU()
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Return the activated sum."""
+        out: Tensor = self.activation(self.body(X) + self.shortcut(X))
+        return out
+
+
+def small_resnet(
+    input_shape: Sequence[int],
+    n_outputs: int,
+    *,
+    widths: Sequence[int] = (32, 64, 128),
+    n_blocks: int = 2,
+) -> nn.Sequential:
+    """Build a residual network with global average pooling.
+
+    Parameters
+    ----------
+    input_shape : sequence of int
+        ``(C, H, W)``.
+    n_outputs : int
+        Number of classes.
+    widths : sequence of int, default=(32, 64, 128)
+        Channels of each stage; maps are halved between them.
+    n_blocks : int, default=2
+        Residual blocks per stage.
+
+    Returns
+    -------
+    torch.nn.Sequential
+    """
+    channels = widths[0]
+    stem = nn.Conv2d(input_shape[0], channels, 3, padding=1, bias=False)
+    layers: list[nn.Module] = [stem, nn.BatchNorm2d(channels), nn.ReLU()]
+    for stage, width in enumerate(widths):
+        for block in range(n_blocks):
+            stride = 2 if stage and not block else 1
+            layers.append(ResidualBlock(channels, width, stride))
+            channels = width
+    head = nn.Linear(channels, n_outputs)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)

@@ -17,12 +17,15 @@ from sklearn_structreg.cges.proximal import (
 )
 from sklearn_structreg.cges.regularizer import CGESRegularizer
 from sklearn_structreg.cges.schedule import mu_schedule
+from sklearn_structreg.cges.strength import alpha_max, alpha_path
 
 __all__ = [
     "CGESClassifier",
     "CGESProx",
     "CGESRegularizer",
     "IterativePruning",
+    "alpha_max",
+    "alpha_path",
     "count_parameters",
     "mu_schedule",
     "penalised_weights",

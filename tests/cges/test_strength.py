@@ -1,0 +1,290 @@
+"""The strength at which everything vanishes: exact, or a bound that holds."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.datasets import load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import scale
+from torch import nn
+from torch.nn import functional
+
+from sklearn_structreg import CGESClassifier
+from sklearn_structreg.cges import alpha_max, alpha_path
+
+LINEAR = {"hidden_layer_sizes": (), "batch_size": None, "layer_scale": None}
+
+
+@pytest.fixture(scope="module")
+def wine():
+    X, y = load_wine(return_X_y=True)
+    return scale(X), y
+
+
+def solved(X, y, weight, alpha, shrink, n_steps=3000):
+    """Minimize weighted logistic loss + penalty by FISTA in float64 from far away.
+
+    `shrink(W, step)` is the penalty's operator; W has shape (n_classes, n_features).
+    """
+    weight = weight / weight.sum()
+    onehot = np.eye(y.max() + 1)[y]
+    design = np.c_[X, np.ones(len(X))]
+    step = 1 / (0.5 * np.linalg.norm(design.T * weight @ design, 2))
+    W = point = np.random.default_rng(0).normal(size=(y.max() + 1, design.shape[1]))
+    t = 1.0
+    for _ in range(n_steps):
+        z = design @ point.T
+        p = np.exp(z - z.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        new = point - step * ((p - onehot) * weight[:, None]).T @ design
+        new[:, :-1] = shrink(new[:, :-1], step * alpha)
+        t, last = (1 + math.sqrt(1 + 4 * t * t)) / 2, t
+        point = new + (last - 1) / t * (new - W)
+        W = new
+    return W[:, :-1]
+
+
+def soft(W, threshold):
+    return np.sign(W) * np.maximum(np.abs(W) - threshold, 0)
+
+
+def shrink_axis(axis):
+    def shrink(W, threshold):
+        norms = np.linalg.norm(W, axis=axis, keepdims=True)
+        return W * np.maximum(1 - threshold / np.maximum(norms, 1e-300), 0)
+
+    return shrink
+
+
+@pytest.mark.parametrize(
+    ("settings", "shrink"),
+    [
+        ({"penalty": "l1"}, soft),
+        ({"penalty": "group"}, shrink_axis(0)),
+        ({"penalty": "group", "groups": "filter"}, shrink_axis(1)),
+    ],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_for_a_linear_model_it_is_where_a_solver_leaves_zero(
+    wine, settings, shrink, weighted
+):
+    X, y = wine
+    rng = np.random.default_rng(1)
+    weight = rng.integers(0, 4, len(y)).astype(float) if weighted else np.ones(len(y))
+    model = CGESClassifier(momentum=0.0, **LINEAR, **settings)
+    largest = alpha_max(model, X, y, weight)
+    assert (solved(X, y, weight, 1.001 * largest, shrink) == 0).all()
+    assert (solved(X, y, weight, 0.999 * largest, shrink) != 0).any()
+
+
+def test_of_two_classes_it_is_that_of_scikit_learns_l1_logistic_regression(wine):
+    X, y = wine
+    X, y = X[y < 2], y[y < 2]
+    largest = alpha_max(CGESClassifier(penalty="l1", momentum=0.0, **LINEAR), X, y)
+    for factor, empty in [(1.001, True), (0.999, False)]:
+        # Its one vector of weights is the difference of our two, which share the
+        # penalty on it: 1 / C = n * alpha.
+        reference = LogisticRegression(
+            C=1 / (len(y) * factor * largest),
+            l1_ratio=1.0,
+            solver="saga",
+            tol=1e-10,
+            max_iter=20_000,
+        ).fit(X, y)
+        assert (reference.coef_ == 0).all() == empty
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"penalty": "l1"},
+        {"penalty": "group", "layer_scale": "auto"},
+        {"penalty": "group", "groups": "filter"},
+        {"penalty": "cges", "exclusivity": 0.4},
+        {"penalty": "cges", "layer_scale": [(0.3, 2.0)], "prox_every": 2},
+    ],
+)
+def test_training_empties_a_linear_model_just_above_and_not_below(
+    wine, momentum, settings
+):
+    X, y = wine
+    model = CGESClassifier(
+        **LINEAR | {"momentum": momentum, "random_state": 0} | settings,
+    ).set_params(learning_rate=0.5 * (1 - momentum), max_epochs=600, dtype="float64")
+    largest = alpha_max(model, X, y)
+    before = {k: v for k, v in model.get_params().items() if k != "alpha"}
+    assert model.set_params(alpha=1.02 * largest).fit(X, y).sparsity_ == 1
+    assert model.set_params(alpha=0.98 * largest).fit(X, y).sparsity_ < 1
+    assert {k: v for k, v in model.get_params().items() if k != "alpha"} == before
+
+
+def test_a_linear_convolution_with_pooling(digits):
+    X, y = digits[0][:300], digits[1][:300]
+
+    def net(input_shape, n_outputs):
+        pool = nn.AdaptiveAvgPool2d(1)
+        return nn.Sequential(nn.Conv2d(1, n_outputs, 3), pool, nn.Flatten())
+
+    model = CGESClassifier(
+        net,
+        image_shape=(1, 8, 8),
+        penalty="group",
+        momentum=0.0,
+        batch_size=None,
+        learning_rate=5.0,
+        max_epochs=300,
+        layer_scale=None,
+        dtype="float64",
+        random_state=0,
+    )
+    largest = alpha_max(model, X, y)
+    assert model.set_params(alpha=1.05 * largest).fit(X, y).sparsity_ == 1
+    assert model.set_params(alpha=0.95 * largest).fit(X, y).sparsity_ < 1
+
+
+# ---- deeper networks -----------------------------------------------------------
+
+NETS = {
+    "mlp": ((6,), lambda: [nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)]),
+    "deep": (
+        (6,),
+        lambda: [
+            *(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 4), nn.LeakyReLU()),
+            nn.Linear(4, 3),
+        ],
+    ),
+    "conv": (
+        (2, 4, 4),
+        lambda: [
+            *(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(3, 3)),
+        ],
+    ),
+}
+
+
+def penalty_of(module, model):
+    """Write the penalty out, without its exclusive term, in the paper's constants."""
+    weights = [p for p in module.parameters() if p.ndim > 1]
+    total = 0.0
+    for layer, w in enumerate(weights):
+        share = 1.0
+        if model.penalty == "cges":
+            m, top = model.exclusivity, len(weights) - 1
+            share = 1 - (m + (1 - 2 * m) * layer / top)
+        if model.penalty == "l1":
+            total += w.abs().sum()
+        elif model.groups == "feature":
+            total += share * w.square().sum(0).sqrt().sum()
+        else:
+            total += share * w.flatten(1).norm(dim=1).sum()
+    return total
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    net=st.sampled_from(sorted(NETS)),
+    penalty=st.sampled_from(["l1", "group", "cges"]),
+    groups=st.sampled_from(["feature", "filter"]),
+    seed=st.integers(0, 2**31),
+    size=st.floats(-3, 3),
+)
+def test_no_weights_beat_zero_at_the_bound(net, penalty, groups, seed, size):
+    """The inequality that makes it a bound, at weights that try to break it."""
+    shape, layers = NETS[net]
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, 30)
+    y[:3] = 0, 1, 2
+    X = rng.normal(size=(30, *shape)) + rng.normal(size=(3, *shape))[y]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = nn.Sequential(*layers()).double()
+    model = CGESClassifier(
+        module, penalty=penalty, groups=groups, momentum=0.0, layer_scale=None
+    )
+    alpha = alpha_max(model, X, y)
+    inputs, labels = torch.from_numpy(X), torch.from_numpy(y)
+    shares = np.bincount(y) / len(y)
+    zero = -shares @ np.log(shares)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(math.exp(size))
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.03)
+    for _ in range(30):
+        loss = functional.cross_entropy(module(inputs), labels)
+        objective = loss + alpha * penalty_of(module, model)
+        assert objective.item() >= zero - 1e-9
+        # Go where the loss is low for the size of the weights.
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def test_beyond_the_bound_a_trained_network_falls_to_zero(wine):
+    X, y = wine
+    model = CGESClassifier(
+        penalty="group", alpha=0, max_epochs=20, random_state=0, warm_start=True
+    ).fit(X, y)
+    assert model.score(X, y) > 0.95
+    model.set_params(alpha=alpha_max(model, X, y)).fit(X, y)
+    assert model.sparsity_ == 1
+
+
+def test_what_has_no_largest_strength_says_so(wine):
+    X, y = wine
+    for params in (
+        {"penalty": "exclusive"},
+        {"penalty": "l2"},
+        {"penalty": "cges", "exclusivity": 0.0},
+        {"penalty": "cges", "exclusivity": 1.0},
+    ):
+        assert alpha_max(CGESClassifier(**params), X, y) == math.inf
+        with pytest.raises(ValueError, match="No strength .* takes all weights away"):
+            alpha_path(CGESClassifier(**params), X, y)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (nn.BatchNorm1d(13), "BatchNorm1d"),
+        (nn.GELU(), "GELU"),
+        (nn.Sequential(nn.Identity(), nn.Softplus()), "Softplus"),
+    ],
+)
+def test_layers_without_a_bound_are_named(wine, layer, name):
+    net = nn.Sequential(nn.Linear(13, 13), layer, nn.Linear(13, 3))
+    with pytest.raises(ValueError, match=f"no bound for a network with {name} .*'1"):
+        alpha_max(CGESClassifier(net), *wine)
+    module = nn.Sequential(nn.Linear(13, 13), nn.ReLU(), nn.Linear(13, 3))
+    assert 0 < alpha_max(CGESClassifier(nn.Sequential(module)), *wine) < math.inf
+
+
+def test_the_path_is_a_grid_for_a_search(wine):
+    X, y = wine
+    model = CGESClassifier(penalty="group", max_epochs=15, random_state=0)
+    grid = alpha_path(model, X, y, n_alphas=5, eps=1e-4)
+    assert grid.shape == (5,)
+    assert grid[0] == alpha_max(model, X, y)
+    np.testing.assert_allclose(np.diff(np.log(grid)), np.log(1e-4) / 4)
+    search = GridSearchCV(clone(model), {"alpha": grid}, cv=3).fit(X, y)
+    assert search.best_score_ > 0.9
+    assert search.best_params_["alpha"] < grid[0]
+    assert not hasattr(model, "net_")
+
+
+@pytest.mark.parametrize("bad", [{"n_alphas": 0}, {"eps": 0.0}, {"eps": 1.0}])
+def test_bad_grids(wine, bad):
+    with pytest.raises(ValueError, match="must be at least 1 and eps="):
+        alpha_path(CGESClassifier(penalty="l1"), *wine, **bad)
+
+
+def test_bad_parameters_are_the_estimators_own_errors(wine):
+    with pytest.raises(ValueError, match="'penalty' parameter of CGESClassifier"):
+        alpha_max(CGESClassifier(penalty="l0"), *wine)
