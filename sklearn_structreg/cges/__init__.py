@@ -5,9 +5,11 @@ from sklearn_structreg.cges.classifier import CGESClassifier
 from sklearn_structreg.cges.joint import prox_cges_joint
 from sklearn_structreg.cges.layers import (
     count_parameters,
+    count_weight_multiply_adds,
     penalised_weights,
     weight_sparsity,
 )
+from sklearn_structreg.cges.path import CGESPath, cges_path
 from sklearn_structreg.cges.proximal import (
     prox_cges,
     prox_exclusive_lasso,
@@ -21,12 +23,15 @@ from sklearn_structreg.cges.strength import alpha_max, alpha_path
 
 __all__ = [
     "CGESClassifier",
+    "CGESPath",
     "CGESProx",
     "CGESRegularizer",
     "IterativePruning",
     "alpha_max",
     "alpha_path",
+    "cges_path",
     "count_parameters",
+    "count_weight_multiply_adds",
     "mu_schedule",
     "penalised_weights",
     "prox_cges",

@@ -1,0 +1,137 @@
+"""Networks along a range of strengths, each trained on from the one before."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+
+from sklearn_structreg.cges.classifier import CGESClassifier
+from sklearn_structreg.cges.layers import count_weight_multiply_adds
+
+__all__ = ["CGESPath", "cges_path"]
+
+
+@dataclass(frozen=True)
+class CGESPath:
+    """What each strength costs and saves.
+
+    Parameters
+    ----------
+    alphas : ndarray of shape (n_alphas,)
+        The strengths, in increasing order.
+    accuracy : ndarray of shape (n_alphas,)
+        On the test samples, in [0, 1].
+    parameters : ndarray of shape (n_alphas,)
+        Share of the network's parameters that are not zero, biases included.
+    multiply_adds : ndarray of shape (n_alphas,)
+        Share of the multiply-adds whose weight is not zero.
+    sparsity : ndarray of shape (n_alphas,)
+        Share of zeros among the penalised weights.
+    estimators : list of CGESClassifier
+        The fitted networks.
+
+    See Also
+    --------
+    TradeOffDisplay.from_path : Draws it.
+    """
+
+    alphas: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    parameters: NDArray[np.float64]
+    multiply_adds: NDArray[np.float64]
+    sparsity: NDArray[np.float64]
+    estimators: list[CGESClassifier]
+
+
+def cges_path(
+    estimator: CGESClassifier,
+    X: ArrayLike,
+    y: ArrayLike,
+    X_test: ArrayLike,
+    y_test: ArrayLike,
+    *,
+    alphas: ArrayLike,
+    order: str = "increasing",
+    sample_weight: ArrayLike | None = None,
+) -> CGESPath:
+    """Train one network after the other along a range of strengths.
+
+    Parameters
+    ----------
+    estimator : CGESClassifier
+        Trained for `max_epochs` at every strength. It is cloned, not fitted.
+    X, y : as in `CGESClassifier.fit`
+        Training samples and labels.
+    X_test, y_test : as in `CGESClassifier.score`
+        What accuracies are measured on.
+    alphas : array-like of shape (n_alphas,)
+        Strengths, at least 0, in any order.
+    order : {"increasing", "decreasing"}, default="increasing"
+        From weak to strong, or from strong to weak. A network that a strong penalty has
+        emptied does not come back: with all weights zero there is no gradient.
+    sample_weight : array-like of shape (n_samples,) or None, default=None
+        As in `fit`.
+
+    Returns
+    -------
+    CGESPath
+        In increasing order of the strengths.
+
+    Raises
+    ------
+    ValueError
+        If a strength is negative or not finite, or `order` is unknown.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.preprocessing import scale
+    >>> from sklearn_structreg import CGESClassifier
+    >>> from sklearn_structreg.cges import cges_path
+    >>> X, y = load_wine(return_X_y=True)
+    >>> X = scale(X)
+    >>> net = CGESClassifier(penalty="group", max_epochs=20, random_state=0)
+    >>> path = cges_path(net, X[::2], y[::2], X[1::2], y[1::2], alphas=[0, 0.05, 0.1])
+    >>> bool((path.parameters[1:] < path.parameters[:-1]).all())
+    True
+    """
+    strengths = np.sort(np.asarray(alphas, dtype=np.float64).ravel())
+    if not (strengths.size and np.isfinite(strengths).all() and strengths[0] >= 0):
+        raise ValueError(
+            f"alphas={alphas!r} must hold one strength or more, finite and at least 0."
+        )
+    if order not in ("increasing", "decreasing"):
+        raise ValueError(f"order={order!r} must be 'increasing' or 'decreasing'.")
+    model = clone(estimator).set_params(warm_start=True)
+    fitted = []
+    for alpha in strengths if order == "increasing" else strengths[::-1]:
+        model.set_params(alpha=float(alpha)).fit(X, y, sample_weight)
+        fitted.append(copy.copy(model))  # the next fit makes a network of its own
+    if order == "decreasing":
+        fitted.reverse()
+    return CGESPath(
+        alphas=strengths,
+        accuracy=np.array([model.score(X_test, y_test) for model in fitted]),
+        parameters=np.array(
+            [m.n_nonzero_parameters_ / m.n_parameters_ for m in fitted]
+        ),
+        multiply_adds=np.array([_share_of_multiply_adds(model) for model in fitted]),
+        sparsity=np.array([model.sparsity_ for model in fitted]),
+        estimators=fitted,
+    )
+
+
+def _share_of_multiply_adds(model: Any) -> float:
+    parameter = next(model.module_.parameters())
+    sample = torch.zeros(
+        (1, *model.input_shape_), dtype=parameter.dtype, device=parameter.device
+    )
+    names = model.net_.regularizer.names
+    total, nonzero = count_weight_multiply_adds(model.module_, names, sample)
+    return nonzero / total
