@@ -68,10 +68,10 @@ class Setting:
 MNIST_STRENGTHS = {
     "L2": (1e-3,),
     "L1": (1e-3, 3e-3, 1e-2, 3e-2),
-    "GS-filter": (1e-3, 3e-3, 1e-2, 3e-2),
-    "GS-feature": (1e-3, 3e-3, 1e-2, 3e-2),
-    "ES": (1e-2, 3e-2, 1e-1, 3e-1),
-    "CGES": (1e-2, 3e-2, 1e-1, 3e-1),
+    "GS-filter": (1e-3, 3e-3, 6e-3, 1e-2),
+    "GS-feature": (1e-3, 3e-3, 6e-3, 1e-2),
+    "ES": (3e-3, 1e-2, 3e-2, 1e-1),
+    "CGES": (3e-3, 1e-2, 3e-2, 1e-1),
     "CGES, scale None": (1e-3, 3e-3, 1e-2, 3e-2),
 }
 SETTINGS = {

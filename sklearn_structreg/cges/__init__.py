@@ -2,6 +2,11 @@
 
 from sklearn_structreg.cges.callback import CGESProx, IterativePruning
 from sklearn_structreg.cges.classifier import CGESClassifier
+from sklearn_structreg.cges.display import (
+    SparsityDisplay,
+    SparsityHistoryDisplay,
+    TradeOffDisplay,
+)
 from sklearn_structreg.cges.joint import prox_cges_joint
 from sklearn_structreg.cges.layers import (
     count_parameters,
@@ -27,6 +32,9 @@ __all__ = [
     "CGESProx",
     "CGESRegularizer",
     "IterativePruning",
+    "SparsityDisplay",
+    "SparsityHistoryDisplay",
+    "TradeOffDisplay",
     "alpha_max",
     "alpha_path",
     "cges_path",

@@ -1,0 +1,470 @@
+"""Pictures: where the zeros are, when they came, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_structreg.cges.classifier import CGESClassifier
+from sklearn_structreg.cges.path import CGESPath
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+__all__ = ["SparsityDisplay", "SparsityHistoryDisplay", "TradeOffDisplay"]
+
+_TILE_COLUMNS = 16  # of filters, where they have a single input channel
+_FRAME = -1.0  # below all magnitudes
+_MARKERS = "osD^vP*X<>"
+
+
+class SparsityDisplay:
+    """Maps of each layer's weights, as in Figs. 5 and 6 of the thesis.
+
+    Colours are magnitudes; weights that are exactly zero are white. A linear layer is a
+    matrix with a row to each output unit and a column to each input feature. Of a
+    convolution each kernel is a tile: a row of tiles to each input channel, a column to
+    each filter, or the filters in reading order where there is but one channel.
+
+    Parameters
+    ----------
+    weights : mapping of str to array-like
+        Weights ``(out, in)`` or ``(out, in, *kernel)`` under the names of their layers.
+
+    Attributes
+    ----------
+    axes_ : ndarray of Axes, shape (n_layers,)
+        Where it was drawn.
+    figure_ : Figure
+        The figure they are in.
+
+    See Also
+    --------
+    SparsityDisplay.from_estimator : Show a fitted CGESClassifier.
+    SparsityHistoryDisplay : When the zeros came.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_structreg.cges import SparsityDisplay
+    >>> display = SparsityDisplay({"top": np.eye(3, 5)}).plot()
+    >>> display.axes_[0].get_title()
+    'layer top: 80 % zero'
+    """
+
+    def __init__(self, weights: Mapping[str, npt.ArrayLike]) -> None:
+        self.weights = weights
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: CGESClassifier,
+        *,
+        layers: Sequence[str] | None = None,
+        **plot_params: Any,
+    ) -> Self:
+        """Show the penalised weights of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : CGESClassifier
+            Fitted.
+        layers : sequence of str, default=None
+            Parameter names, as in the keys of ``history_[-1, "layer_sparsity"]``; None
+            takes all penalised weights.
+        **plot_params : dict
+            Passed to :meth:`plot`.
+
+        Returns
+        -------
+        SparsityDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If a layer is none of the penalised ones.
+        """
+        check_is_fitted(estimator, "net_")
+        known: list[str] = cast(Any, estimator.net_.regularizer).names
+        names = known if layers is None else list(layers)
+        if not set(names) <= set(known):
+            raise ValueError(
+                f"layers={names} must be among the penalised weights {known}."
+            )
+        weights = {
+            name.removesuffix(".weight"): estimator.module_.get_parameter(name)
+            .detach()
+            .cpu()
+            .double()
+            .numpy()
+            for name in names
+        }
+        return cls(weights).plot(**plot_params)
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        n_outputs: int = 32,
+        n_inputs: int = 50,
+        cmap: Any = "viridis",
+    ) -> Self:
+        """Draw the maps.
+
+        Parameters
+        ----------
+        ax : array-like of Axes, default=None
+            One for each layer. None makes a figure.
+        n_outputs, n_inputs : int, default=32 and 50
+            Show so many output units or filters, and input features or channels (at
+            most eight channels), the first ones.
+        cmap : str or Colormap, default="viridis"
+            Colours of the magnitudes, from zero to nearly the layer's largest.
+
+        Returns
+        -------
+        SparsityDisplay
+            The display.
+        """
+        check_matplotlib_support("SparsityDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        weights = {name: np.asarray(w) for name, w in self.weights.items()}
+        maps = [_map(w, n_outputs, n_inputs) for w in weights.values()]
+        if ax is None:
+            heights = [np.clip(7.0 * m.shape[0] / m.shape[1], 0.5, 4.0) for m in maps]
+            _, ax = plt.subplots(
+                len(maps),
+                figsize=(7.5, sum(heights) + 0.75 * len(maps)),
+                height_ratios=heights,
+                layout="constrained",
+            )
+        axes = np.array(ax, dtype=object).ravel()
+        if len(axes) != len(maps):
+            raise ValueError(
+                f"ax must hold {len(maps)} Axes, one for each layer, got {len(axes)}."
+            )
+        self.axes_: npt.NDArray[Any] = axes
+        self.figure_: Figure | SubFigure = axes[0].figure
+        colors = plt.get_cmap(cmap).with_extremes(bad="white", under="0.6")
+        for axis, (name, w), image in zip(axes, weights.items(), maps, strict=True):
+            magnitudes = np.where(image == 0, np.nan, image)
+            # A few outliers must not darken all else.
+            positive = np.abs(w[w != 0])
+            top = np.quantile(positive, 0.99) if positive.size else 1.0
+            shown = axis.imshow(
+                magnitudes, cmap=colors, vmin=0, vmax=top, interpolation="nearest"
+            )
+            bar = self.figure_.colorbar(
+                shown, ax=axis, pad=0.01, aspect=10, shrink=0.8, extend="max"
+            )
+            bar.set_label("magnitude", fontsize="small")
+            title = f"layer {name}: {100 * np.mean(w == 0):.0f} % zero"
+            axis.set_title(title, fontsize="medium")
+            axis.set(xticks=[], yticks=[])
+            axis.set_xlabel(_caption(w, n_outputs, n_inputs), fontsize="small")
+        return self
+
+
+def _map(w: npt.NDArray[Any], n_outputs: int, n_inputs: int) -> npt.NDArray[Any]:
+    """Lay a layer's magnitudes out in a plane, tiles framed."""
+    if w.ndim == 2:
+        return np.asarray(np.abs(w[:n_outputs, :n_inputs]))
+    w = np.abs(w[:n_outputs, : min(n_inputs, 8)])
+    w = w.reshape(*w.shape[:2], -1, w.shape[-1])  # Conv1d: one row; Conv3d: slices
+    if w.shape[1] == 1:
+        n_columns = min(_TILE_COLUMNS, len(w))
+        w = np.pad(w[:, 0], ((0, -len(w) % n_columns), (0, 0), (0, 0)))
+        tiles = w.reshape(-1, n_columns, *w.shape[1:])
+    else:
+        tiles = w.swapaxes(0, 1)
+    frame = ((0, 0), (0, 0), (0, 1), (0, 1))
+    framed = np.pad(tiles, frame, constant_values=_FRAME).swapaxes(1, 2)
+    plane = framed.reshape(framed.shape[0] * framed.shape[1], -1)
+    return np.asarray(plane[:-1, :-1])
+
+
+def _caption(w: npt.NDArray[Any], n_outputs: int, n_inputs: int) -> str:
+    """Say what is across and down, and how much of it is shown."""
+    if w.ndim > 2:
+        n_inputs = min(n_inputs, 8)
+    what = ("output", "input feature") if w.ndim == 2 else ("filter", "input channel")
+    shown = [
+        f"{min(size, limit)} of {size} {name}s"
+        for name, size, limit in zip(what, w.shape, (n_outputs, n_inputs), strict=False)
+    ]
+    if w.ndim > 2 and w.shape[1] == 1:
+        return shown[0]
+    across, down = shown[::-1] if w.ndim == 2 else shown
+    return f"across: {across}; down: {down}"
+
+
+class SparsityHistoryDisplay:
+    """The share of zeros in each layer over the epochs.
+
+    Parameters
+    ----------
+    epochs : array-like of int, shape (n_epochs,)
+        Numbers of the epochs.
+    layers : mapping of str to array-like of float, shape (n_epochs,)
+        Share of zeros in [0, 1] under the names of the layers.
+    total : array-like of float, shape (n_epochs,)
+        The same among all these weights.
+
+    Attributes
+    ----------
+    ax_ : Axes
+        Where it was drawn.
+    figure_ : Figure
+        The figure it is in.
+    lines_ : list of Line2D
+        One per layer, then that of all.
+
+    See Also
+    --------
+    SparsityHistoryDisplay.from_estimator : Show a fitted CGESClassifier.
+    SparsityHistoryDisplay.from_history : Show the history of any skorch net.
+
+    Examples
+    --------
+    >>> from sklearn_structreg.cges import SparsityHistoryDisplay
+    >>> display = SparsityHistoryDisplay([1, 2], {"0": [0.1, 0.5]}, [0.1, 0.5]).plot()
+    >>> display.ax_.get_ylabel()
+    'weights at zero (%)'
+    """
+
+    def __init__(
+        self,
+        epochs: npt.ArrayLike,
+        layers: Mapping[str, npt.ArrayLike],
+        total: npt.ArrayLike,
+    ) -> None:
+        self.epochs = epochs
+        self.layers = layers
+        self.total = total
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: CGESClassifier, *, ax: Axes | None = None
+    ) -> Self:
+        """Show the training of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : CGESClassifier
+            Fitted.
+        ax : Axes, default=None
+            Where to draw. None makes a figure.
+
+        Returns
+        -------
+        SparsityHistoryDisplay
+            The display, drawn.
+        """
+        check_is_fitted(estimator, "net_")
+        return cls.from_history(estimator.history_, ax=ax)
+
+    @classmethod
+    def from_history(cls, history: Any, *, ax: Axes | None = None) -> Self:
+        """Show the history of a skorch net that was trained with `CGESProx`.
+
+        Parameters
+        ----------
+        history : skorch.history.History
+            With ``sparsity`` and ``layer_sparsity`` in every epoch.
+        ax : Axes, default=None
+            Where to draw. None makes a figure.
+
+        Returns
+        -------
+        SparsityHistoryDisplay
+            The display, drawn.
+        """
+        per_epoch = history[:, "layer_sparsity"]
+        layers = {
+            name.removesuffix(".weight"): [epoch[name] for epoch in per_epoch]
+            for name in per_epoch[-1]
+        }
+        return cls(history[:, "epoch"], layers, history[:, "sparsity"]).plot(ax)
+
+    def plot(self, ax: Axes | None = None) -> Self:
+        """Draw the curves.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw. None makes a figure.
+
+        Returns
+        -------
+        SparsityHistoryDisplay
+            The display.
+        """
+        check_matplotlib_support("SparsityHistoryDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+        assert ax is not None
+        self.ax_, self.figure_ = ax, ax.figure
+        marker = "o" if np.size(self.epochs) == 1 else None
+        self.lines_ = [
+            ax.plot(self.epochs, 100 * np.asarray(share), marker=marker, label=name)[0]
+            for name, share in self.layers.items()
+        ]
+        total = 100 * np.asarray(self.total)
+        style: dict[str, Any] = {"color": "0.2", "linestyle": "--", "label": "all"}
+        self.lines_ += ax.plot(self.epochs, total, marker=marker, **style)
+        ax.set(xlabel="epoch", ylabel="weights at zero (%)", ylim=(-2, 102))
+        ax.grid(alpha=0.3)
+        ax.legend(title="layer", fontsize="small")
+        return self
+
+
+class TradeOffDisplay:
+    """Accuracy over the share of parameters and of multiply-adds: the thesis's Fig. 3.
+
+    Parameters
+    ----------
+    curves : mapping of str to mapping of str to array-like
+        Under the name of each method its ``accuracy``, ``parameters`` and
+        ``multiply_adds``, all in [0, 1], of shape ``(n_strengths,)`` or ``(n_strengths,
+        n_seeds)``.
+    reference : str, default=None
+        The method whose best mean accuracy is drawn as a dashed line.
+
+    Attributes
+    ----------
+    axes_ : ndarray of Axes, shape (2,)
+        Over parameters, over multiply-adds.
+    figure_ : Figure
+        The figure they are in.
+
+    See Also
+    --------
+    TradeOffDisplay.from_paths : Show what `cges_path` found.
+
+    Examples
+    --------
+    >>> from sklearn_structreg.cges import TradeOffDisplay
+    >>> curve = {"accuracy": [0.9, 0.8], "parameters": [0.5, 0.2],
+    ...          "multiply_adds": [0.6, 0.4]}
+    >>> TradeOffDisplay({"L1": curve}).plot().axes_[0].get_xlabel()
+    'parameters left (%)'
+    """
+
+    def __init__(
+        self,
+        curves: Mapping[str, Mapping[str, npt.ArrayLike]],
+        *,
+        reference: str | None = None,
+    ) -> None:
+        self.curves = curves
+        self.reference = reference
+
+    @classmethod
+    def from_paths(
+        cls,
+        paths: Mapping[str, CGESPath | Sequence[CGESPath]],
+        *,
+        reference: str | None = None,
+        **plot_params: Any,
+    ) -> Self:
+        """Show paths of strengths.
+
+        Parameters
+        ----------
+        paths : mapping of str to CGESPath or sequence of CGESPath
+            Under the name of each method its path, or those of several seeds along the
+            same strengths.
+        reference : str, default=None
+            As in the class.
+        **plot_params : dict
+            Passed to :meth:`plot`.
+
+        Returns
+        -------
+        TradeOffDisplay
+            The display, drawn.
+        """
+        curves = {}
+        for label, group in paths.items():
+            seeds = [group] if isinstance(group, CGESPath) else list(group)
+            curves[label] = {
+                name: np.stack([getattr(path, name) for path in seeds], axis=1)
+                for name in ("accuracy", "parameters", "multiply_adds")
+            }
+        return cls(curves, reference=reference).plot(**plot_params)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw both pictures.
+
+        Error bars are 95 % confidence intervals of the mean over seeds, by Student's t.
+
+        Parameters
+        ----------
+        ax : array-like of two Axes, default=None
+            Where to draw. None makes a figure.
+
+        Returns
+        -------
+        TradeOffDisplay
+            The display.
+        """
+        check_matplotlib_support("TradeOffDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots(
+                1, 2, figsize=(9.5, 4.2), sharey=True, layout="constrained"
+            )
+        axes = np.array(ax, dtype=object).ravel()
+        if len(axes) != 2:
+            raise ValueError(f"ax must hold two Axes, got {len(axes)}.")
+        self.axes_: npt.NDArray[Any] = axes
+        self.figure_: Figure | SubFigure = axes[0].figure
+        for axis, cost in zip(axes, ("parameters", "multiply_adds"), strict=True):
+            for i, (label, curve) in enumerate(self.curves.items()):
+                share, _ = _mean_and_error(curve[cost])
+                accuracy, error = _mean_and_error(curve["accuracy"])
+                order = np.argsort(share)
+                axis.errorbar(
+                    100 * share[order],
+                    100 * accuracy[order],
+                    yerr=None if error is None else 100 * error[order],
+                    label=label,
+                    color=f"C{i % 10}",
+                    marker=_MARKERS[i % len(_MARKERS)],
+                    markersize=5,
+                    linewidth=1.5,
+                    capsize=3,
+                )
+            if self.reference is not None:
+                best, _ = _mean_and_error(self.curves[self.reference]["accuracy"])
+                axis.axhline(100 * best.max(), color="0.5", linestyle="--", zorder=0)
+            axis.set_xlabel(f"{cost.replace('_', '-')} left (%)")
+            axis.grid(alpha=0.3)
+        axes[0].set_ylabel("accuracy (%)")
+        axes[0].legend(fontsize="small")
+        return self
+
+
+def _mean_and_error(
+    values: npt.ArrayLike,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    """Return the mean over the second axis and half its 95 % confidence interval."""
+    values = np.asarray(values, dtype=float)
+    if values.ndim == 1 or values.shape[1] == 1:
+        return values.reshape(len(values)), None
+    n_seeds = values.shape[1]
+    quantile = stats.t.ppf(0.975, n_seeds - 1)
+    error = quantile * values.std(axis=1, ddof=1) / np.sqrt(n_seeds)
+    return values.mean(axis=1), error
