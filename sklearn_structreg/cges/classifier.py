@@ -122,7 +122,8 @@ class CGESClassifier(StructuredClassifier):
     With `target_density`, `partial_fit` counts its calls as the epochs. A warm start
     keeps what the last fit has pruned and prunes on from there, unless `target_density`
     is now larger than what is left: then it begins again with all weights. Early
-    stopping looks only at the epochs after the last round.
+    stopping looks only at the epochs after the last round. A network compacted in place
+    keeps the zeros that are left, and is not pruned again for the same target.
 
     References
     ----------
@@ -247,7 +248,9 @@ class CGESClassifier(StructuredClassifier):
         pruner = Pruner(self.target_density, self.pruning_rounds, self.pruning_start)
         if hasattr(self, "net_"):
             last = cast(CGESRegularizer, self.net_.regularizer).pruner
-            pruner.pruned_ = {} if last is None else dict(last.pruned_)
+            if last is not None:
+                pruner.pruned_ = dict(last.pruned_)
+                pruner.compacted_ = last.compacted_
         return pruner
 
     @property

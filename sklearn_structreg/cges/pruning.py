@@ -145,12 +145,15 @@ class Pruner:
         Share of the epochs before the first round.
     pruned_ : dict of str to Tensor of bool
         True where a weight is pruned, by parameter name; empty before the first round.
+    compacted_ : float or None
+        The target density for which the network was pruned before it was compacted.
     """
 
     target_density: float
     n_rounds: int
     start: float
     pruned_: dict[str, Tensor] = field(default_factory=dict)
+    compacted_: float | None = None
     _names: list[str] = field(default_factory=list, init=False)
     _n_target: int = field(default=0, init=False)
     _rounds: list[tuple[int, int]] | None = field(default=None, init=False)
@@ -182,23 +185,35 @@ class Pruner:
     def attach(self, module: nn.Module, names: Sequence[str]) -> None:
         """Check that the density can be had; forget masks that are too sparse for it.
 
+        A network that has been compacted since it was pruned has lost most of its zeros
+        with the weights. What zeros are left are held, and it is not pruned again for
+        the same target.
+
         Raises
         ------
         ValueError
             If fewer weights would be left than there are layers.
         """
-        sizes = [module.get_parameter(name).numel() for name in names]
-        n_kept = round(self.target_density * sum(sizes))
-        if n_kept < len(sizes):
-            raise ValueError(
-                f"target_density={self.target_density:g} would keep {n_kept} of "
-                f"{sum(sizes)} weights, not even one for each of {len(sizes)} layers: "
-                "the network would be pruned away. Keep at least "
-                f"{math.ceil(1e6 * len(sizes) / sum(sizes)) / 1e6:g}."
-            )
         self._names = list(names)
-        self._n_target = n_kept
-        if self._n_present(module) < n_kept:
+        weights = {name: module.get_parameter(name) for name in names}
+        if any(
+            mask.shape != weights[name].shape for name, mask in self.pruned_.items()
+        ):
+            self.pruned_ = {name: w.detach() == 0 for name, w in weights.items()}
+            self.compacted_ = self.target_density
+        if self.compacted_ == self.target_density:
+            self._n_target = self._n_present(module)
+            return
+        n_weights = sum(w.numel() for w in weights.values())
+        self._n_target = round(self.target_density * n_weights)
+        if self._n_target < len(names):
+            raise ValueError(
+                f"target_density={self.target_density:g} would keep {self._n_target} "
+                f"of {n_weights} weights, not even one for each of {len(names)} "
+                "layers: the network would be pruned away. Keep at least "
+                f"{math.ceil(1e6 * len(names) / n_weights) / 1e6:g}."
+            )
+        if self._n_present(module) < self._n_target:
             self.pruned_ = {}
         self.apply(module)
 

@@ -275,6 +275,28 @@ def test_the_least_density_of_the_message_is_taken(blobs):
     assert n_nonzero(model.module_) == 2
 
 
+@pytest.mark.parametrize("density", [0.003, 0.1])
+def test_compaction_in_place_keeps_the_zeros_and_prunes_no_further(digits, density):
+    X, y = digits[0][:600], digits[1][:600]
+    model = CGESClassifier(
+        alpha=0, target_density=density, warm_start=True, max_epochs=10, random_state=0
+    ).fit(X, y)
+    before = model.decision_function(X)
+    model.compact(in_place=True)
+    n_left = n_nonzero(model.module_)
+    zeros = [p == 0 for p in model.module_.parameters() if p.ndim > 1]
+    assert sum(z.numel() for z in zeros) < 0.8 * 7400
+    np.testing.assert_allclose(model.decision_function(X), before, atol=1e-5)
+    pickle.loads(pickle.dumps(model)).partial_fit(X, y)
+    model.partial_fit(X, y)
+    model.fit(X, y)
+    after = [p == 0 for p in model.module_.parameters() if p.ndim > 1]
+    assert all(map(torch.equal, zeros, after))
+    assert n_nonzero(model.module_) == n_left
+    model.set_params(target_density=0.5 * n_left / sum(z.numel() for z in zeros))
+    assert abs(n_nonzero(model.fit(X, y).module_) - n_left / 2) <= 1
+
+
 # ---- in a skorch net -----------------------------------------------------------
 
 
