@@ -27,6 +27,7 @@ from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.training import (
     OPTIMIZERS,
+    attach,
     build_network,
     make_net,
     predict_logits,
@@ -380,7 +381,7 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
         regularizer = self._make_regularizer()
         return make_net(
             self,
-            regularizer.attach(module.to(sample.device, sample.dtype), sample),
+            attach(regularizer, module.to(sample.device, sample.dtype), sample, seed),
             regularizer,
             seed=seed,
             n_batches=train.n_batches + (valid.n_batches if valid else 0),
