@@ -1,5 +1,6 @@
 """Blockout: networks that learn their own hierarchical architecture."""
 
+from sklearn_structreg.blockout.architecture import ArchitectureDisplay
 from sklearn_structreg.blockout.branches import BranchedLinear, to_branches
 from sklearn_structreg.blockout.chain import linear_chain
 from sklearn_structreg.blockout.classifier import BlockoutClassifier
@@ -15,6 +16,11 @@ from sklearn_structreg.blockout.diagnosis import (
     Diagnosis,
     NodeSetDiagnosis,
     diagnose,
+)
+from sklearn_structreg.blockout.display import (
+    ExpectedClustersDisplay,
+    NodeEmbeddingDisplay,
+    ProbabilityHistoryDisplay,
 )
 from sklearn_structreg.blockout.hardening import (
     HardenedNet,
@@ -41,6 +47,7 @@ from sklearn_structreg.blockout.regularizer import (
 )
 
 __all__ = [
+    "ArchitectureDisplay",
     "BlockoutClassifier",
     "BlockoutLinear",
     "BlockoutRegularizer",
@@ -49,9 +56,12 @@ __all__ = [
     "Diagnosis",
     "DropoutLinear",
     "DropoutRegularizer",
+    "ExpectedClustersDisplay",
     "HardenedNet",
+    "NodeEmbeddingDisplay",
     "NodeSet",
     "NodeSetDiagnosis",
+    "ProbabilityHistoryDisplay",
     "ProbabilityRecorder",
     "block_mask",
     "blockout_layers",

@@ -181,8 +181,8 @@ def to_branches(
     Returns
     -------
     torch.nn.Module
-        A copy. Its outputs are those of the dense net whose weights outside the blocks
-        are zero (see `mask_blocks`).
+        A copy. Its outputs are those of the dense net with zeros outside the blocks
+        (see `mask_blocks`).
 
     Raises
     ------

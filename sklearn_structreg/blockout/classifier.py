@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import accuracy_score
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_structreg.blockout.conversion import fold, node_sets
+from sklearn_structreg.blockout.conversion import blockout_layers, fold, node_sets
+from sklearn_structreg.blockout.diagnosis import Diagnosis, diagnose
+from sklearn_structreg.blockout.hardening import HardenedNet, harden_network
+from sklearn_structreg.blockout.hierarchy import ClassHierarchy
 from sklearn_structreg.blockout.regularizer import (
     BlockoutRegularizer,
     DropoutRegularizer,
@@ -62,6 +67,10 @@ class BlockoutClassifier(StructuredClassifier):
     layers : "auto" or list of str, default="auto"
         The chain of linear layers to convert, by their names in the module. "auto"
         takes the fully-connected head, output layer included.
+    probability_learning_rate : float or None, default=None
+        Learning rate of the logits; None takes `learning_rate`. With that the
+        probabilities hardly move in a few thousand steps; ten to a hundred times as
+        much lets them.
     module_params, hidden_layer_sizes, image_shape
     max_epochs, batch_size, optimizer, learning_rate, momentum, weight_decay
     lr_schedule, class_weight, early_stopping, validation_fraction
@@ -122,6 +131,7 @@ class BlockoutClassifier(StructuredClassifier):
         "regularizer": [StrOptions({"blockout", "dropout"}), None],
         "drop_rate": [Interval(Real, 0, 1, closed="left")],
         "layers": [StrOptions({"auto"}), "array-like"],
+        "probability_learning_rate": [Interval(Real, 0, None, closed="neither"), None],
     }
 
     def __init__(
@@ -136,6 +146,7 @@ class BlockoutClassifier(StructuredClassifier):
         regularizer: str | None = "blockout",
         drop_rate: float = 0.5,
         layers: str | Sequence[str] = "auto",
+        probability_learning_rate: float | None = None,
         module_params: Mapping[str, Any] | None = None,
         hidden_layer_sizes: Sequence[int] = (100,),
         image_shape: Sequence[int] | None = None,
@@ -188,6 +199,7 @@ class BlockoutClassifier(StructuredClassifier):
         self.regularizer = regularizer
         self.drop_rate = drop_rate
         self.layers = layers
+        self.probability_learning_rate = probability_learning_rate
 
     def _make_regularizer(self) -> Regularizer:
         if self.regularizer is None:
@@ -202,6 +214,7 @@ class BlockoutClassifier(StructuredClassifier):
             init_probability=self.init_probability,
             mask_per=self.mask_per,
             layers=layers,
+            probability_learning_rate=self.probability_learning_rate,
         )
 
     @property
@@ -230,3 +243,99 @@ class BlockoutClassifier(StructuredClassifier):
         """
         check_is_fitted(self, "net_")
         return fold(self.module_)
+
+    def harden(
+        self,
+        X: ArrayLike | None = None,
+        y: ArrayLike | None = None,
+        threshold: float = 0.5,
+    ) -> HardenedNet:
+        """Make the learned structure real: a net of blocks, with zeros between them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), \
+                default=None
+            Samples to compare the accuracies on, best held out.
+        y : array-like of shape (n_samples,), default=None
+            Their labels.
+        threshold : float in (0, 1], default=0.5
+            From which probability on a node is in a cluster.
+
+        Returns
+        -------
+        HardenedNet
+            The net with zeros, the same as parallel branches, and a report to print.
+
+        Raises
+        ------
+        ValueError
+            If only one of X and y is given, the threshold is out of range, or the
+            Blockout layers form more than one chain.
+        """
+        check_is_fitted(self, "net_")
+        if (X is None) != (y is None):
+            raise ValueError("Pass both X and y to compare accuracies, or neither.")
+        probabilities, layers = (
+            self.cluster_probabilities_,
+            blockout_layers(self.module_),
+        )
+        if len(probabilities) != len(layers) + 1:
+            raise ValueError(
+                "The network's Blockout layers form more than one chain; harden each "
+                "with sklearn_structreg.blockout.harden_network."
+            )
+        name_of = {id(part): name for name, part in self.module_.named_modules()}
+        names = [name_of[id(layer)] for layer in layers]
+        hardened = harden_network(self.fold(), names, probabilities, threshold)
+        if X is None:
+            return hardened
+        after = self._logits(X, hardened.module).argmax(axis=1)
+        return replace(
+            hardened,
+            accuracy=accuracy_score(y, self.predict(X)),
+            hardened_accuracy=accuracy_score(y, self.classes_[after]),
+        )
+
+    def class_hierarchy(
+        self, class_names: ArrayLike | None = None, threshold: float = 0.5
+    ) -> ClassHierarchy:
+        """Return which classes share clusters, and a tree over them.
+
+        Parameters
+        ----------
+        class_names : array-like of shape (n_classes,), default=None
+            None stands for `classes_`.
+        threshold : float in (0, 1], default=0.5
+            From which probability on a class is in a cluster.
+
+        Returns
+        -------
+        ClassHierarchy
+
+        Raises
+        ------
+        ValueError
+            If the chain of Blockout layers does not end at the classes.
+        """
+        check_is_fitted(self, "net_")
+        P = self.cluster_probabilities_[-1]
+        if len(P) != len(self.classes_):
+            raise ValueError(
+                f"The last node set has {len(P)} nodes and is not the "
+                f"{len(self.classes_)} classes; name a chain in layers that ends at "
+                "the output layer."
+            )
+        names = self.classes_ if class_names is None else class_names
+        return ClassHierarchy.of(P, names, threshold=threshold)
+
+    def diagnose(self) -> Diagnosis:
+        """Say what became of the probabilities: section 6's outcomes in words.
+
+        Returns
+        -------
+        Diagnosis
+            By node set; print it.
+        """
+        check_is_fitted(self, "net_")
+        return diagnose(self.cluster_probabilities_, self.init_probability)

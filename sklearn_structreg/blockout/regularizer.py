@@ -29,6 +29,7 @@ class BlockoutRegularizer(Regularizer):
     Parameters
     ----------
     n_clusters, assignment, learn_probabilities, init_probability, mask_per, layers
+    probability_learning_rate
         As in `BlockoutClassifier`.
     """
 
@@ -39,6 +40,7 @@ class BlockoutRegularizer(Regularizer):
     init_probability: float = 0.5
     mask_per: str = "batch"
     layers: str | Sequence[str] = "auto"
+    probability_learning_rate: float | None = None
 
     def attach(self, module: nn.Module, sample_batch: Tensor) -> nn.Module:
         """Convert the chain; a module with Blockout layers stays as it is."""
@@ -56,10 +58,15 @@ class BlockoutRegularizer(Regularizer):
         )
 
     def param_groups(self, module: nn.Module) -> list[dict[str, Any]]:
-        """Keep weight decay off the logits."""
+        """Keep weight decay off the logits, and give them their learning rate."""
         learned = [nodes.logits for nodes in node_sets(module)]
         logits = [p for p in learned if isinstance(p, nn.Parameter)]
-        return [{"params": logits, "weight_decay": 0.0}] if logits else []
+        if not logits:
+            return []
+        group: dict[str, Any] = {"params": logits, "weight_decay": 0.0}
+        if self.probability_learning_rate is not None:
+            group["lr"] = self.probability_learning_rate
+        return [group]
 
     def callbacks(self) -> list[tuple[str, Callback]]:
         """Record the probabilities in the history."""
