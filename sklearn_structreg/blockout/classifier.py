@@ -54,6 +54,10 @@ class BlockoutClassifier(StructuredClassifier):
     mask_per : {"batch", "sample"}, default="batch"
         One draw for each training step, as in the paper, or one for each sample,
         at the cost of k matrix products instead of one.
+    logit_rate_factor : float, default=20.0
+        Learning rate of the logits as a multiple of `learning_rate`. The gradient of a
+        membership is small beside those of the weights: with 1 the probabilities
+        hardly leave `init_probability` in the first thousand steps.
     regularizer : {"blockout", "dropout"} or None, default="blockout"
         "dropout" trains the same network with dropout between the same layers, None
         without either.
@@ -119,6 +123,7 @@ class BlockoutClassifier(StructuredClassifier):
         "learn_probabilities": ["boolean"],
         "init_probability": [Interval(Real, 0, 1, closed="right")],
         "mask_per": [StrOptions({"batch", "sample"})],
+        "logit_rate_factor": [Interval(Real, 0, None, closed="left")],
         "regularizer": [StrOptions({"blockout", "dropout"}), None],
         "drop_rate": [Interval(Real, 0, 1, closed="left")],
         "layers": [StrOptions({"auto"}), "array-like"],
@@ -133,6 +138,7 @@ class BlockoutClassifier(StructuredClassifier):
         learn_probabilities: bool = True,
         init_probability: float = 0.5,
         mask_per: str = "batch",
+        logit_rate_factor: float = 20.0,
         regularizer: str | None = "blockout",
         drop_rate: float = 0.5,
         layers: str | Sequence[str] = "auto",
@@ -185,6 +191,7 @@ class BlockoutClassifier(StructuredClassifier):
         self.learn_probabilities = learn_probabilities
         self.init_probability = init_probability
         self.mask_per = mask_per
+        self.logit_rate_factor = logit_rate_factor
         self.regularizer = regularizer
         self.drop_rate = drop_rate
         self.layers = layers
@@ -202,6 +209,7 @@ class BlockoutClassifier(StructuredClassifier):
             init_probability=self.init_probability,
             mask_per=self.mask_per,
             layers=layers,
+            logit_learning_rate=self.logit_rate_factor * self.learning_rate,
         )
 
     @property
