@@ -67,7 +67,7 @@ def hardened_weights(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rate", type=float, default=1.0, help="of the probabilities")
+    parser.add_argument("--factor", type=float, default=400, help="of the logits' rate")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -81,7 +81,7 @@ def main() -> None:
         y_train, y_test = split[2:]
         model = BlockoutClassifier(
             hidden_layer_sizes=(256, 256),
-            probability_learning_rate=arguments.rate,
+            logit_rate_factor=arguments.factor,
             max_epochs=60,
             random_state=seed,
         ).fit(X_train, y_train)

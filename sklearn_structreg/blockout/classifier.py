@@ -59,6 +59,10 @@ class BlockoutClassifier(StructuredClassifier):
     mask_per : {"batch", "sample"}, default="batch"
         One draw for each training step, as in the paper, or one for each sample,
         at the cost of k matrix products instead of one.
+    logit_rate_factor : float, default=20.0
+        Learning rate of the logits as a multiple of `learning_rate`. The gradient of a
+        membership is small beside those of the weights: with 1 the probabilities
+        hardly leave `init_probability` in the first thousand steps.
     regularizer : {"blockout", "dropout"} or None, default="blockout"
         "dropout" trains the same network with dropout between the same layers, None
         without either.
@@ -67,10 +71,6 @@ class BlockoutClassifier(StructuredClassifier):
     layers : "auto" or list of str, default="auto"
         The chain of linear layers to convert, by their names in the module. "auto"
         takes the fully-connected head, output layer included.
-    probability_learning_rate : float or None, default=None
-        Learning rate of the logits; None takes `learning_rate`. With that the
-        probabilities hardly move in a few thousand steps; ten to a hundred times as
-        much lets them.
     module_params, hidden_layer_sizes, image_shape
     max_epochs, batch_size, optimizer, learning_rate, momentum, weight_decay
     lr_schedule, class_weight, early_stopping, validation_fraction
@@ -128,10 +128,10 @@ class BlockoutClassifier(StructuredClassifier):
         "learn_probabilities": ["boolean"],
         "init_probability": [Interval(Real, 0, 1, closed="right")],
         "mask_per": [StrOptions({"batch", "sample"})],
+        "logit_rate_factor": [Interval(Real, 0, None, closed="left")],
         "regularizer": [StrOptions({"blockout", "dropout"}), None],
         "drop_rate": [Interval(Real, 0, 1, closed="left")],
         "layers": [StrOptions({"auto"}), "array-like"],
-        "probability_learning_rate": [Interval(Real, 0, None, closed="neither"), None],
     }
 
     def __init__(
@@ -143,10 +143,10 @@ class BlockoutClassifier(StructuredClassifier):
         learn_probabilities: bool = True,
         init_probability: float = 0.5,
         mask_per: str = "batch",
+        logit_rate_factor: float = 20.0,
         regularizer: str | None = "blockout",
         drop_rate: float = 0.5,
         layers: str | Sequence[str] = "auto",
-        probability_learning_rate: float | None = None,
         module_params: Mapping[str, Any] | None = None,
         hidden_layer_sizes: Sequence[int] = (100,),
         image_shape: Sequence[int] | None = None,
@@ -196,10 +196,10 @@ class BlockoutClassifier(StructuredClassifier):
         self.learn_probabilities = learn_probabilities
         self.init_probability = init_probability
         self.mask_per = mask_per
+        self.logit_rate_factor = logit_rate_factor
         self.regularizer = regularizer
         self.drop_rate = drop_rate
         self.layers = layers
-        self.probability_learning_rate = probability_learning_rate
 
     def _make_regularizer(self) -> Regularizer:
         if self.regularizer is None:
@@ -214,7 +214,7 @@ class BlockoutClassifier(StructuredClassifier):
             init_probability=self.init_probability,
             mask_per=self.mask_per,
             layers=layers,
-            probability_learning_rate=self.probability_learning_rate,
+            logit_learning_rate=self.logit_rate_factor * self.learning_rate,
         )
 
     @property

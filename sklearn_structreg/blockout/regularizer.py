@@ -29,8 +29,9 @@ class BlockoutRegularizer(Regularizer):
     Parameters
     ----------
     n_clusters, assignment, learn_probabilities, init_probability, mask_per, layers
-    probability_learning_rate
         As in `BlockoutClassifier`.
+    logit_learning_rate : float or None, default=None
+        Of the logits; None takes the optimizer's.
     """
 
     n_clusters: int = 6
@@ -40,7 +41,7 @@ class BlockoutRegularizer(Regularizer):
     init_probability: float = 0.5
     mask_per: str = "batch"
     layers: str | Sequence[str] = "auto"
-    probability_learning_rate: float | None = None
+    logit_learning_rate: float | None = None
 
     def attach(self, module: nn.Module, sample_batch: Tensor) -> nn.Module:
         """Convert the chain; a module with Blockout layers stays as it is."""
@@ -58,15 +59,13 @@ class BlockoutRegularizer(Regularizer):
         )
 
     def param_groups(self, module: nn.Module) -> list[dict[str, Any]]:
-        """Keep weight decay off the logits, and give them their learning rate."""
+        """Give the logits a learning rate of their own, and no weight decay."""
         learned = [nodes.logits for nodes in node_sets(module)]
         logits = [p for p in learned if isinstance(p, nn.Parameter)]
-        if not logits:
-            return []
         group: dict[str, Any] = {"params": logits, "weight_decay": 0.0}
-        if self.probability_learning_rate is not None:
-            group["lr"] = self.probability_learning_rate
-        return [group]
+        if self.logit_learning_rate is not None:
+            group["lr"] = self.logit_learning_rate
+        return [group] if logits else []
 
     def callbacks(self) -> list[tuple[str, Callback]]:
         """Record the probabilities in the history."""

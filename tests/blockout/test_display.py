@@ -33,7 +33,7 @@ def _close():
 @pytest.fixture(scope="module")
 def fitted(digits):
     model = BlockoutClassifier(
-        n_clusters=3, probability_learning_rate=5.0, max_epochs=6, random_state=0
+        n_clusters=3, logit_rate_factor=100.0, max_epochs=6, random_state=0
     )
     return model.fit(*digits)
 

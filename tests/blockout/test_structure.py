@@ -17,35 +17,11 @@ def fitted(digits):
     X, y = digits
     model = BlockoutClassifier(
         hidden_layer_sizes=(100, 100),
-        probability_learning_rate=20.0,
+        logit_rate_factor=400.0,
         max_epochs=30,
         random_state=0,
     )
     return model.fit(X[:1200], y[:1200])
-
-
-def test_the_rate_of_the_logits_is_theirs_alone(digits):
-    X, y = digits[0][:300], digits[1][:300]
-    quick = {"max_epochs": 2, "batch_size": 50, "random_state": 0}
-    same = BlockoutClassifier(learning_rate=0.1, **quick).fit(X, y)
-    equal = BlockoutClassifier(
-        learning_rate=0.1, probability_learning_rate=0.1, **quick
-    ).fit(X, y)
-    fast = BlockoutClassifier(
-        learning_rate=0.1, probability_learning_rate=10.0, **quick
-    ).fit(X, y)
-    for one, two in zip(
-        same.module_.parameters(), equal.module_.parameters(), strict=True
-    ):
-        assert torch.equal(one, two)
-    moved = [
-        max(np.abs(P - 0.5).max() for P in model.cluster_probabilities_)
-        for model in (same, fast)
-    ]
-    assert moved[1] > 10 * moved[0]
-    assert fast.net_.optimizer_.param_groups[0]["lr"] == 0.1
-    with pytest.raises(ValueError, match="'probability_learning_rate' parameter"):
-        BlockoutClassifier(probability_learning_rate=0.0).fit(X, y)
 
 
 def test_hardening_at_nothing_is_the_fold(fitted, digits):
@@ -88,7 +64,7 @@ def test_a_convolutional_net_is_hardened_behind_its_features(digits):
     model = BlockoutClassifier(
         image_shape=(1, 8, 8),
         hidden_layer_sizes=(40,),
-        probability_learning_rate=20.0,
+        logit_rate_factor=400.0,
         max_epochs=3,
         random_state=0,
     ).fit(X, y)
