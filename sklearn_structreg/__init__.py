@@ -1,5 +1,6 @@
 """Neural networks that find their own structure, as scikit-learn estimators."""
 
+from sklearn_structreg.blockout import BlockoutClassifier
 from sklearn_structreg.cges import CGESClassifier
 from sklearn_structreg.dropcluster import ReNAClusterer, SpatialHopkins
 from sklearn_structreg.selfinformed import ConfusionSpectralPartitioner
@@ -7,6 +8,7 @@ from sklearn_structreg.selfinformed import ConfusionSpectralPartitioner
 __version__ = "0.1.0"
 
 __all__ = [
+    "BlockoutClassifier",
     "CGESClassifier",
     "ConfusionSpectralPartitioner",
     "ReNAClusterer",

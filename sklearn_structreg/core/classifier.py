@@ -27,6 +27,7 @@ from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.training import (
     OPTIMIZERS,
+    attach,
     build_network,
     make_net,
     predict_logits,
@@ -380,7 +381,7 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
         regularizer = self._make_regularizer()
         return make_net(
             self,
-            regularizer.attach(module.to(sample.device, sample.dtype), sample),
+            attach(regularizer, module.to(sample.device, sample.dtype), sample, seed),
             regularizer,
             seed=seed,
             n_batches=train.n_batches + (valid.n_batches if valid else 0),
@@ -436,9 +437,11 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
-    def _logits(self, X: Any) -> NDArray[np.float64]:
+    def _logits(self, X: Any, module: nn.Module | None = None) -> NDArray[np.float64]:
+        """Return what the trained module, or one made of it, gives for every row."""
         check_is_fitted(self, "net_")
-        parameter = next(self.module_.parameters())
+        module = self.module_ if module is None else module
+        parameter = next(module.parameters())
         dtype = str(parameter.dtype).removeprefix("torch.")
         samples, _ = check_samples(self, X, dtype=dtype, reset=False)
         data = TrainingData.of(samples, np.zeros(len(samples), np.int64), None)
@@ -449,4 +452,4 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
             dtype=parameter.dtype,
             device=parameter.device,
         )
-        return predict_logits(self.module_, batches).numpy()
+        return predict_logits(module, batches).numpy()

@@ -18,10 +18,10 @@ from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.modules import build_module, run_once
 from sklearn_structreg.core.net import StructuredNet
-from sklearn_structreg.core.randomness import BUILD_LOCK, seeded
+from sklearn_structreg.core.randomness import BUILD_LOCK, derive_seed, seeded
 from sklearn_structreg.core.regularizer import Regularizer
 
-__all__ = ["build_network", "make_net", "predict_logits"]
+__all__ = ["attach", "build_network", "make_net", "predict_logits"]
 
 OPTIMIZERS = {
     "sgd": torch.optim.SGD,
@@ -86,6 +86,32 @@ def build_network(
             f"{(len(sample), n_outputs)}."
         )
     return module
+
+
+def attach(
+    regularizer: Regularizer, module: nn.Module, sample: Tensor, seed: int
+) -> nn.Module:
+    """Attach a regularizer; what it draws comes from `seed`.
+
+    Parameters
+    ----------
+    regularizer : Regularizer
+        The method.
+    module : torch.nn.Module
+        On the device to train on.
+    sample : torch.Tensor of shape (n, ...)
+        A few rows.
+    seed : int
+        The estimator's.
+
+    Returns
+    -------
+    torch.nn.Module
+        The module to train.
+    """
+    # (seed, e) is epoch e's; zeros at the end would not tell two seeds apart.
+    with BUILD_LOCK, seeded(derive_seed(seed, 0, 1), sample.device):
+        return regularizer.attach(module, sample)
 
 
 def make_net(

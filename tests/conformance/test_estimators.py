@@ -2,14 +2,14 @@
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_structreg import CGESClassifier
+from sklearn_structreg import BlockoutClassifier, CGESClassifier
 from sklearn_structreg.core import StructuredClassifier
 
 EXACT = {"dtype": "float64", "batch_size": None}
 
 ESTIMATORS = [
     estimator(**configuration)
-    for estimator in (StructuredClassifier, CGESClassifier)
+    for estimator in (StructuredClassifier, BlockoutClassifier, CGESClassifier)
     for configuration in ({}, EXACT)
 ]
 ESTIMATORS.append(CGESClassifier(target_density=0.5))

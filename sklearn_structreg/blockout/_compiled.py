@@ -1,0 +1,222 @@
+"""A masked linear layer on compiled loops, where numba is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from sklearn_structreg.blockout import _loops
+from sklearn_structreg.core.compiled import compile_loop
+
+__all__ = ["fused_linear"]
+
+# Set to False to do without.
+ENABLED = True
+
+MIN_SIZE = 2**18  # weights that are worth a thread
+MAX_BITS = 62  # clusters that fit into one integer key
+
+Result = TypeVar("Result")
+REALS = {torch.float32: "float32", torch.float64: "float64"}
+
+
+class Kernels(NamedTuple):
+    """The two loops for one dtype, compiled; None without numba."""
+
+    mask: Any
+    gradient: Any
+
+
+def fused_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    c_out: Tensor,
+    c_in: Tensor,
+    scale: float,
+) -> Tensor | None:
+    """Apply `masked_linear` with one mask for all rows, or return None.
+
+    The masked weight is kept for the backward pass, which writes the gradient of the
+    weight over that of the masked one: a single matrix more than a plain layer needs.
+
+    Parameters
+    ----------
+    x, weight, bias, c_out, c_in, scale
+        As in `masked_linear`. The gradient of a membership that is zero is zero, as
+        Eq. 9 has it.
+
+    Returns
+    -------
+    torch.Tensor of shape (..., d_out) or None
+        None where these loops do not apply, and torch has to do it.
+    """
+    tensors = [t for t in (x, weight, bias, c_out, c_in) if t is not None]
+    if (
+        not ENABLED
+        or c_out.ndim != 2
+        or weight.dtype not in REALS
+        or not weight.is_contiguous()
+        or not all(_is_plain(t) and t.dtype == weight.dtype for t in tensors)
+        or torch.compiler.is_compiling()
+        or _kernels(weight.dtype).mask is None
+    ):
+        return None
+    arguments = x, weight, bias, c_out, c_in, scale
+    y: Tensor = _FusedLinear.apply(*arguments)  # type: ignore[no-untyped-call]
+    return y
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has memory that the loops can use."""
+    return tensor.is_cpu and type(tensor) in (Tensor, torch.nn.Parameter)
+
+
+class _FusedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        c_out: Tensor,
+        c_in: Tensor,
+        scale: float,
+    ) -> Tensor:
+        plan = _plan(c_out, c_in, scale)
+        masked = torch.empty_like(weight)
+        _mask(weight, plan, masked)
+        ctx.save_for_backward(x, weight, masked, c_in)
+        ctx.plan = plan
+        return functional.linear(x, masked, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, masked, c_in = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        rows = dy.reshape(-1, dy.shape[-1])
+        dx = dy @ masked if needs[0] else None
+        db = rows.sum(0) if needs[2] else None
+        if not (needs[1] or needs[3] or needs[4]):
+            return dx, None, db, None, None, None
+        dw = (rows.mT @ x.reshape(-1, x.shape[-1])).contiguous()
+        if not (needs[3] or needs[4]):
+            _mask(dw, ctx.plan, dw)
+            return dx, dw, db, None, None, None
+        d_out, d_in = _mask_gradient(dw, weight, ctx.plan)
+        return dx, dw, db, d_out, d_in * (c_in != 0), None
+
+
+class Plan(NamedTuple):
+    """What the loops need to know of the mask.
+
+    Attributes
+    ----------
+    c_out : ndarray of shape (d_out, k)
+        Memberships of the outputs.
+    c_in : ndarray of shape (k, d_in)
+        Memberships of the inputs.
+    order : ndarray of shape (d_out,), int64
+        The outputs, those in the same clusters one after the other.
+    fresh : ndarray of shape (d_out,), bool
+        Where in `order` another combination of clusters begins.
+    scale : float
+        The factor on the mask.
+    """
+
+    c_out: NDArray[Any]
+    c_in: NDArray[Any]
+    order: NDArray[np.int64]
+    fresh: NDArray[np.bool_]
+    scale: float
+
+    def parts(self, n_parts: int) -> list[Plan]:
+        """Cut the outputs into parts, for as many threads."""
+        orders = np.array_split(self.order, n_parts)
+        parts = [part.copy() for part in np.array_split(self.fresh, n_parts)]
+        for fresh in parts:
+            fresh[0] = True
+        return [
+            self._replace(order=order, fresh=fresh)
+            for order, fresh in zip(orders, parts, strict=True)
+        ]
+
+
+def _mask(weight: Tensor, plan: Plan, out: Tensor) -> None:
+    """Mask a weight."""
+    kernel, source, target = _kernels(weight.dtype).mask, weight.numpy(), out.numpy()
+
+    def run(part: Plan) -> None:
+        kernel(source, *part, target)
+
+    _in_threads(run, plan, weight.numel())
+
+
+def _mask_gradient(
+    gradient: Tensor, weight: Tensor, plan: Plan
+) -> tuple[Tensor, Tensor]:
+    """Mask a gradient in place, and return those of the outputs' and inputs' members."""
+    kernel, dual, matrix = (
+        _kernels(weight.dtype).gradient,
+        gradient.numpy(),
+        weight.numpy(),
+    )
+    d_out = np.zeros_like(plan.c_out)
+
+    def run(part: Plan) -> NDArray[Any]:
+        d_in = np.zeros_like(part.c_in)
+        kernel(dual, matrix, *part, d_out, d_in)
+        return d_in
+
+    d_in = sum(_in_threads(run, plan, weight.numel()))
+    return torch.from_numpy(d_out), torch.from_numpy(d_in).mT
+
+
+def _in_threads(run: Callable[[Plan], Result], plan: Plan, size: int) -> list[Result]:
+    """Run a loop on parts of the outputs, in as many threads as torch uses."""
+    n_threads = min(torch.get_num_threads(), len(plan.order), size // MIN_SIZE)
+    if n_threads < 2:
+        return [run(plan)]
+    with ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(run, plan.parts(n_threads)))
+
+
+def _plan(c_out: Tensor, c_in: Tensor, scale: float) -> Plan:
+    outputs = np.ascontiguousarray(c_out.detach().numpy())
+    inputs = np.ascontiguousarray(c_in.detach().numpy().T)
+    n_outputs, n_clusters = outputs.shape
+    order, fresh = np.arange(n_outputs), np.ones(n_outputs, np.bool_)
+    if n_clusters <= MAX_BITS and (outputs == outputs.astype(np.bool_)).all():
+        keys = outputs.astype(np.int64) @ (1 << np.arange(n_clusters))
+        order = np.argsort(keys, kind="stable")
+        fresh[1:] = np.diff(keys[order]) != 0
+    return Plan(outputs, inputs, order, fresh, float(scale))
+
+
+@lru_cache
+def _kernels(dtype: torch.dtype) -> Kernels:
+    """Compile the loops for a dtype."""
+    real = REALS[dtype]
+    matrix = f"{real}[:, ::1]"
+    plan = f"{matrix}, {matrix}, int64[::1], boolean[::1], float64"
+    return Kernels(
+        compile_loop(
+            _loops.mask_weight, f"void({matrix}, {plan}, {matrix})", _loops.mask_row
+        ),
+        compile_loop(
+            _loops.mask_gradient,
+            f"void({matrix}, {matrix}, {plan}, {matrix}, {matrix})",
+            _loops.mask_row,
+            _loops.add_rows,
+        ),
+    )

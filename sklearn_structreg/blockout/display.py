@@ -1,0 +1,457 @@
+"""Pictures of the cluster probabilities: the paper's Figs. 7 to 9."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_structreg.blockout.memberships import FloatArray, check_probabilities
+from sklearn_structreg.blockout.recorder import QUANTILES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+__all__ = [
+    "ExpectedClustersDisplay",
+    "NodeEmbeddingDisplay",
+    "ProbabilityHistoryDisplay",
+]
+
+MOST_BARS = 40  # classes with a bar and a name each
+NAMED_ENDS = 6  # of more classes, those named at either end
+
+
+class ProbabilityHistoryDisplay:
+    """Distribution of each node set's probabilities over training (Fig. 7).
+
+    Use :meth:`from_estimator` to create one.
+
+    Parameters
+    ----------
+    histograms : array-like of shape (n_epochs, n_node_sets, n_bins)
+        Counts of the probabilities in equal bins of [0, 1].
+    medians : array-like of shape (n_epochs, n_node_sets)
+        Their medians.
+    names : sequence of str
+        Of the node sets.
+
+    Attributes
+    ----------
+    axes_ : ndarray of Axes, shape (n_node_sets,)
+        One for each node set.
+    figure_ : Figure
+        The figure they are in.
+    images_ : list of AxesImage
+        The densities: in every column the share of the fullest bin.
+    lines_ : list of Line2D
+        The medians.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_structreg import BlockoutClassifier
+    >>> from sklearn_structreg.blockout import ProbabilityHistoryDisplay
+    >>> X, y = load_digits(return_X_y=True)
+    >>> net = BlockoutClassifier(max_epochs=2, random_state=0).fit(X / 16, y)
+    >>> ProbabilityHistoryDisplay.from_estimator(net).axes_.shape
+    (3,)
+    """
+
+    def __init__(
+        self, histograms: ArrayLike, medians: ArrayLike, names: Sequence[str]
+    ) -> None:
+        self.histograms = histograms
+        self.medians = medians
+        self.names = names
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, axes: Any = None) -> Self:
+        """Plot what a fitted estimator's history holds.
+
+        Parameters
+        ----------
+        estimator : BlockoutClassifier
+            Fitted with ``regularizer="blockout"``.
+        axes : array-like of Axes, default=None
+            One for each node set; None makes a figure.
+
+        Returns
+        -------
+        ProbabilityHistoryDisplay
+            The display, drawn.
+        """
+        check_is_fitted(estimator, "net_")
+        names = node_set_names(estimator)
+        history = estimator.history_
+        quantiles = np.array(history[:, "probability_quantiles"])
+        display = cls(
+            np.array(history[:, "probability_histogram"]),
+            quantiles[:, :, QUANTILES.index(0.5)],
+            names,
+        )
+        return display.plot(axes=axes)
+
+    def plot(self, *, axes: Any = None, cmap: Any = "YlOrRd") -> Self:
+        """Draw one panel for each node set, from inputs to outputs.
+
+        Parameters
+        ----------
+        axes : array-like of Axes, default=None
+            One for each node set; None makes a figure.
+        cmap : str or Colormap, default="YlOrRd"
+            Warmer is denser.
+
+        Returns
+        -------
+        ProbabilityHistoryDisplay
+            The display.
+        """
+        counts = np.asarray(self.histograms, dtype=float)
+        n_epochs, n_sets, _ = counts.shape
+        self.axes_, self.figure_ = _panels("ProbabilityHistoryDisplay", axes, n_sets)
+        peaks = counts.max(axis=2, keepdims=True)
+        density = counts / np.where(peaks > 0, peaks, 1)
+        extent = (0.5, n_epochs + 0.5, 0.0, 1.0)
+        self.images_, self.lines_ = [], []
+        for j, ax in enumerate(self.axes_):
+            # The square root lets sparse bins be seen beside the fullest one.
+            image = ax.imshow(
+                np.sqrt(density[:, j].T),
+                origin="lower",
+                aspect="auto",
+                extent=extent,
+                cmap=cmap,
+                vmin=0,
+                vmax=1,
+            )
+            epochs = np.arange(1, n_epochs + 1)
+            line = ax.plot(epochs, np.asarray(self.medians)[:, j], color="black")[0]
+            self.images_.append(image)
+            self.lines_.append(line)
+            ax.set(title=self.names[j], xlabel="epoch", ylim=(0, 1))
+            ax.set_xlim(0.5, n_epochs + 0.5)
+        self.axes_[0].set_ylabel("cluster probability")
+        return self
+
+
+class NodeEmbeddingDisplay:
+    """Nodes by their cluster probabilities, in two dimensions (Fig. 8).
+
+    Nodes that lie close share clusters: they do their work along the same branches. The
+    colour is the most probable cluster.
+
+    Parameters
+    ----------
+    probabilities : sequence of array-like of shape (d_j, k)
+        P_0 to P_m.
+    names : sequence of str
+        Of the node sets.
+    class_names : array-like of shape (d_m,), default=None
+        Written beside the nodes of the last set, as far as there is room; outer ones
+        come first. None writes nothing.
+
+    Attributes
+    ----------
+    axes_ : ndarray of Axes, shape (n_node_sets,)
+        One for each node set.
+    figure_ : Figure
+        The figure they are in.
+    points_ : list of ndarray of shape (d_j, 2)
+        The first two principal components of each set.
+    texts_ : list of Annotation
+        The names that found room.
+
+    Examples
+    --------
+    >>> from sklearn_structreg.blockout import NodeEmbeddingDisplay
+    >>> P = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]]
+    >>> display = NodeEmbeddingDisplay([P], ["classes"], ["cat", "dog", "bus"])
+    >>> [text.get_text() for text in display.plot().texts_]
+    ['bus', 'cat', 'dog']
+    """
+
+    def __init__(
+        self,
+        probabilities: Sequence[ArrayLike],
+        names: Sequence[str],
+        class_names: ArrayLike | None = None,
+    ) -> None:
+        self.probabilities = probabilities
+        self.names = names
+        self.class_names = class_names
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, *, class_names: ArrayLike | None = None, axes: Any = None
+    ) -> Self:
+        """Plot the nodes of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : BlockoutClassifier
+            Fitted with ``regularizer="blockout"``.
+        class_names : array-like of shape (n_classes,), default=None
+            None stands for `classes_`.
+        axes : array-like of Axes, default=None
+            One for each node set; None makes a figure.
+
+        Returns
+        -------
+        NodeEmbeddingDisplay
+            The display, drawn.
+        """
+        check_is_fitted(estimator, "net_")
+        probabilities = estimator.cluster_probabilities_
+        names = estimator.classes_ if class_names is None else class_names
+        shown = names if len(probabilities[-1]) == len(estimator.classes_) else None
+        return cls(probabilities, node_set_names(estimator), shown).plot(axes=axes)
+
+    def plot(self, *, axes: Any = None, cmap: Any = "tab10") -> Self:
+        """Draw one panel for each node set, from inputs to outputs.
+
+        Parameters
+        ----------
+        axes : array-like of Axes, default=None
+            One for each node set; None makes a figure.
+        cmap : str or Colormap, default="tab10"
+            The colours of the clusters.
+
+        Returns
+        -------
+        NodeEmbeddingDisplay
+            The display.
+        """
+        P = check_probabilities(self.probabilities)
+        self.axes_, self.figure_ = _panels("NodeEmbeddingDisplay", axes, len(P), 3.4)
+        self.points_, self.texts_ = [], []
+        colors = cluster_colors(P[0].shape[1], cmap)
+        for j, (ax, rows) in enumerate(zip(self.axes_, P, strict=True)):
+            points, shares = _principal_components(rows)
+            size = float(np.clip(900 / np.sqrt(len(rows)) / 4, 6, 40))
+            ax.scatter(
+                *points.T,
+                c=[colors[cluster] for cluster in rows.argmax(axis=1)],
+                s=size,
+                alpha=0.75,
+                linewidths=0,
+            )
+            ax.set(title=self.names[j], xticks=[], yticks=[])
+            ax.set_xlabel(f"first component ({shares[0]:.0%})")
+            ax.set_ylabel(f"second component ({shares[1]:.0%})")
+            ax.margins(0.12)
+            self.points_.append(points)
+        if self.class_names is not None:
+            self.texts_ = _name_points(
+                self.axes_[-1], self.points_[-1], np.asarray(self.class_names)
+            )
+        return self
+
+
+class ExpectedClustersDisplay:
+    """Expected number of clusters of each class, sorted (Fig. 9).
+
+    Classes in many clusters have many weights to be told by.
+
+    Parameters
+    ----------
+    expected_clusters : array-like of shape (n_classes,)
+        Sums of the probabilities of each class.
+    class_names : array-like of shape (n_classes,), default=None
+        None stands for column numbers.
+
+    Attributes
+    ----------
+    ax_ : Axes
+        The axes.
+    figure_ : Figure
+        The figure it is in.
+    order_ : ndarray of shape (n_classes,)
+        The classes from most clusters to fewest, as they are drawn.
+
+    Examples
+    --------
+    >>> from sklearn_structreg.blockout import ExpectedClustersDisplay
+    >>> display = ExpectedClustersDisplay([1.2, 2.8, 0.9], ["cat", "dog", "bus"])
+    >>> [label.get_text() for label in display.plot().ax_.get_yticklabels()]
+    ['dog', 'cat', 'bus']
+    """
+
+    def __init__(
+        self, expected_clusters: ArrayLike, class_names: ArrayLike | None = None
+    ) -> None:
+        self.expected_clusters = expected_clusters
+        self.class_names = class_names
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, *, class_names: ArrayLike | None = None, ax: Any = None
+    ) -> Self:
+        """Plot the classes of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : BlockoutClassifier
+            Fitted with ``regularizer="blockout"``.
+        class_names : array-like of shape (n_classes,), default=None
+            None stands for `classes_`.
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        ExpectedClustersDisplay
+            The display, drawn.
+        """
+        found = estimator.class_hierarchy(class_names)
+        return cls(found.expected_clusters, found.classes).plot(ax=ax)
+
+    def plot(self, *, ax: Any = None, color: Any = "tab:blue") -> Self:
+        """Draw a bar for each of up to 40 classes, else a dot; the ends are named.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+        color : color, default="tab:blue"
+            Of the classes.
+
+        Returns
+        -------
+        ExpectedClustersDisplay
+            The display.
+        """
+        check_matplotlib_support("ExpectedClustersDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        expected = np.asarray(self.expected_clusters, dtype=float)
+        self.order_ = np.argsort(-expected, kind="stable")
+        n_classes, many = len(expected), len(expected) > MOST_BARS
+        names = np.arange(n_classes) if self.class_names is None else self.class_names
+        names = np.asarray(names)[self.order_]
+        if ax is None:
+            height = 6.0 if many else max(2.2, 0.24 * n_classes + 1.0)
+            _, ax = plt.subplots(figsize=(5.6, height), layout="constrained")
+        self.ax_: Axes = ax
+        self.figure_: Figure | SubFigure = ax.figure
+        places, values = np.arange(n_classes), expected[self.order_]
+        if many:
+            ax.plot(values, places, "o", color=color, markersize=3.5, clip_on=False)
+            ends = [*range(NAMED_ENDS), *range(n_classes - NAMED_ENDS, n_classes)]
+            step = n_classes / 26
+            at = [min(i, NAMED_ENDS) * step for i in range(NAMED_ENDS)]
+            at += [
+                n_classes - 1 - (n_classes - 1 - i) * step for i in ends[NAMED_ENDS:]
+            ]
+            for i, y in zip(ends, at, strict=True):
+                ax.annotate(
+                    str(names[i]),
+                    (values[i], places[i]),
+                    (1.02, y),
+                    textcoords=ax.get_yaxis_transform(),
+                    va="center",
+                    fontsize=9,
+                    arrowprops={"arrowstyle": "-", "color": "0.8", "lw": 0.6},
+                )
+            ax.set_yticks([])
+            ax.set_ylabel(f"{n_classes} classes, from most clusters to fewest")
+        else:
+            ax.barh(places, values, color=color, alpha=0.85, height=0.75)
+            ax.set_yticks(places, [str(name) for name in names])
+            ax.tick_params(axis="y", length=0)
+        low, middle, high = np.quantile(expected, [0.25, 0.5, 0.75])
+        ax.axvline(middle, color="black", linewidth=1.2, label="median")
+        for quartile, label in ((low, "quartiles"), (high, None)):
+            ax.axvline(quartile, color="black", linewidth=1, ls=":", label=label)
+        ax.set_ylim(n_classes - 0.4, -0.6)
+        ax.set_xlabel("expected number of clusters")
+        ax.legend(frameon=False, loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1.0))
+        ax.spines[["top", "right"]].set_visible(False)
+        return self
+
+
+def node_set_names(estimator: Any) -> list[str]:
+    """Name the node sets of a fitted estimator, for titles."""
+    sizes = [len(P) for P in estimator.cluster_probabilities_]
+    last = "classes" if sizes[-1] == len(estimator.classes_) else "nodes"
+    kinds = ["inputs", *["nodes"] * (len(sizes) - 2), last]
+    return [
+        f"$P_{{{j}}}$: {n} {kind}"
+        for j, (n, kind) in enumerate(zip(sizes, kinds, strict=True))
+    ]
+
+
+def cluster_colors(n_clusters: int, cmap: Any = "tab10") -> list[Any]:
+    """Return a colour for each cluster; beyond the map's own they go round."""
+    import matplotlib.pyplot as plt
+
+    colors = plt.get_cmap(cmap)
+    return [colors(cluster % colors.N) for cluster in range(n_clusters)]
+
+
+def _panels(
+    name: str, axes: Any, n_panels: int, side: float = 2.9
+) -> tuple[NDArray[Any], Any]:
+    check_matplotlib_support(f"{name}.plot")
+    import matplotlib.pyplot as plt
+
+    if axes is None:
+        size = (side * n_panels + 0.4, side * 0.95)
+        share = name == "ProbabilityHistoryDisplay"
+        _, axes = plt.subplots(
+            1, n_panels, figsize=size, sharey=share, squeeze=False, layout="constrained"
+        )
+    axes = np.asarray(axes, dtype=object).ravel()
+    if len(axes) != n_panels:
+        raise ValueError(
+            f"axes holds {len(axes)} Axes for {n_panels} node sets; give one for each."
+        )
+    return axes, axes[0].figure
+
+
+def _principal_components(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the first two components of the rows, and their shares of the variance."""
+    centred = rows - rows.mean(axis=0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    points, shares = np.zeros((len(rows), 2)), np.zeros(2)
+    kept = min(2, len(values))
+    points[:, :kept] = left[:, :kept] * values[:kept]
+    total = (values**2).sum()
+    if total > 0:
+        shares[:kept] = values[:kept] ** 2 / total
+    return points, shares
+
+
+def _name_points(ax: Axes, points: FloatArray, names: NDArray[Any]) -> list[Any]:
+    """Write names beside points, outer ones first, where they hide nothing."""
+    figure: Any = ax.get_figure(root=True)
+    figure.draw_without_rendering()  # lays the axes out, so that extents are known
+    inside = ax.get_window_extent()
+    places = ax.transData.transform(points)
+    taken: list[Any] = []
+    texts = []
+    for i in np.argsort(-np.hypot(*points.T), kind="stable"):
+        for shift, align in (((4, 0), "left"), ((-4, 0), "right")):
+            text = ax.annotate(
+                str(names[i]),
+                points[i],
+                shift,
+                textcoords="offset points",
+                ha=align,
+                va="center",
+                fontsize=8,
+            )
+            box = text.get_window_extent()
+            fits = inside.x0 <= box.x0 and box.x1 <= inside.x1
+            hides = box.count_contains(np.delete(places, i, axis=0))
+            if fits and not hides and not any(box.overlaps(b) for b in taken):
+                taken.append(box)
+                texts.append(text)
+                break
+            text.remove()
+    return texts

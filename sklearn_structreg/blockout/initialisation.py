@@ -1,0 +1,76 @@
+"""The scale that Blockout's layers start with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import binom
+from torch import nn
+
+__all__ = ["initial_scales"]
+
+
+def initial_scales(
+    layers: Sequence[nn.Linear], n_clusters: int, probability: float, assignment: str
+) -> list[float]:
+    r"""Return factors that keep the activations of training at the plain net's scale.
+
+    A mask of drawn memberships multiplies the variance of a node's inputs by
+    :math:`E[M^2] = p^4 + p^2 (1 - p^2) / k`; but from the second layer on, inputs that
+    are in many clusters are larger, and are masked less, since two layers share a draw.
+    The variance is followed through the chain given the number of clusters that a node
+    is in, from inputs of mean square one, with rectifiers between.
+
+    Parameters
+    ----------
+    layers : sequence of torch.nn.Linear
+        A chain, with its first weights.
+    n_clusters : int
+        k.
+    probability : float in (0, 1]
+        p, of every membership.
+    assignment : {"hard", "soft"}
+        A soft mask is :math:`p^2` everywhere.
+
+    Returns
+    -------
+    list of float
+        One for each layer; all exactly 1 where p is 1.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from sklearn_structreg.blockout.initialisation import initial_scales
+    >>> initial_scales([nn.Linear(8, 4)], 6, 0.5, "soft")
+    [4.0]
+    """
+    k, p = n_clusters, probability
+    if p == 1:
+        return [1.0] * len(layers)
+    if assignment == "soft":
+        return [1 / p**2] * len(layers)
+    n = np.arange(k + 1.0)
+    chance = binom.pmf(n, k, p)
+    # E[M^2] of an output in n clusters and an input in m: their overlap is drawn
+    # without replacement.
+    singles, pairs = np.outer(n, n) / k, n * (n - 1)
+    overlap = singles + np.outer(pairs, pairs) / (k * max(k - 1, 1))
+    mean_square = overlap / k**2
+    inputs = np.ones(k + 1)  # mean square given n, relative to the mean over all n
+    size = 1.0  # mean square of the inputs in the plain net
+    scales = []
+    for layer in layers:
+        masked = mean_square @ (chance * inputs)
+        scales.append(1 / math.sqrt(chance @ masked))
+        weight = layer.weight.detach().double()
+        signal = size * layer.in_features * float(weight.square().mean())
+        offset = 0.0
+        if layer.bias is not None:
+            offset = float(layer.bias.detach().double().square().mean())
+        total = signal + offset
+        if total > 0:
+            inputs = (signal * masked * scales[-1] ** 2 + offset) / total
+        size = total / 2
+    return scales

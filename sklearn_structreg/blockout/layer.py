@@ -1,0 +1,278 @@
+"""Torch layers of Blockout: node sets with memberships, and the layers between."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sklearn_structreg.blockout._compiled import fused_linear
+from sklearn_structreg.blockout.masks import (
+    draw_memberships,
+    masked_linear,
+    masked_weight,
+)
+
+__all__ = ["BlockoutLinear", "NodeSet"]
+
+SOFT_SPREAD = 0.1  # standard deviation of the first logits, so that clusters differ
+
+
+class NodeSet(nn.Module):
+    r"""Nodes between two layers, and the clusters that they belong to.
+
+    Parameters
+    ----------
+    n_nodes : int
+        Number of nodes d, at least 1.
+    n_clusters : int, default=6
+        Number of clusters k, at least 1; the same for all sets of a chain.
+    assignment : {"hard", "soft"}, default="hard"
+        "hard" draws memberships while training; "soft" uses the probabilities.
+    learn_probabilities : bool, default=True
+        Whether the logits are parameters, trained with the weights.
+    init_probability : float in (0, 1], default=0.5
+        The first probability of each membership. With 1 every node is in every
+        cluster for good. A soft assignment that is learned starts from a small random
+        spread around it: clusters that are all alike would stay so.
+    device, dtype
+        Of the logits.
+
+    Attributes
+    ----------
+    logits : torch.Tensor of shape (d, k)
+        A parameter where it is learned. They take no weight decay, which would pull
+        every probability to one half.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Examples
+    --------
+    >>> from sklearn_structreg.blockout import NodeSet
+    >>> NodeSet(3, 2).probabilities
+    tensor([[0.5000, 0.5000],
+            [0.5000, 0.5000],
+            [0.5000, 0.5000]], grad_fn=<SigmoidBackward0>)
+    """
+
+    logits: Tensor
+
+    def __init__(
+        self,
+        n_nodes: int,
+        n_clusters: int = 6,
+        *,
+        assignment: str = "hard",
+        learn_probabilities: bool = True,
+        init_probability: float = 0.5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check(n_nodes, n_clusters, assignment, init_probability)
+        self.n_nodes, self.n_clusters = n_nodes, n_clusters
+        self.assignment, self.init_probability = assignment, init_probability
+        # The logistic function has no slope at one: nothing could be learned there.
+        self.learn_probabilities = learn_probabilities and init_probability < 1
+        logits = torch.empty(n_nodes, n_clusters, device=device, dtype=dtype)
+        if self.learn_probabilities:
+            self.logits = nn.Parameter(logits)
+        else:
+            self.register_buffer("logits", logits)
+        self._pending: Tensor | None = None
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set the logits to where they start."""
+        p = self.init_probability
+        start = math.log(p / (1 - p)) if p < 1 else math.inf
+        self.logits.fill_(start)
+        if self.learn_probabilities and self.assignment == "soft":
+            self.logits.add_(torch.randn_like(self.logits), alpha=SOFT_SPREAD)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """P, of shape (d, k): the probability of each membership."""
+        return torch.sigmoid(self.logits)
+
+    def draw(self, shape: tuple[int, ...] = ()) -> Tensor:
+        """Draw memberships, and keep them for the layer that these nodes feed.
+
+        Parameters
+        ----------
+        shape : tuple of int, default=()
+            Leading dimensions: the rows, where each has a draw of its own.
+
+        Returns
+        -------
+        torch.Tensor of shape (*shape, d, k)
+            The probabilities themselves where the assignment is soft.
+        """
+        probabilities = self.probabilities
+        if self.assignment == "hard":
+            probabilities = draw_memberships(probabilities, shape)
+        self._pending = probabilities
+        return probabilities
+
+    def take(self, shape: tuple[int, ...] = ()) -> Tensor:
+        """Return the draw of the layer before, or a new one where there is none."""
+        memberships = self.draw(shape) if self._pending is None else self._pending
+        self._pending = None
+        return memberships
+
+    def extra_repr(self) -> str:
+        """Describe the set."""
+        return (
+            f"{self.n_nodes}, {self.n_clusters}, assignment={self.assignment!r}, "
+            f"learn_probabilities={self.learn_probabilities}"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_pending": None}  # a draw is part of a graph
+
+
+class BlockoutLinear(nn.Module):
+    r"""A linear layer whose weight is masked by the clusters of its nodes.
+
+    .. math:: y = \Big(\frac{s}{k} \tilde W \odot C_{out} C_{in}^T\Big) x + b
+
+    with memberships drawn anew in each training forward, and their probabilities in
+    place of them in evaluation mode (Eqs. 4 and 5). The bias is not masked. Layers that
+    share a node set, the outputs of one and the inputs of the next, share its draw.
+
+    Parameters
+    ----------
+    inputs, outputs : NodeSet
+        The nodes on both sides.
+    bias : bool, default=True
+        Whether there is a bias.
+    mask_per : {"batch", "sample"}, default="batch"
+        One draw for all rows of a training forward (Algorithm 1), or one for each row.
+    scale : float, default=1.0
+        s; `convert` chooses it so that the activations start at the plain layer's
+        scale. One is the bare paper.
+    device, dtype
+        Of weight and bias.
+
+    Attributes
+    ----------
+    weight : torch.nn.Parameter of shape (d_out, d_in)
+        The unconstrained weight :math:`\tilde W`.
+    bias : torch.nn.Parameter of shape (d_out,) or None
+        The bias.
+
+    Raises
+    ------
+    ValueError
+        If the two sets have not the same clusters, or a parameter is out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_structreg.blockout import BlockoutLinear, NodeSet
+    >>> features, hidden, classes = NodeSet(64), NodeSet(100), NodeSet(10)
+    >>> net = torch.nn.Sequential(
+    ...     BlockoutLinear(features, hidden), torch.nn.ReLU(),
+    ...     BlockoutLinear(hidden, classes))
+    >>> net(torch.zeros(5, 64)).shape
+    torch.Size([5, 10])
+    """
+
+    def __init__(
+        self,
+        inputs: NodeSet,
+        outputs: NodeSet,
+        bias: bool = True,
+        *,
+        mask_per: str = "batch",
+        scale: float = 1.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if inputs.n_clusters != outputs.n_clusters:
+            raise ValueError(
+                f"The inputs have {inputs.n_clusters} clusters and the outputs "
+                f"{outputs.n_clusters}; give both node sets the same n_clusters."
+            )
+        if mask_per not in ("batch", "sample"):
+            raise ValueError(
+                f"mask_per={mask_per!r} is unknown; use 'batch' or 'sample'."
+            )
+        self.inputs, self.outputs = inputs, outputs
+        self.mask_per, self.scale = mask_per, scale
+        size = outputs.n_nodes, inputs.n_nodes
+        self.weight = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
+        self.bias: nn.Parameter | None = None
+        if bias:
+            empty = torch.empty(size[0], device=device, dtype=dtype)
+            self.bias = nn.Parameter(empty)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw weight and bias as `torch.nn.Linear` does."""
+        bound = 1 / math.sqrt(self.inputs.n_nodes)
+        self.weight.uniform_(-bound, bound)
+        if self.bias is not None:
+            self.bias.uniform_(-bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to x of shape (..., d_in)."""
+        if self.unmasked:
+            return functional.linear(x, self.weight, self.bias)
+        if not self.training:
+            return functional.linear(x, self.mean_weight(), self.bias)
+        shape = tuple(x.shape[:-1]) if self.mask_per == "sample" else ()
+        c_in, c_out = self.inputs.take(shape), self.outputs.draw(shape)
+        arguments = x, self.weight, self.bias, c_out, c_in, self.scale
+        y = fused_linear(*arguments)
+        return masked_linear(*arguments) if y is None else y
+
+    def mean_weight(self) -> Tensor:
+        """Return the weight of inference, of shape (d_out, d_in) (Eq. 5)."""
+        if self.unmasked:
+            return self.weight
+        p_in, p_out = self.inputs.probabilities, self.outputs.probabilities
+        return masked_weight(self.weight, p_out, p_in, self.scale)
+
+    @property
+    def unmasked(self) -> bool:
+        """Whether all nodes are in all clusters for good, which is a plain layer."""
+        sets = self.inputs, self.outputs
+        return self.scale == 1 and all(nodes.init_probability == 1 for nodes in sets)
+
+    def extra_repr(self) -> str:
+        """Describe the layer."""
+        return (
+            f"in_features={self.inputs.n_nodes}, out_features={self.outputs.n_nodes}, "
+            f"bias={self.bias is not None}, mask_per={self.mask_per!r}, "
+            f"scale={self.scale:.4g}"
+        )
+
+
+def _check(
+    n_nodes: int, n_clusters: int, assignment: str, init_probability: float
+) -> None:
+    if n_nodes < 1 or n_clusters < 1:
+        raise ValueError(
+            f"A node set of n_nodes={n_nodes} and n_clusters={n_clusters} is empty; "
+            "both must be at least 1."
+        )
+    if assignment not in ("hard", "soft"):
+        raise ValueError(
+            f"assignment={assignment!r} is unknown; use 'hard', which draws the "
+            "memberships, or 'soft', which uses their probabilities."
+        )
+    if not 0 < init_probability <= 1:
+        raise ValueError(
+            f"init_probability={init_probability} is not in (0, 1]; at 0 no node would "
+            "ever be in a cluster, so that no weight would count."
+        )

@@ -1,0 +1,46 @@
+"""The cluster probabilities of every epoch, in a skorch history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback, PrintLog
+
+from sklearn_structreg.blockout.conversion import node_sets
+
+__all__ = ["QUANTILES", "ProbabilityRecorder"]
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+N_BINS = 50
+COLUMNS = ("probability_histogram", "probability_quantiles")
+
+
+class ProbabilityRecorder(Callback):
+    """Write the distribution of each node set's probabilities into the history.
+
+    Every epoch gets two columns, which the printed table omits:
+    ``probability_histogram``, for each node set the counts of P in 50 equal bins of
+    [0, 1], and ``probability_quantiles``, for each node set the quantiles 0, 0.05,
+    0.25, 0.5, 0.75, 0.95 and 1 (the paper's Fig. 7).
+    """
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Keep the lists out of the printed table."""
+        for _, callback in net.callbacks_:
+            if isinstance(callback, PrintLog):
+                callback.keys_ignored_.update(COLUMNS)
+
+    @torch.no_grad()
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Record."""
+        histograms, quantiles = [], []
+        for nodes in node_sets(net.module_):
+            p = nodes.probabilities.flatten().double().cpu()
+            histograms.append(torch.histc(p, N_BINS, 0.0, 1.0).int().tolist())
+            ordered = p.sort().values
+            at = [round(q * (len(p) - 1)) for q in QUANTILES]
+            quantiles.append(ordered[at].tolist())
+        net.history.record(COLUMNS[0], histograms)
+        net.history.record(COLUMNS[1], quantiles)
