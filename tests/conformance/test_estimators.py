@@ -2,7 +2,7 @@
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_structreg import CGESClassifier
+from sklearn_structreg import CGESClassifier, SelfInformedClassifier
 from sklearn_structreg.core import StructuredClassifier
 
 EXACT = {"dtype": "float64", "batch_size": None}
@@ -11,6 +11,9 @@ ESTIMATORS = [
     estimator(**configuration)
     for estimator in (StructuredClassifier, CGESClassifier)
     for configuration in ({}, EXACT)
+] + [
+    SelfInformedClassifier(),
+    SelfInformedClassifier(head_layer_sizes=(32,), **EXACT),  # small: it is slow
 ]
 
 
