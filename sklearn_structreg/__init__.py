@@ -3,7 +3,10 @@
 from sklearn_structreg.blockout import BlockoutClassifier
 from sklearn_structreg.cges import CGESClassifier
 from sklearn_structreg.dropcluster import ReNAClusterer, SpatialHopkins
-from sklearn_structreg.selfinformed import ConfusionSpectralPartitioner
+from sklearn_structreg.selfinformed import (
+    ConfusionSpectralPartitioner,
+    SelfInformedClassifier,
+)
 
 __version__ = "0.1.0"
 
@@ -12,6 +15,7 @@ __all__ = [
     "CGESClassifier",
     "ConfusionSpectralPartitioner",
     "ReNAClusterer",
+    "SelfInformedClassifier",
     "SpatialHopkins",
     "__version__",
 ]

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 __all__ = ["Batch", "Batches", "DatasetBatches", "TensorBatches", "batch_sizes"]
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
-"""Samples ``(b, ...)``, class indices ``(b,)``, weights ``(b,)`` or None."""
+"""Samples ``(b, ...)``, class indices ``(b,)`` or indicators ``(b, n_labels)``, weights
+``(b,)`` or None."""
 
 BLOCK_BYTES = 4 * 2**20  # a gathered block stays in a CPU's cache until it is used
 
@@ -39,8 +40,8 @@ class TensorBatches:
     X : torch.Tensor of shape (n, ...)
         Samples; never written to, and every batch is a copy, so that a module that
         works in place cannot change the caller's data.
-    y : torch.Tensor of shape (n,)
-        Class indices, int64.
+    y : torch.Tensor of shape (n,) or (n, n_labels)
+        Class indices or indicators, int64.
     weight : torch.Tensor of shape (n,) or None
         Sample weights with mean one.
     batch_size : int
@@ -98,8 +99,8 @@ class DatasetBatches:
     ----------
     dataset : torch.utils.data.Dataset
         Map-style; an item is ``x`` or a tuple that starts with it.
-    y : torch.Tensor of shape (n,)
-        Class indices, int64.
+    y : torch.Tensor of shape (n,) or (n, n_labels)
+        Class indices or indicators, int64.
     weight : torch.Tensor of shape (n,) or None
         Sample weights with mean one.
     rows : torch.Tensor of int64

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
@@ -105,6 +105,8 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray of shape (n_classes,)
         Labels in sorted order. A class whose samples all have weight zero is absent.
+    multilabel_ : bool
+        Whether y was an indicator of several labels; `classes_` then counts them.
     n_features_in_ : int
         Features per sample, images flattened.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -167,6 +169,7 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
 
     net_: StructuredNet
     classes_: NDArray[Any]
+    multilabel_: bool
     input_shape_: tuple[int, ...]
     n_features_in_: int
 
@@ -257,8 +260,10 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), \
                 or torch Dataset
             Samples. A map-style `Dataset` of ``(x, label)`` is for data beyond memory.
-        y : array-like of shape (n_samples,)
-            Labels of any type. May be None only for a `Dataset` that holds them.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Labels of any type, or an indicator of several labels per sample (zeros
+            and ones, dense or sparse), which trains logistic units. May be None only
+            for a `Dataset` that holds them.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Non-negative; zero means absent.
 
@@ -399,9 +404,12 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Labels; for several per sample, an indicator of the probable ones.
         """
         logits = self._logits(X)
+        if self.multilabel_:
+            return (logits > 0).astype(np.int64)
         labels: NDArray[Any] = self.classes_[logits.argmax(axis=1)]
         return labels
 
@@ -416,9 +424,13 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_classes), float64
-            Columns in the order of `classes_`; rows sum to one.
+            Columns in the order of `classes_`; rows sum to one, unless a sample may
+            have several labels: then each label has a probability of its own.
         """
-        probabilities: NDArray[np.float64] = softmax(self._logits(X), axis=1)
+        logits = self._logits(X)
+        probabilities: NDArray[np.float64] = (
+            expit(logits) if self.multilabel_ else softmax(logits, axis=1)
+        )
         return probabilities
 
     def decision_function(self, X: ArrayLike | Dataset[Any]) -> NDArray[np.float64]:
@@ -435,7 +447,9 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
             With two classes the log-odds of the second.
         """
         logits = self._logits(X)
-        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+        if logits.shape[1] == 2 and not self.multilabel_:
+            return logits[:, 1] - logits[:, 0]
+        return logits
 
     def _logits(self, X: Any, module: nn.Module | None = None) -> NDArray[np.float64]:
         """Return what the trained module, or one made of it, gives for every row."""
@@ -453,3 +467,8 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
             device=parameter.device,
         )
         return predict_logits(module, batches).numpy()
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -29,8 +29,8 @@ class TrainingData:
     ----------
     samples : ndarray of shape (n, n_features) or torch Dataset
         In memory, flattened and in the net's precision; or rows loaded on demand.
-    target : ndarray of shape (n,), int64
-        Class indices.
+    target : ndarray of shape (n,) or (n, n_labels), int64
+        Class indices, or the indicator of several labels.
     weight : ndarray of shape (n,), float64, or None
         Non-negative; None is one for every row.
     rows : ndarray of int64
@@ -69,11 +69,12 @@ class TrainingData:
         """Hold out a fraction of the rows, stratified where every class allows it."""
         target = self.target[self.rows]
         n_valid = math.ceil(fraction * self.n_rows)
-        counts = np.bincount(target)
-        counts = counts[counts > 0]
-        stratify = counts.min() >= 2 and min(n_valid, self.n_rows - n_valid) >= len(
-            counts
-        )
+        stratify = target.ndim == 1
+        if stratify:
+            counts = np.bincount(target)
+            counts = counts[counts > 0]
+            smaller = min(n_valid, self.n_rows - n_valid)
+            stratify = counts.min() >= 2 and smaller >= len(counts)
         if n_valid >= self.n_rows:
             raise ValueError(
                 f"early_stopping=True holds out validation_fraction={fraction} of "
@@ -87,6 +88,13 @@ class TrainingData:
             stratify=target if stratify else None,
         )
         return replace(self, rows=train), replace(self, rows=valid)
+
+    def merged(self) -> TrainingData:
+        """Return the rows in use, in memory, in canonical order, equal ones merged."""
+        assert not isinstance(self.samples, Dataset)
+        weight = None if self.weight is None else self.weight[self.rows]
+        rows = self.samples[self.rows], self.target[self.rows], weight
+        return TrainingData.of(*_merge_equal_rows(*rows))
 
     def batches(
         self,

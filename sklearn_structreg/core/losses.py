@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["WeightedCrossEntropy"]
+__all__ = ["WeightedBinaryCrossEntropy", "WeightedCrossEntropy"]
 
 
 class WeightedCrossEntropy(nn.CrossEntropyLoss):
@@ -23,3 +23,15 @@ class WeightedCrossEntropy(nn.CrossEntropyLoss):
             return functional.cross_entropy(logits, target)
         losses = functional.cross_entropy(logits, target, reduction="none")
         return (losses * weight).mean()
+
+
+class WeightedBinaryCrossEntropy(nn.BCEWithLogitsLoss):
+    """The same for logistic units: each row's binary cross entropies are summed."""
+
+    def forward(  # noqa: D102 (inherited)
+        self, logits: Tensor, target: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        losses = functional.binary_cross_entropy_with_logits(
+            logits, target.to(logits.dtype), reduction="none"
+        ).sum(dim=1)
+        return (losses if weight is None else losses * weight).mean()

@@ -182,7 +182,7 @@ class StructuredNet(NeuralNetClassifier):
                 losses.append(step["loss"])
                 sizes.append(len(y))
                 if not training:
-                    hits = (step["y_pred"].argmax(1) == y).to(step["loss"].dtype)
+                    hits = _hits(step["y_pred"], y).to(step["loss"].dtype)
                     correct.append((hits if weight is None else hits * weight).mean())
                 if self._listened:
                     self.history.record_batch(f"{prefix}_loss", step["loss"].item())
@@ -234,6 +234,13 @@ class StructuredNet(NeuralNetClassifier):
             net.__dict__.update(device="cpu", module_=pair[0], optimizer_=pair[1])
         state: dict[str, Any] = super(StructuredNet, net).__getstate__()
         return state
+
+
+def _hits(logits: Tensor, y: Tensor) -> Tensor:
+    """Tell which rows are predicted right, in all their labels."""
+    if y.ndim == 2:
+        return ((logits > 0) == (y > 0)).all(dim=1)
+    return logits.argmax(dim=1) == y
 
 
 def _mean(values: list[Tensor], sizes: list[int]) -> float:

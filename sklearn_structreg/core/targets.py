@@ -11,7 +11,14 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
-__all__ = ["check_weight", "dataset_targets", "encode_labels", "weigh_classes"]
+__all__ = [
+    "check_weight",
+    "dataset_targets",
+    "encode_labels",
+    "has_columns",
+    "read_indicator",
+    "weigh_classes",
+]
 
 Weights = NDArray[np.float64]
 
@@ -87,6 +94,54 @@ def encode_labels(
     target = np.zeros(len(y), dtype=np.int64)
     target[known] = np.searchsorted(classes, y[known])
     return target
+
+
+def has_columns(y: Any) -> bool:
+    """Tell whether y has several columns, so that it can only be an indicator."""
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
+    return len(shape) == 2 and shape[1] > 1
+
+
+def read_indicator(y: Any, classes: NDArray[Any] | None) -> NDArray[np.int64]:
+    """Check an indicator of several labels.
+
+    Parameters
+    ----------
+    y : ndarray or sparse matrix of shape (n_samples, n_labels)
+        Zeros and ones; a row may have no one.
+    classes : ndarray of shape (n_labels,) or None
+        The labels of the first fit, 0, 1, ..., or None.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_labels), int64
+
+    Raises
+    ------
+    ValueError
+        If it holds other values, or has another number of columns than `classes`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_structreg.core.targets import read_indicator
+    >>> read_indicator(np.array([[True, False], [True, True]]), None)
+    array([[1, 0],
+           [1, 1]])
+    """
+    dense: NDArray[Any] = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+    if dense.dtype.kind not in "biuf" or not np.isin(dense, (0, 1)).all():
+        raise ValueError(
+            "y has several columns, so it is read as an indicator of labels, but it "
+            "holds values other than 0 and 1; give one label per sample, or an "
+            "indicator."
+        )
+    if classes is not None and dense.shape[1] != len(classes):
+        raise ValueError(
+            f"y has a column for each of {dense.shape[1]} labels, but there were "
+            f"{len(classes)} in the first fit; fit anew."
+        )
+    return dense.astype(np.int64)
 
 
 def weigh_classes(

@@ -16,6 +16,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
 from sklearn_structreg.core.batches import Batches
+from sklearn_structreg.core.losses import (
+    WeightedBinaryCrossEntropy,
+    WeightedCrossEntropy,
+)
 from sklearn_structreg.core.modules import build_module, run_once
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.randomness import BUILD_LOCK, derive_seed, seeded
@@ -28,6 +32,7 @@ OPTIMIZERS = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
+LOSSES = {False: WeightedCrossEntropy, True: WeightedBinaryCrossEntropy}
 FUSED_DEVICES = ("cpu", "cuda")
 MIN_FLAT_ROWS = 16
 
@@ -127,7 +132,7 @@ def make_net(
     Parameters
     ----------
     estimator : StructuredClassifier
-        Read for optimizer, schedule, callbacks and verbosity.
+        Read for optimizer, schedule, callbacks, verbosity and `multilabel_`.
     module : torch.nn.Module
         Attached.
     regularizer : Regularizer
@@ -151,6 +156,7 @@ def make_net(
         regularizer=regularizer,
         seed=seed,
         classes=np.arange(len(estimator.classes_)),
+        criterion=LOSSES[estimator.multilabel_],
         optimizer=optimizer,
         lr=estimator.learning_rate,
         **{f"optimizer__{name}": value for name, value in settings.items()},

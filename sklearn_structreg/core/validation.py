@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import check_consistent_length, column_or_1d, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
@@ -20,6 +20,8 @@ from sklearn_structreg.core.targets import (
     check_weight,
     dataset_targets,
     encode_labels,
+    has_columns,
+    read_indicator,
     weigh_classes,
 )
 
@@ -41,8 +43,8 @@ def validate_training_data(
     Parameters
     ----------
     estimator : estimator
-        Read for `image_shape`, `dtype` and `class_weight`. Gets `classes_` and what
-        `check_samples` sets.
+        Read for `image_shape`, `dtype` and `class_weight`. Gets `classes_`,
+        `multilabel_` and what `check_samples` sets.
     X, y, sample_weight
         As passed to `fit`.
     reset : bool
@@ -62,20 +64,35 @@ def validate_training_data(
     if y is None:
         y = dataset_targets(samples)
     check_consistent_length(samples, y)
-    y = column_or_1d(y, warn=True)
-    check_classification_targets(y)
-    weight = check_weight(sample_weight, len(y))
-    if classes is None:
-        classes = np.unique(y if weight is None else y[weight > 0])
-    target = encode_labels(y, classes, weight)
-    weight = weigh_classes(estimator.class_weight, classes, target, weight)
+    multilabel = has_columns(y) and get_tags(estimator).classifier_tags.multi_label
+    if not reset and multilabel != estimator.multilabel_:
+        raise ValueError(
+            "y must be labels, or an indicator of several, as in the first fit; "
+            "fit anew."
+        )
+    weight = check_weight(sample_weight, len(samples))
+    if multilabel:
+        target = read_indicator(y, classes)
+        classes = np.arange(target.shape[1])
+        if estimator.class_weight is not None:
+            raise ValueError(
+                "class_weight is for one label per sample, but y is an indicator; "
+                "pass sample_weight, or set class_weight=None."
+            )
+    else:
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        if classes is None:
+            classes = np.unique(y if weight is None else y[weight > 0])
+        target = encode_labels(y, classes, weight)
+        weight = weigh_classes(estimator.class_weight, classes, target, weight)
     data = TrainingData.of(samples, target, weight)
     if data.n_rows < min_samples:
         raise ValueError(
             f"X has n_samples={data.n_rows} with a positive weight; at least "
             f"{min_samples} are needed."
         )
-    estimator.classes_ = classes
+    estimator.classes_, estimator.multilabel_ = classes, multilabel
     return data
 
 
@@ -163,10 +180,13 @@ def check_samples(
         shape = X.shape[1:]
         _check_shape(estimator, shape, reset)
         X = X.reshape(len(X), -1)
+    several = not (y is None or isinstance(y, str)) and has_columns(y)
+    multilabel = several and get_tags(estimator).classifier_tags.multi_label
     samples = validate_data(
         estimator,
         X,
         y,
+        **({"multi_output": True} if multilabel else {}),
         dtype=np.dtype(dtype),
         order="C",
         reset=reset,

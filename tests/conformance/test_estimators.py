@@ -2,7 +2,11 @@
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_structreg import BlockoutClassifier, CGESClassifier
+from sklearn_structreg import (
+    BlockoutClassifier,
+    CGESClassifier,
+    SelfInformedClassifier,
+)
 from sklearn_structreg.core import StructuredClassifier
 
 EXACT = {"dtype": "float64", "batch_size": None}
@@ -11,6 +15,9 @@ ESTIMATORS = [
     estimator(**configuration)
     for estimator in (StructuredClassifier, BlockoutClassifier, CGESClassifier)
     for configuration in ({}, EXACT)
+] + [
+    SelfInformedClassifier(),
+    SelfInformedClassifier(head_layer_sizes=(32,), **EXACT),  # small: it is slow
 ]
 ESTIMATORS.append(CGESClassifier(target_density=0.5))
 

@@ -1,0 +1,114 @@
+"""The network to augment: trained here, or brought along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+__all__ = ["check_base", "fit_base", "is_fitted", "network_of"]
+
+
+def is_fitted(base: Any) -> bool:
+    """Tell whether a base is to be used as it is."""
+    try:
+        check_is_fitted(base)
+    except (NotFittedError, TypeError):
+        return False
+    return True
+
+
+def unwrap(base: Any) -> Any:
+    """Return the estimator inside of a `FrozenEstimator`."""
+    return base.estimator if isinstance(base, FrozenEstimator) else base
+
+
+def check_base(base: Any, weighted: bool) -> None:
+    """Check what can be said about a base before any work is done.
+
+    Raises
+    ------
+    ValueError
+        If it is frozen and not fitted, or has to be fitted and takes no weights.
+    """
+    name = type(unwrap(base)).__name__
+    if isinstance(base, FrozenEstimator) and not is_fitted(base):
+        raise ValueError(
+            f"base is a frozen {name} that is not fitted; fit it first, or pass it "
+            "without FrozenEstimator to have it trained."
+        )
+    if (
+        weighted
+        and not is_fitted(base)
+        and not has_fit_parameter(base, "sample_weight")
+    ):
+        raise ValueError(
+            f"base={name} takes no sample_weight in fit; fit it yourself and pass it "
+            "fitted, or leave the weights out."
+        )
+
+
+def fit_base(
+    base: Any, X: Any, y: Any, sample_weight: Any, rows: NDArray[np.int64] | None
+) -> Any:
+    """Return a base that is fitted: as it is, or a clone trained on some rows.
+
+    Parameters
+    ----------
+    base : estimator
+        Fitted or not.
+    X, y, sample_weight
+        As passed to `fit`.
+    rows : ndarray of int64 or None
+        The rows to train on; None is all.
+
+    Returns
+    -------
+    estimator
+    """
+    if is_fitted(base):
+        return unwrap(base)
+    if rows is not None:
+        y = None if y is None else _safe_indexing(y, rows)
+        if sample_weight is not None:
+            sample_weight = np.asarray(sample_weight)[rows]
+        X = _rows_of(X, rows)
+    weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+    return clone(base).fit(X, y, **weights)
+
+
+def _rows_of(X: Any, rows: NDArray[np.int64]) -> Any:
+    if isinstance(X, Dataset):
+        return Subset(X, rows.tolist())
+    return X[rows] if isinstance(X, Tensor) else _safe_indexing(X, rows)
+
+
+def network_of(base: Any, classes: NDArray[Any]) -> nn.Module:
+    """Return the torch module of a fitted base.
+
+    Raises
+    ------
+    ValueError
+        If it has none, or knows other classes than `classes`.
+    """
+    module = getattr(base, "module_", None)
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f"base={type(base).__name__} has no torch module in `module_` once it is "
+            "fitted; pass a classifier of this package or a skorch NeuralNetClassifier."
+        )
+    known = np.asarray(getattr(base, "classes_", classes))
+    if not np.array_equal(known, classes):
+        raise ValueError(
+            f"The base was fitted for the classes {known.tolist()}, but y holds "
+            f"{classes.tolist()}; they must be the same."
+        )
+    return module
