@@ -2,14 +2,14 @@
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_structreg import CGESClassifier
+from sklearn_structreg import CGESClassifier, DropClusterClassifier
 from sklearn_structreg.core import StructuredClassifier
 
 EXACT = {"dtype": "float64", "batch_size": None}
 
 ESTIMATORS = [
     estimator(**configuration)
-    for estimator in (StructuredClassifier, CGESClassifier)
+    for estimator in (StructuredClassifier, CGESClassifier, DropClusterClassifier)
     for configuration in ({}, EXACT)
 ]
 
