@@ -32,7 +32,8 @@ def insert_layer(
         The named layer, as ``module.named_modules()`` has it; "" is the whole network.
         After a `torch.nn.Sequential` is after its last layer.
     layer : torch.nn.Module
-        What to insert. It takes and returns one tensor.
+        What to insert. It takes and returns one tensor, and is put into the training or
+        evaluation mode of its place.
     before : bool, default=False
         Whether it acts on the named layer's input instead.
 
@@ -59,7 +60,8 @@ def insert_layer(
         raise ValueError(
             f"Layer {name!r} has an inserted layer already; remove_layers takes it out."
         )
-    place.add_module(NAME, layer)
+    place.add_module(NAME, layer.train(place.training))
+    handle: Any
     if before:
         handle = place.register_forward_pre_hook(_on_input)
     else:
@@ -85,7 +87,7 @@ def inserted_layers(module: nn.Module) -> dict[str, nn.Module]:
         name: part._modules[NAME]
         for name, part in module.named_modules()
         if part._modules.get(NAME) is not None
-    }  # type: ignore[return-value]
+    }
 
 
 def remove_layers(module: nn.Module) -> dict[str, nn.Module]:
@@ -103,7 +105,8 @@ def remove_layers(module: nn.Module) -> dict[str, nn.Module]:
     """
     found = inserted_layers(module)
     for name, layer in found.items():
-        layer._insertion.remove()  # type: ignore[union-attr, operator]
+        handle: Any = layer._insertion
+        handle.remove()
         del layer._insertion
         delattr(module.get_submodule(name), NAME)
     return found

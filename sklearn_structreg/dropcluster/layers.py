@@ -185,8 +185,8 @@ class _DropCluster(nn.Module):
         """
         if n_samples < 2 and self.n_clusters != "auto":
             raise ValueError(
-                f"A mini-batch of n_samples={n_samples} is too small to cluster: which pixels vary together takes at least two; raise "
-                "batch_size."
+                f"A mini-batch of n_samples={n_samples} is too small to cluster: which "
+                "pixels vary together takes at least two; raise batch_size."
             )
 
     def resume(self, other: _DropCluster) -> None:
