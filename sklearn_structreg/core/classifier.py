@@ -437,16 +437,20 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def _logits(self, X: Any) -> NDArray[np.float64]:
+        batches = self._batches_to_predict(X, PREDICTION_ROWS)
+        return predict_logits(self.module_, batches).numpy()
+
+    def _batches_to_predict(self, X: Any, batch_size: int) -> Batches:
+        """Check samples against the fitted net and put them on its device."""
         check_is_fitted(self, "net_")
         parameter = next(self.module_.parameters())
         dtype = str(parameter.dtype).removeprefix("torch.")
         samples, _ = check_samples(self, X, dtype=dtype, reset=False)
         data = TrainingData.of(samples, np.zeros(len(samples), np.int64), None)
-        batches = data.batches(
-            batch_size=PREDICTION_ROWS,
+        return data.batches(
+            batch_size=batch_size,
             normalize=False,
             input_shape=self.input_shape_,
             dtype=parameter.dtype,
             device=parameter.device,
         )
-        return predict_logits(self.module_, batches).numpy()

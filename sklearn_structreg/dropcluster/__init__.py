@@ -4,7 +4,12 @@ from sklearn_structreg.dropcluster.classifier import DropClusterClassifier
 from sklearn_structreg.dropcluster.clusterer import ReNAClusterer
 from sklearn_structreg.dropcluster.clusters import find_clusters
 from sklearn_structreg.dropcluster.depth import StochasticDepth, residual_branches
-from sklearn_structreg.dropcluster.display import HopkinsDisplay, ReNADisplay
+from sklearn_structreg.dropcluster.display import (
+    DropClusterDisplay,
+    HopkinsDisplay,
+    LayerHopkinsDisplay,
+    ReNADisplay,
+)
 from sklearn_structreg.dropcluster.dropblock import (
     DropBlock1d,
     DropBlock2d,
@@ -39,9 +44,11 @@ __all__ = [
     "DropCluster2d",
     "DropCluster3d",
     "DropClusterClassifier",
+    "DropClusterDisplay",
     "DropClusterRegularizer",
     "DropClusterUpdate",
     "HopkinsDisplay",
+    "LayerHopkinsDisplay",
     "ReNAClusterer",
     "ReNADisplay",
     "ReNAResult",

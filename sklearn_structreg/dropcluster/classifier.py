@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.modules import ModuleLike
+from sklearn_structreg.dropcluster.hopkins import spatial_hopkins
 from sklearn_structreg.dropcluster.insertion import inserted_layers
 from sklearn_structreg.dropcluster.layers import _DropCluster
+from sklearn_structreg.dropcluster.places import feature_maps, run_until
 from sklearn_structreg.dropcluster.regularizer import (
     REGULARIZERS,
     DropClusterRegularizer,
 )
+from sklearn_structreg.dropcluster.shapes import as_maps
 
 __all__ = ["DropClusterClassifier"]
+
+ANALYSIS_ROWS = 128  # per forward pass that keeps feature maps
 
 
 class DropClusterClassifier(StructuredClassifier):
@@ -253,6 +260,64 @@ class DropClusterClassifier(StructuredClassifier):
         structured = self._clustered().structured_channels
         mask: NDArray[np.bool_] = structured.cpu().numpy()
         return mask
+
+    def clustered_maps(
+        self, X: ArrayLike
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+        """Return the feature maps that clusters are computed of, unmasked.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Samples.
+
+        Returns
+        -------
+        inputs : ndarray of shape (n_samples, ...)
+            The samples as the network gets them.
+        maps : ndarray of shape (n_samples, *cluster_labels_.shape)
+            The feature maps.
+        """
+        check_is_fitted(self, "net_")
+        layer, inputs, maps = self._clustered(), [], []
+        see = {layer: lambda x: maps.append(as_maps(x, layer.n_dims).cpu())}
+        for batch, _, _ in self._batches_to_predict(X, ANALYSIS_ROWS).epoch(None):
+            inputs.append(batch.cpu())
+            run_until(self.module_, batch, see, before=True)
+        return torch.cat(inputs).numpy(), torch.cat(maps).numpy()
+
+    def layer_hopkins(
+        self, X: ArrayLike, layers: Collection[str] | None = None
+    ) -> dict[str, NDArray[np.floating[Any]]]:
+        """Compute the Spatial Hopkins statistic of every channel of every layer.
+
+        It says at which layer there is structure to cluster: near 0.5 there is none,
+        towards 1 there is more (section 4.2 and Fig. 8 of the paper).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Samples; a mini-batch says enough.
+        layers : collection of str, default=None
+            Names of layers; None is every layer with a spatial output, in forward
+            order.
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n_samples, n_channels)
+            NaN where a channel is constant.
+
+        See Also
+        --------
+        sklearn_structreg.dropcluster.LayerHopkinsDisplay : Its histograms.
+        """
+        check_is_fitted(self, "net_")
+        found: dict[str, list[Tensor]] = {}
+        for batch, _, _ in self._batches_to_predict(X, ANALYSIS_ROWS).epoch(None):
+            for name, maps in feature_maps(self.module_, batch, layers).items():
+                statistic = spatial_hopkins(maps, random_state=self.net_.seed)
+                found.setdefault(name, []).append(statistic.cpu())
+        return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
     def _layer(self) -> _DropCluster | None:
         """Return the DropCluster layer, if it has clusters."""
