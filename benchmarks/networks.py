@@ -137,3 +137,102 @@ def small_resnet(
             channels = width
     head = nn.Linear(channels, n_outputs)
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+
+
+class Residual(nn.Module):
+    """A residual block: two 3 x 3 convolutions, or a bottleneck of three.
+
+    Parameters
+    ----------
+    n_in, width : int
+        Channels that come in, and of the convolutions.
+    stride : int, default=1
+        Of the 3 x 3 convolution that halves the map.
+    expansion : int, default=1
+        1 is the basic block; 4 is the bottleneck, whose output has four widths.
+    """
+
+    def __init__(
+        self, n_in: int, width: int, stride: int = 1, expansion: int = 1
+    ) -> None:
+        super().__init__()
+        n_out = width * expansion
+        kernels = [(n_in, width, 3, stride), (width, n_out, 3, 1)]
+        if expansion > 1:
+            kernels = [(n_in, width, 1, 1), (width, width, 3, stride)]
+            kernels.append((width, n_out, 1, 1))
+        layers: list[nn.Module] = []
+        for a, b, kernel, step in kernels:
+            layers += [
+                nn.Conv2d(a, b, kernel, step, padding=kernel // 2, bias=False),
+                nn.BatchNorm2d(b),
+                nn.ReLU(inplace=True),
+            ]
+        self.branch = nn.Sequential(*layers[:-1])
+        self.shortcut = nn.Sequential()
+        if stride > 1 or n_in != n_out:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out)
+            )
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the branch to the shortcut."""
+        result: Tensor = self.relu(self.branch(x) + self.shortcut(x))
+        return result
+
+
+class ResNet(nn.Module):
+    """A residual network for 32 x 32 images, with the stem of the DropCluster paper.
+
+    The stem of ImageNet's networks, a 7 x 7 convolution of stride 2, makes of 32 x 32
+    pixels the 64 maps of 16 x 16 that the paper clusters; a pooling halves them again.
+
+    Parameters
+    ----------
+    n_outputs : int
+        Number of classes.
+    depths : sequence of int
+        Blocks in each of the groups; maps are halved between them.
+    width : int, default=64
+        Channels of the stem and of the first group; doubled from group to group.
+    expansion : int, default=1
+        Of the blocks, see `Residual`.
+    """
+
+    def __init__(
+        self,
+        n_outputs: int,
+        depths: Sequence[int],
+        width: int = 64,
+        expansion: int = 1,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        n_in, groups = width, []
+        for group, depth in enumerate(depths):
+            blocks = []
+            for block in range(depth):
+                stride = 2 if group and not block else 1
+                blocks.append(Residual(n_in, width << group, stride, expansion))
+                n_in = (width << group) * expansion
+            groups.append(nn.Sequential(*blocks))
+        self.groups = nn.Sequential(*groups)
+        self.fc = nn.Linear(n_in, n_outputs)
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight, mode="fan_out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        logits: Tensor = self.fc(self.groups(x).mean((2, 3)))
+        return logits
+
+
+def resnet50(n_outputs: int) -> ResNet:
+    """Build ResNet-50, as the DropCluster paper trains it."""
+    return ResNet(n_outputs, (3, 4, 6, 3), expansion=4)

@@ -2,7 +2,11 @@
 
 from sklearn_structreg.blockout import BlockoutClassifier
 from sklearn_structreg.cges import CGESClassifier
-from sklearn_structreg.dropcluster import ReNAClusterer, SpatialHopkins
+from sklearn_structreg.dropcluster import (
+    DropClusterClassifier,
+    ReNAClusterer,
+    SpatialHopkins,
+)
 from sklearn_structreg.selfinformed import (
     ConfusionSpectralPartitioner,
     SelfInformedClassifier,
@@ -14,6 +18,7 @@ __all__ = [
     "BlockoutClassifier",
     "CGESClassifier",
     "ConfusionSpectralPartitioner",
+    "DropClusterClassifier",
     "ReNAClusterer",
     "SelfInformedClassifier",
     "SpatialHopkins",

@@ -453,20 +453,24 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
 
     def _logits(self, X: Any, module: nn.Module | None = None) -> NDArray[np.float64]:
         """Return what the trained module, or one made of it, gives for every row."""
-        check_is_fitted(self, "net_")
+        batches = self._batches_to_predict(X, PREDICTION_ROWS)
         module = self.module_ if module is None else module
-        parameter = next(module.parameters())
+        return predict_logits(module, batches).numpy()
+
+    def _batches_to_predict(self, X: Any, batch_size: int) -> Batches:
+        """Check samples against the fitted net and put them on its device."""
+        check_is_fitted(self, "net_")
+        parameter = next(self.module_.parameters())
         dtype = str(parameter.dtype).removeprefix("torch.")
         samples, _ = check_samples(self, X, dtype=dtype, reset=False)
         data = TrainingData.of(samples, np.zeros(len(samples), np.int64), None)
-        batches = data.batches(
-            batch_size=PREDICTION_ROWS,
+        return data.batches(
+            batch_size=batch_size,
             normalize=False,
             input_shape=self.input_shape_,
             dtype=parameter.dtype,
             device=parameter.device,
         )
-        return predict_logits(module, batches).numpy()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

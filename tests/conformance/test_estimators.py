@@ -5,6 +5,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn_structreg import (
     BlockoutClassifier,
     CGESClassifier,
+    DropClusterClassifier,
     SelfInformedClassifier,
 )
 from sklearn_structreg.core import StructuredClassifier
@@ -13,13 +14,18 @@ EXACT = {"dtype": "float64", "batch_size": None}
 
 ESTIMATORS = [
     estimator(**configuration)
-    for estimator in (StructuredClassifier, BlockoutClassifier, CGESClassifier)
+    for estimator in (
+        StructuredClassifier,
+        BlockoutClassifier,
+        CGESClassifier,
+        DropClusterClassifier,
+    )
     for configuration in ({}, EXACT)
 ] + [
+    CGESClassifier(target_density=0.5),
     SelfInformedClassifier(),
     SelfInformedClassifier(head_layer_sizes=(32,), **EXACT),  # small: it is slow
 ]
-ESTIMATORS.append(CGESClassifier(target_density=0.5))
 
 
 @parametrize_with_checks(ESTIMATORS)

@@ -18,7 +18,7 @@ from sklearn_structreg.dropcluster import (
     rena,
     spatial_hopkins,
 )
-from sklearn_structreg.dropcluster.display import _colors
+from sklearn_structreg.dropcluster.display.clusters import distinct_colors
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -119,7 +119,7 @@ def test_touching_clusters_differ_in_colour(seed, k):
     # Clusters on a lattice are connected, so a map of them needs few colours.
     images = np.random.default_rng(seed).normal(size=(2, 1, 9, 9))
     labels = rena(torch.from_numpy(images), k).labels[0].numpy()
-    colors = _colors(labels)
+    colors = distinct_colors(labels)
     for axis in (0, 1):
         same_cluster = np.diff(labels, axis=axis) == 0
         same_color = np.diff(colors, axis=axis) == 0

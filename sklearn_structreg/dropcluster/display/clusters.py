@@ -1,20 +1,20 @@
-"""Pictures: clusters of pixels beside the images, and how much structure there is."""
+"""Maps of clusters of pixels, beside the images they were found in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_structreg.dropcluster.clusterer import ReNAClusterer
-from sklearn_structreg.dropcluster.hopkins import SpatialHopkins, spatial_hopkins
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+
+__all__ = ["ReNADisplay", "color_map", "distinct_colors"]
 
 _N_COLORS = 8  # of matplotlib's Set2
 
@@ -175,12 +175,10 @@ class ReNADisplay:
             )
         self.ax_: npt.NDArray[Any] = axes.reshape(2, n_channels)
         self.figure_: Figure | SubFigure = axes[0].figure
-        palette = plt.get_cmap("Set2")(np.arange(_N_COLORS + 1))
-        palette[-1] = 1, 1, 1, 1
         for channel in range(n_channels):
             top, bottom = self.ax_[:, channel]
             top.imshow(images[channel], cmap=cmap, interpolation="nearest")
-            bottom.imshow(palette[_colors(labels[channel])], interpolation="nearest")
+            bottom.imshow(color_map(labels[channel]), interpolation="nearest")
             n_clusters = len(np.unique(labels[channel][labels[channel] >= 0]))
             name = "mean" if n_channels == 1 else f"channel {channel}"
             top.set_title(name, fontsize="medium")
@@ -190,187 +188,6 @@ class ReNADisplay:
         return self
 
 
-class HopkinsDisplay:
-    """Spatial Hopkins statistics, per channel or as histograms over channels.
-
-    The dashed line at 0.5 is no structure; towards 1 there is more. Histograms of
-    several layers show down to which layer DropCluster has something to find.
-
-    Parameters
-    ----------
-    statistics : array-like of shape (n_images, n_channels), or dict of such
-        Statistics, as `SpatialHopkins.transform` returns them; of several layers under
-        their names.
-
-    Attributes
-    ----------
-    ax_ : Axes
-        Where it was drawn.
-    figure_ : Figure
-        The figure it is in.
-
-    See Also
-    --------
-    HopkinsDisplay.from_estimator : Compute with a fitted SpatialHopkins and show.
-    HopkinsDisplay.from_images : Compute for images or several layers and show.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_structreg.dropcluster import HopkinsDisplay
-    >>> images = np.random.default_rng(0).normal(size=(5, 3, 16, 16))
-    >>> display = HopkinsDisplay.from_images(images, random_state=0)
-    >>> display.ax_.get_ylabel()
-    'Spatial Hopkins statistic'
-    """
-
-    def __init__(self, statistics: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> None:
-        self.statistics = statistics
-
-    @classmethod
-    def from_estimator(
-        cls,
-        estimator: SpatialHopkins,
-        X: npt.ArrayLike,
-        *,
-        kind: Literal["channels", "histogram"] = "channels",
-        ax: Axes | None = None,
-    ) -> Self:
-        """Show the statistics that a fitted estimator finds in `X`.
-
-        Parameters
-        ----------
-        estimator : SpatialHopkins
-            Fitted estimator.
-        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
-            Images.
-        kind : {"channels", "histogram"}, default="channels"
-            See `plot`.
-        ax : Axes, default=None
-            Where to draw. None makes a figure.
-
-        Returns
-        -------
-        HopkinsDisplay
-            The display, drawn.
-        """
-        return cls(np.asarray(estimator.transform(X))).plot(ax, kind=kind)
-
-    @classmethod
-    def from_images(
-        cls,
-        images: Any,
-        *,
-        n_points: int | Literal["auto"] = "auto",
-        random_state: Any = None,
-        kind: Literal["channels", "histogram"] = "channels",
-        ax: Axes | None = None,
-    ) -> Self:
-        """Show the statistics of images, or of the feature maps of several layers.
-
-        Parameters
-        ----------
-        images : array-like of shape (n_images, n_channels, ...), or dict of such
-            Images; of several layers under their names.
-        n_points, random_state
-            As in :func:`~sklearn_structreg.dropcluster.spatial_hopkins`.
-        kind : {"channels", "histogram"}, default="channels"
-            See `plot`.
-        ax : Axes, default=None
-            Where to draw. None makes a figure.
-
-        Returns
-        -------
-        HopkinsDisplay
-            The display, drawn.
-        """
-        statistics = {
-            name: spatial_hopkins(maps, n_points, random_state=random_state).cpu()
-            for name, maps in _layers(images).items()
-        }
-        return cls(statistics).plot(ax, kind=kind)
-
-    def plot(
-        self,
-        ax: Axes | None = None,
-        *,
-        kind: Literal["channels", "histogram"] = "channels",
-    ) -> Self:
-        """Draw the statistics.
-
-        Parameters
-        ----------
-        ax : Axes, default=None
-            Where to draw. None makes a figure.
-        kind : {"channels", "histogram"}, default="channels"
-            "channels" draws each channel's mean over images, its bar from the tenth to
-            the ninetieth percentile. "histogram" counts channels by their means.
-
-        Returns
-        -------
-        HopkinsDisplay
-            The display.
-        """
-        import matplotlib.pyplot as plt
-
-        if kind not in ("channels", "histogram"):
-            raise ValueError(f"kind={kind!r} must be 'channels' or 'histogram'.")
-        if ax is None:
-            _, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
-        self.ax_: Axes = ax
-        self.figure_: Figure | SubFigure = ax.figure
-        draw = _draw_channels if kind == "channels" else _draw_histogram
-        layers = _layers(self.statistics)
-        draw(ax, {name: np.asarray(values) for name, values in layers.items()})
-        if any(layers):
-            ax.legend(frameon=False)
-        return self
-
-
-def _layers(values: Any) -> Mapping[str, Any]:
-    """Return what belongs to each layer, under no name if there is one."""
-    return values if isinstance(values, Mapping) else {"": values}
-
-
-def _draw_channels(ax: Axes, layers: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Draw mean and spread over images of every channel."""
-    from matplotlib.ticker import MaxNLocator
-
-    ax.axhline(0.5, color="0.6", linestyle="--", linewidth=1, zorder=0)
-    width = 0.6 / len(layers)
-    for index, (name, values) in enumerate(layers.items()):
-        place = np.arange(values.shape[1]) + (index - (len(layers) - 1) / 2) * width
-        # Constant images have no statistic; a channel of nothing else has no mark.
-        for x, column in zip(place, values.T, strict=True):
-            known = column[np.isfinite(column)]
-            if len(known):
-                low, high = np.percentile(known, [10, 90])
-                ax.vlines(x, low, high, color=f"C{index}", alpha=0.35, linewidth=4)
-        ax.plot(place, _means(values), "o", color=f"C{index}", markersize=5, label=name)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="channel", ylabel="Spatial Hopkins statistic")
-
-
-def _draw_histogram(ax: Axes, layers: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Draw one histogram of channel means per layer, over common bins."""
-    from matplotlib.ticker import MaxNLocator
-
-    means = {name: _means(values) for name, values in layers.items()}
-    finite = [mean[np.isfinite(mean)] for mean in means.values()]
-    edges = np.histogram_bin_edges(np.concatenate([*finite, [0.5]]), bins=20)
-    ax.axvline(0.5, color="0.6", linestyle="--", linewidth=1, zorder=0)
-    for index, (name, mean) in enumerate(zip(means, finite, strict=True)):
-        ax.hist(mean, edges.tolist(), color=f"C{index}", alpha=0.55, label=name)
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="Spatial Hopkins statistic", ylabel="channels")
-
-
-def _means(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Average over images, leaving out those without a statistic."""
-    means: npt.NDArray[np.float64] = np.ma.masked_invalid(values).mean(axis=0)
-    return np.ma.filled(means, np.nan)
-
-
 def _plane(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return what can be shown: a row of a signal, the middle slice of a volume."""
     if values.ndim == 3:
@@ -378,7 +195,28 @@ def _plane(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.atleast_2d(values)
 
 
-def _colors(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def color_map(labels: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
+    """Paint a map of clusters so that touching ones differ; -1 is white.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (height, width)
+        Clusters.
+
+    Returns
+    -------
+    ndarray of shape (height, width, 4)
+        Colours.
+    """
+    import matplotlib.pyplot as plt
+
+    palette = plt.get_cmap("Set2")(np.arange(_N_COLORS + 1))
+    palette[-1] = 1, 1, 1, 1
+    colors: npt.NDArray[np.floating[Any]] = palette[distinct_colors(labels)]
+    return colors
+
+
+def distinct_colors(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Choose colours so that touching clusters differ; -1 is the last colour.
 
     Greedy: of the colours that no neighbour has, each cluster takes the one used least.

@@ -1,0 +1,107 @@
+"""DropBlock as a torch layer: blocks of fixed shape in place of learned clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_structreg.dropcluster.masks import block_mask, block_seed_rate
+from sklearn_structreg.dropcluster.shapes import as_maps, check_drop_rate
+
+__all__ = ["DropBlock1d", "DropBlock2d", "DropBlock3d"]
+
+
+class _DropBlock(nn.Module):
+    """Drop blocks of pixels in training, of a fixed size at random places.
+
+    After Ghiasi, Lin, Le, "DropBlock: A regularization method for convolutional
+    networks" (2018). Blocks lie within the map, have any sides, odd or even, and are
+    drawn for every sample; what is left is scaled by all pixels over pixels left.
+
+    Parameters
+    ----------
+    block_size : int or sequence of int, default=5
+        Sides of a block.
+    drop_rate : float in [0, 1), default=0.1
+        Share of the pixels; where blocks overlap, less is dropped.
+    per_channel : bool, default=True
+        Whether every channel has blocks of its own, which its authors found better.
+    """
+
+    n_dims: ClassVar[int]
+
+    def __init__(
+        self,
+        block_size: int | Sequence[int] = 5,
+        drop_rate: float = 0.1,
+        *,
+        per_channel: bool = True,
+    ) -> None:
+        super().__init__()
+        sides = (
+            [block_size] * self.n_dims if isinstance(block_size, int) else block_size
+        )
+        if len(sides) != self.n_dims or min(sides) < 1:
+            raise ValueError(
+                f"block_size={block_size!r} must be a positive integer, or "
+                f"{self.n_dims} of them."
+            )
+        self.block_size = tuple(int(side) for side in sides)
+        self.drop_rate = check_drop_rate(drop_rate)
+        self.per_channel = per_channel
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mask a mini-batch.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_samples, n_channels, ...)
+            Maps no smaller than a block.
+
+        Returns
+        -------
+        Tensor of the same shape
+        """
+        maps = as_maps(x, self.n_dims)
+        n_samples, n_channels, *shape = maps.shape
+        if any(side > axis for side, axis in zip(self.block_size, shape, strict=True)):
+            raise ValueError(
+                f"block_size={self.block_size} does not fit into maps of shape "
+                f"{tuple(shape)}; give a smaller one."
+            )
+        if not self.training or self.drop_rate == 0:
+            return x
+        places = [
+            axis - side + 1 for axis, side in zip(shape, self.block_size, strict=True)
+        ]
+        size = (n_samples, n_channels if self.per_channel else 1, *places)
+        rate = block_seed_rate(self.drop_rate, self.block_size, shape)
+        seeds = (torch.rand(size, device=x.device) < rate).float()
+        mask = block_mask(seeds, self.block_size)
+        mask *= mask.numel() / mask.sum().clamp_min(1)
+        return (maps * mask.to(x.dtype)).view_as(x)
+
+    def extra_repr(self) -> str:
+        """Show the parameters."""
+        return f"block_size={self.block_size}, drop_rate={self.drop_rate}"
+
+
+class DropBlock1d(_DropBlock):
+    """DropBlock on signals, shape (n, n_channels, length) or (n, length)."""
+
+    n_dims = 1
+
+
+class DropBlock2d(_DropBlock):
+    """DropBlock on images, shape (n, n_channels, height, width)."""
+
+    n_dims = 2
+
+
+class DropBlock3d(_DropBlock):
+    """DropBlock on volumes, shape (n, n_channels, depth, height, width)."""
+
+    n_dims = 3

@@ -1,0 +1,149 @@
+"""Clusters on schedule, in a skorch net of the user's own."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback
+from torch import nn
+
+from sklearn_structreg.dropcluster import (
+    DropCluster2d,
+    DropClusterUpdate,
+    insert_layer,
+    rena,
+    update_clusters,
+)
+
+
+class Spy(Callback):
+    """Note in which epochs the clusters changed."""
+
+    def on_epoch_end(self, net, **kwargs):
+        labels = net.module_[1].cluster_labels
+        self.seen = [*getattr(self, "seen", []), labels]
+
+
+def make_module(**params):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3),
+        DropCluster2d(5, drop_rate=0.2, **params),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(216, 10),
+    )
+
+
+def make_net(module, *callbacks, **params):
+    return NeuralNetClassifier(
+        module,
+        criterion=nn.CrossEntropyLoss,
+        lr=0.1,
+        train_split=None,
+        verbose=0,
+        iterator_train__shuffle=True,
+        callbacks=list(callbacks),
+        **params,
+    )
+
+
+@pytest.fixture(scope="module")
+def images(digits):
+    X, y = digits
+    return X[:300].reshape(-1, 1, 8, 8).astype("float32"), y[:300]
+
+
+def test_clusters_come_on_schedule(images):
+    spy = Spy()
+    net = make_net(make_module(), DropClusterUpdate(2, 3), spy, max_epochs=9)
+    torch.manual_seed(0)
+    net.fit(*images)
+    active = [labels.numel() > 0 for labels in spy.seen]
+    assert active == [False] * 2 + [True] * 7
+    new = [not torch.equal(a, b) for a, b in zip(spy.seen, spy.seen[1:], strict=False)]
+    assert new == [False, True, False, False, True, False, False, True]
+
+
+def test_until_there_are_clusters_the_callback_changes_nothing(images):
+    weights = []
+    for callbacks in ([], [DropClusterUpdate(3, 1)]):
+        net = make_net(make_module(), *callbacks, max_epochs=3)
+        torch.manual_seed(0)
+        weights.append(net.fit(*images).module_[5].weight)
+    assert torch.equal(*weights)
+
+
+def test_clustering_leaves_everything_but_the_clusters_alone(images):
+    module = make_module().train()
+    X = torch.from_numpy(images[0])
+    state, rng = pickle.dumps(module.state_dict()), torch.get_rng_state()
+    update_clusters(module, X)
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert all(part.training for part in module.modules())
+    after = module.state_dict()
+    for name, value in pickle.loads(state).items():
+        assert name.startswith("1.") or torch.equal(value, after[name])
+
+
+def test_clusters_are_those_of_the_unmasked_activations(images):
+    X = torch.from_numpy(images[0])
+    module = make_module()
+    with torch.no_grad():
+        module[0].weight[1], module[0].bias[1] = 0, 1
+        maps = module[0](X)
+    update_clusters(module, X)
+    assert torch.equal(module[1].cluster_labels, rena(maps, 5).labels)
+    assert module[1].structured_channels.tolist() == [True, False] + [True] * 4
+    # Again, with a mask in place: channel 1 comes alive, and is found to be.
+    nn.init.normal_(module[0].weight)
+    update_clusters(module, X)
+    assert module[1].structured_channels.all()
+
+
+def test_several_layers_at_once(images):
+    X = torch.from_numpy(images[0])
+    module = make_module()
+    insert_layer(module, "2", DropCluster2d(7))
+    update_clusters(module, X)
+    inserted = module[2].structured_dropout
+    assert inserted.cluster_sizes.shape == (6, 7)
+    assert module[1].cluster_sizes.shape == (6, 5)
+
+
+def test_interrupted_training_goes_on_as_if_uninterrupted(images):
+    def fit(net, n_epochs):
+        for _ in range(n_epochs):
+            torch.manual_seed(len(net.history))  # the net's own affair
+            net.partial_fit(*images, epochs=1)
+        return net
+
+    whole = fit(make_net(make_module(), DropClusterUpdate(1, 2)).initialize(), 6)
+    part = fit(make_net(make_module(), DropClusterUpdate(1, 2)).initialize(), 2)
+    resumed = fit(pickle.loads(pickle.dumps(part)), 4)
+    one, two = (net.module_.state_dict() for net in (whole, resumed))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_callback_can_be_searched(images):
+    net = make_net(make_module(), ("clusters", DropClusterUpdate(1, 1)), max_epochs=2)
+    net.set_params(callbacks__clusters__start_epoch=2)
+    assert not net.fit(*images).module_[1].is_active
+
+
+def test_bad_input(images):
+    X, y = images
+    with pytest.raises(ValueError, match="module has no DropCluster layer to update"):
+        make_net(nn.Linear(64, 10), DropClusterUpdate()).fit(X.reshape(300, -1), y)
+    with pytest.raises(ValueError, match="update_every=0 at least 1"):
+        make_net(make_module(), DropClusterUpdate(0, 0)).fit(X, y)
+    net = make_net(make_module(), DropClusterUpdate(0, 1), batch_size=1)
+    with pytest.raises(ValueError, match="n_samples=1 is too small to cluster"):
+        net.fit(X, y)
+    net = make_net(make_module(), DropClusterUpdate(0, 1), max_epochs=2).fit(X, y)
+    larger = np.pad(X, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    with pytest.raises(ValueError, match=r"shape \(6, 6, 6\), but got \(6, 8, 8\)"):
+        net.predict(larger)
