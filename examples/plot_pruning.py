@@ -4,7 +4,8 @@ Pruning, and what sparsity costs
 
 Iterative pruning drops the smallest weights in rounds and trains on in between (Han et
 al. 2015); the thesis couples it with a CGES penalty in the place of L2. Then a path of
-strengths for three penalties. The network is small, the images are scikit-learn's digits.
+strengths for three penalties. The network is small, the images are scikit-learn's
+digits.
 """
 
 # %%
@@ -68,10 +69,9 @@ SparsityDisplay.from_estimator(pruned)
 # A range of strengths
 # --------------------
 # `cges_path` trains one network after the other, each from the weights of the one
-# before. Three seeds give error bars. On this perceptron L1 keeps the accuracy at fewer
-# parameters than the penalties with groups; its zeros are scattered, though, so that
-# hardly a unit can be removed for them. On a convolutional network the order is another:
-# see :doc:`/cges`.
+# before. Three seeds give error bars. On this perceptron L1 keeps the accuracy with
+# fewer parameters than the penalties with groups do; :doc:`/cges` has the convolutional
+# network of the thesis.
 
 strengths = {
     "l1": [3e-3, 1e-2, 3e-2, 1e-1],
