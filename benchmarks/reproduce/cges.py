@@ -232,7 +232,7 @@ def measure(
         if "sizes" not in record:
             module = setting.network(X.shape[1:], int(y.max()) + 1).eval()
             module.load_state_dict(torch.load(target.with_suffix(".pt")))
-            sizes = size_report(module, torch.from_numpy(X[:100]), n_repeats=11)
+            sizes = size_report(module, torch.from_numpy(X[:100]), n_repeats=51)
             record["sizes"] = {
                 "parameters": sizes.n_nonzero / sizes.n_parameters,
                 "flops": sizes.nonzero_flops / sizes.flops,
