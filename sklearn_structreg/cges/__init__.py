@@ -2,15 +2,10 @@
 
 from sklearn_structreg.cges.callback import CGESProx, IterativePruning
 from sklearn_structreg.cges.classifier import CGESClassifier
-from sklearn_structreg.cges.display import (
-    SparsityDisplay,
-    SparsityHistoryDisplay,
-    TradeOffDisplay,
-)
+from sklearn_structreg.cges.display import SparsityDisplay, SparsityHistoryDisplay
 from sklearn_structreg.cges.joint import prox_cges_joint
 from sklearn_structreg.cges.layers import (
     count_parameters,
-    count_weight_multiply_adds,
     penalised_weights,
     weight_sparsity,
 )
@@ -25,6 +20,7 @@ from sklearn_structreg.cges.proximal import (
 from sklearn_structreg.cges.regularizer import CGESRegularizer
 from sklearn_structreg.cges.schedule import mu_schedule
 from sklearn_structreg.cges.strength import alpha_max, alpha_path
+from sklearn_structreg.cges.tradeoff import TradeOffDisplay
 
 __all__ = [
     "CGESClassifier",
@@ -39,7 +35,6 @@ __all__ = [
     "alpha_path",
     "cges_path",
     "count_parameters",
-    "count_weight_multiply_adds",
     "mu_schedule",
     "penalised_weights",
     "prox_cges",

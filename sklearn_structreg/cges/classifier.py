@@ -98,7 +98,7 @@ class CGESClassifier(StructuredClassifier):
         Learnable parameters, biases included.
     n_nonzero_parameters_ : int
         Those of them that are not zero.
-    feature_importances_ : ndarray of shape (n_features_in_,)
+    feature_importances_ : ndarray of shape (n_features,)
         For each input feature the norm of the first layer's weights that leave it; 0
         means that the network does not use it. With `SelectFromModel` give a
         ``threshold`` next to zero, such as 1e-5, to keep all that are used. A pixel

@@ -1,4 +1,4 @@
-"""Pictures: where the zeros are, when they came, and what they cost."""
+"""Pictures: where the zeros are, and when they came."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_structreg.cges.classifier import CGESClassifier
-from sklearn_structreg.cges.path import CGESPath
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-__all__ = ["SparsityDisplay", "SparsityHistoryDisplay", "TradeOffDisplay"]
+__all__ = ["SparsityDisplay", "SparsityHistoryDisplay"]
 
 _TILE_COLUMNS = 16  # of filters, where they have a single input channel
 _FRAME = -1.0  # below all magnitudes
-_MARKERS = "osD^vP*X<>"
 
 
 class SparsityDisplay:
@@ -327,144 +324,3 @@ class SparsityHistoryDisplay:
         ax.grid(alpha=0.3)
         ax.legend(title="layer", fontsize="small")
         return self
-
-
-class TradeOffDisplay:
-    """Accuracy over the share of parameters and of multiply-adds: the thesis's Fig. 3.
-
-    Parameters
-    ----------
-    curves : mapping of str to mapping of str to array-like
-        Under the name of each method its ``accuracy``, ``parameters`` and
-        ``multiply_adds``, all in [0, 1], of shape ``(n_strengths,)`` or ``(n_strengths,
-        n_seeds)``.
-    reference : str, default=None
-        The method whose best mean accuracy is drawn as a dashed line.
-
-    Attributes
-    ----------
-    axes_ : ndarray of Axes, shape (2,)
-        Over parameters, over multiply-adds.
-    figure_ : Figure
-        The figure they are in.
-
-    See Also
-    --------
-    TradeOffDisplay.from_paths : Show what `cges_path` found.
-
-    Examples
-    --------
-    >>> from sklearn_structreg.cges import TradeOffDisplay
-    >>> curve = {"accuracy": [0.9, 0.8], "parameters": [0.5, 0.2],
-    ...          "multiply_adds": [0.6, 0.4]}
-    >>> TradeOffDisplay({"L1": curve}).plot().axes_[0].get_xlabel()
-    'parameters left (%)'
-    """
-
-    def __init__(
-        self,
-        curves: Mapping[str, Mapping[str, npt.ArrayLike]],
-        *,
-        reference: str | None = None,
-    ) -> None:
-        self.curves = curves
-        self.reference = reference
-
-    @classmethod
-    def from_paths(
-        cls,
-        paths: Mapping[str, CGESPath | Sequence[CGESPath]],
-        *,
-        reference: str | None = None,
-        **plot_params: Any,
-    ) -> Self:
-        """Show paths of strengths.
-
-        Parameters
-        ----------
-        paths : mapping of str to CGESPath or sequence of CGESPath
-            Under the name of each method its path, or those of several seeds along the
-            same strengths.
-        reference : str, default=None
-            As in the class.
-        **plot_params : dict
-            Passed to :meth:`plot`.
-
-        Returns
-        -------
-        TradeOffDisplay
-            The display, drawn.
-        """
-        curves = {}
-        for label, group in paths.items():
-            seeds = [group] if isinstance(group, CGESPath) else list(group)
-            curves[label] = {
-                name: np.stack([getattr(path, name) for path in seeds], axis=1)
-                for name in ("accuracy", "parameters", "multiply_adds")
-            }
-        return cls(curves, reference=reference).plot(**plot_params)
-
-    def plot(self, ax: Any = None) -> Self:
-        """Draw both pictures.
-
-        Error bars are 95 % confidence intervals of the mean over seeds, by Student's t.
-
-        Parameters
-        ----------
-        ax : array-like of two Axes, default=None
-            Where to draw. None makes a figure.
-
-        Returns
-        -------
-        TradeOffDisplay
-            The display.
-        """
-        check_matplotlib_support("TradeOffDisplay.plot")
-        import matplotlib.pyplot as plt
-
-        if ax is None:
-            _, ax = plt.subplots(
-                1, 2, figsize=(9.5, 4.2), sharey=True, layout="constrained"
-            )
-        axes = np.array(ax, dtype=object).ravel()
-        if len(axes) != 2:
-            raise ValueError(f"ax must hold two Axes, got {len(axes)}.")
-        self.axes_: npt.NDArray[Any] = axes
-        self.figure_: Figure | SubFigure = axes[0].figure
-        for axis, cost in zip(axes, ("parameters", "multiply_adds"), strict=True):
-            for i, (label, curve) in enumerate(self.curves.items()):
-                share, _ = _mean_and_error(curve[cost])
-                accuracy, error = _mean_and_error(curve["accuracy"])
-                order = np.argsort(share)
-                axis.errorbar(
-                    100 * share[order],
-                    100 * accuracy[order],
-                    yerr=None if error is None else 100 * error[order],
-                    label=label,
-                    color=f"C{i % 10}",
-                    marker=_MARKERS[i % len(_MARKERS)],
-                    markersize=5,
-                    linewidth=1.5,
-                    capsize=3,
-                )
-            if self.reference is not None:
-                best, _ = _mean_and_error(self.curves[self.reference]["accuracy"])
-                axis.axhline(100 * best.max(), color="0.5", linestyle="--", zorder=0)
-            axis.set_xlabel(f"{cost.replace('_', '-')} left (%)")
-            axis.grid(alpha=0.3)
-        axes[0].set_ylabel("accuracy (%)")
-        axes[0].legend(fontsize="small")
-        return self
-
-
-def _mean_and_error(
-    values: npt.ArrayLike,
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-    """Return the mean over the second axis and half its 95 % confidence interval."""
-    values = np.asarray(values, dtype=float)
-    if values.ndim == 1 or values.shape[1] == 1:
-        return values.reshape(len(values)), None
-    n_seeds = values.shape[1]
-    quantile = stats.t.ppf(0.975, n_seeds - 1)
-    error = quantile * values.std(axis=1, ddof=1) / np.sqrt(n_seeds)
-    return values.mean(axis=1), error

@@ -10,12 +10,9 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, PrintLog
 from torch import nn
 
-from sklearn_structreg.core.modules import run_once
-
 __all__ = [
     "SparsityRecorder",
     "count_parameters",
-    "count_weight_multiply_adds",
     "penalised_weights",
     "weight_sparsity",
 ]
@@ -135,56 +132,6 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     learnable = [p for p in module.parameters() if p.requires_grad]
     n_nonzero = sum(int(torch.count_nonzero(p)) for p in learnable)
     return sum(p.numel() for p in learnable), n_nonzero
-
-
-def count_weight_multiply_adds(
-    module: nn.Module, names: Sequence[str], sample_batch: torch.Tensor
-) -> tuple[int, int]:
-    """Count the multiply-adds of the named weights, and those by weights not zero.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network.
-    names : sequence of str
-        Parameter names of weights of linear and convolutional layers.
-    sample_batch : torch.Tensor of shape (n, ...)
-        At least one sample, to run the network on once.
-
-    Returns
-    -------
-    n_multiply_adds, n_nonzero : int
-        Per sample. A convolution's weight is used once for each pixel of its output,
-        padding included.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_structreg.cges import count_weight_multiply_adds
-    >>> layer = torch.nn.Conv2d(1, 2, 3, padding=1)
-    >>> with torch.no_grad():
-    ...     _ = layer.weight[0].zero_()
-    >>> count_weight_multiply_adds(layer, ["weight"], torch.zeros(1, 1, 8, 8))
-    (1152, 576)
-    """
-    counts: list[tuple[int, int]] = []
-
-    def count(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
-        weight: torch.Tensor = layer.get_parameter("weight")
-        uses = output.numel() // (len(sample_batch) * weight.shape[0])
-        n_nonzero = int(torch.count_nonzero(weight))
-        counts.append((uses * weight.numel(), uses * n_nonzero))
-
-    handles = [
-        module.get_submodule(name.rpartition(".")[0]).register_forward_hook(count)
-        for name in names
-    ]
-    try:
-        run_once(module, sample_batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sum(total for total, _ in counts), sum(nonzero for _, nonzero in counts)
 
 
 class SparsityRecorder(Callback):

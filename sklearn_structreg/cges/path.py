@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
 from sklearn_structreg.cges.classifier import CGESClassifier
-from sklearn_structreg.cges.layers import count_weight_multiply_adds
+from sklearn_structreg.compaction.counting import count_layers
 
 __all__ = ["CGESPath", "cges_path"]
 
@@ -127,11 +126,10 @@ def cges_path(
     )
 
 
-def _share_of_multiply_adds(model: Any) -> float:
+def _share_of_multiply_adds(model: CGESClassifier) -> float:
     parameter = next(model.module_.parameters())
     sample = torch.zeros(
         (1, *model.input_shape_), dtype=parameter.dtype, device=parameter.device
     )
-    names = model.net_.regularizer.names
-    total, nonzero = count_weight_multiply_adds(model.module_, names, sample)
-    return nonzero / total
+    counts = count_layers(model.module_, sample).values()
+    return sum(c.nonzero_flops for c in counts) / sum(c.flops for c in counts)

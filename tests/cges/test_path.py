@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from sklearn_structreg import CGESClassifier
-from sklearn_structreg.cges import cges_path, count_weight_multiply_adds
-from sklearn_structreg.core import count_multiply_adds, make_convnet
+from sklearn_structreg.cges import cges_path
 
 ALPHAS = [0.3, 0.0, 0.05]
 
@@ -64,25 +62,13 @@ def test_an_unknown_order(halves, model):
         cges_path(model, *halves, alphas=[0.1], order="up")
 
 
-# ---- multiply-adds -------------------------------------------------------------
-
-
-def test_dense_counts_are_those_of_torchs_counter():
-    net = make_convnet((3, 9, 8), 5, (7,))
-    sample = torch.zeros(2, 3, 9, 8)
-    names = [f"{i}.weight" for i in (0, 3, 7, 9)]
-    total, nonzero = count_weight_multiply_adds(net, names, sample)
-    assert total == nonzero == count_multiply_adds(net, sample)
-    assert not any(layer._forward_hooks for layer in net.modules())
-
-
-def test_counts_of_what_is_left_by_hand():
-    conv = nn.Conv2d(2, 4, 3, stride=2, groups=2)
-    net = nn.Sequential(conv, nn.Flatten(), nn.Linear(36, 5))
-    with torch.no_grad():
-        conv.weight[1] = 0  # nine weights, used at 3 x 3 places
-        net[2].weight[:, :6] = 0
-    sample = torch.zeros(1, 2, 7, 7)
-    total, nonzero = count_weight_multiply_adds(net, ["0.weight", "2.weight"], sample)
-    assert total == 36 * 9 + 180
-    assert nonzero == 27 * 9 + 150
+def test_a_convolution_counts_by_pixel(halves):
+    X, y, X_test, y_test = halves
+    model = CGESClassifier(image_shape=(1, 8, 8), max_epochs=1, random_state=0)
+    path = cges_path(model, X[:200], y[:200], X_test[:50], y_test[:50], alphas=[2.0])
+    uses = {0: 64, 3: 16, 7: 1, 9: 1}  # pixels of each layer's output
+    weights = {i: path.estimators[0].module_[i].weight for i in uses}
+    left = sum(n * int((weights[i] != 0).sum()) for i, n in uses.items())
+    whole = sum(n * weights[i].numel() for i, n in uses.items())
+    assert path.multiply_adds[0] == pytest.approx(left / whole)
+    assert 0 < left < whole
