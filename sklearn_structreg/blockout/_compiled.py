@@ -165,12 +165,9 @@ def _mask(weight: Tensor, plan: Plan, out: Tensor) -> None:
 def _mask_gradient(
     gradient: Tensor, weight: Tensor, plan: Plan
 ) -> tuple[Tensor, Tensor]:
-    """Mask a gradient in place, and return those of the outputs' and inputs' members."""
-    kernel, dual, matrix = (
-        _kernels(weight.dtype).gradient,
-        gradient.numpy(),
-        weight.numpy(),
-    )
+    """Mask a gradient in place; return those of the outputs' and inputs' clusters."""
+    kernel = _kernels(weight.dtype).gradient
+    dual, matrix = gradient.numpy(), weight.numpy()
     d_out = np.zeros_like(plan.c_out)
 
     def run(part: Plan) -> NDArray[Any]:
