@@ -78,7 +78,13 @@ def fused_linear(
 
 def _is_plain(tensor: Tensor) -> bool:
     """Whether a tensor has memory that the loops can use."""
-    return tensor.is_cpu and type(tensor) in (Tensor, torch.nn.Parameter)
+    if not tensor.is_cpu or type(tensor) not in (Tensor, torch.nn.Parameter):
+        return False
+    try:
+        tensor.detach().numpy()
+    except RuntimeError:  # inside of vmap
+        return False
+    return True
 
 
 class _FusedLinear(torch.autograd.Function):

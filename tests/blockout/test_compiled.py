@@ -134,6 +134,36 @@ def test_what_the_loops_cannot_do_is_left_to_torch(change):
     )
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_stacked_models_train_in_one_pass(enabled, monkeypatch):
+    """Under vmap every model has its own weights, probabilities and draws."""
+    monkeypatch.setattr(_compiled, "ENABLED", enabled)
+    torch.manual_seed(0)
+    layers = [BlockoutLinear(NodeSet(6, 2), NodeSet(5, 2)) for _ in range(3)]
+    stacked, _ = torch.func.stack_module_state(layers)
+    x = torch.ones(4, 6)
+
+    def loss(parameters):
+        y = torch.func.functional_call(layers[0], parameters, (x,))
+        return y.square().sum(), y
+
+    step = torch.func.grad(loss, has_aux=True)
+    found, y = torch.func.vmap(step, randomness="different")(stacked)
+    assert y.shape == (3, 4, 5)
+    assert all(found[name].shape == stacked[name].shape for name in found)
+    assert (found["outputs.logits"] != 0).any(-1).any(-1).all()
+
+
+def test_the_layer_is_one_graph_for_torch_compile():
+    torch.manual_seed(0)
+    layer = BlockoutLinear(NodeSet(6, 2), NodeSet(5, 2))
+    x = torch.randn(4, 6)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    compiled(x).sum().backward()
+    assert layer.outputs.logits.grad.any()
+    assert torch.equal(compiled.eval()(x), layer.eval()(x))
+
+
 def test_rows_of_rows_are_rows():
     x, w, b, c_out, c_in = problem(6, 5, 4, 3, True, torch.float64)
     whole = _compiled.fused_linear(x, w, b, c_out, c_in, 1.0)
