@@ -22,7 +22,8 @@ __all__ = ["fused_linear"]
 # Set to False to do without.
 ENABLED = True
 
-MIN_SIZE = 2**18  # weights that are worth a thread
+MIN_WEIGHTS = 2**16  # below, the calls around the loops take longer than torch's
+MIN_PER_THREAD = 2**18
 MAX_BITS = 62  # clusters that fit into one integer key
 
 Result = TypeVar("Result")
@@ -63,6 +64,7 @@ def fused_linear(
     tensors = [t for t in (x, weight, bias, c_out, c_in) if t is not None]
     if (
         not ENABLED
+        or weight.numel() < MIN_WEIGHTS
         or c_out.ndim != 2
         or weight.dtype not in REALS
         or not weight.is_contiguous()
@@ -187,7 +189,7 @@ def _mask_gradient(
 
 def _in_threads(run: Callable[[Plan], Result], plan: Plan, size: int) -> list[Result]:
     """Run a loop on parts of the outputs, in as many threads as torch uses."""
-    n_threads = min(torch.get_num_threads(), len(plan.order), size // MIN_SIZE)
+    n_threads = min(torch.get_num_threads(), len(plan.order), size // MIN_PER_THREAD)
     if n_threads < 2:
         return [run(plan)]
     with ThreadPoolExecutor(n_threads) as pool:

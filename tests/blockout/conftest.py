@@ -12,4 +12,5 @@ def path(request):
         pytest.importorskip("numba", reason="numba is not installed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_compiled, "ENABLED", request.param == "compiled")
+        patch.setattr(_compiled, "MIN_WEIGHTS", 0)
         yield request.param

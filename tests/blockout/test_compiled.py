@@ -16,6 +16,13 @@ from sklearn_structreg.blockout import (
 pytest.importorskip("numba", reason="numba is not installed")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _small_weights_too():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_compiled, "MIN_WEIGHTS", 0)
+        yield
+
+
 def problem(b, d_out, d_in, k, hard, dtype, seed=0):
     generator = torch.Generator().manual_seed(seed)
 
@@ -75,9 +82,17 @@ def test_gradients_agree_in_single_precision(hard):
 
 @pytest.mark.parametrize("hard", [True, False])
 def test_threads_share_the_outputs(hard, monkeypatch):
-    monkeypatch.setattr(_compiled, "MIN_SIZE", 100)
+    monkeypatch.setattr(_compiled, "MIN_PER_THREAD", 100)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert_agree(problem(5, 50, 30, 4, hard, torch.float64), 1.5, 1e-12)
+
+
+def test_small_weights_are_left_to_torch(monkeypatch):
+    monkeypatch.setattr(_compiled, "MIN_WEIGHTS", 31)
+    arguments = problem(4, 5, 6, 2, True, torch.float32)
+    assert _compiled.fused_linear(*arguments, 1.0) is None
+    monkeypatch.setattr(_compiled, "MIN_WEIGHTS", 30)
+    assert _compiled.fused_linear(*arguments, 1.0) is not None
 
 
 def test_gradients_add_up_over_steps_and_uses():
@@ -125,6 +140,7 @@ def test_a_second_derivative_is_refused_not_wrong():
         lambda x, w, b, o, i: (x, w.T.contiguous().T, b, o, i),
         lambda x, w, b, o, i: (x.half(), w.half(), b.half(), o.half(), i.half()),
         lambda x, w, b, o, i: (x, w, b, o.expand(4, 5, 2), i.expand(4, 6, 2)),
+        lambda x, w, b, o, i: (x, w, b, o.to("meta"), i),
     ],
 )
 def test_what_the_loops_cannot_do_is_left_to_torch(change):
