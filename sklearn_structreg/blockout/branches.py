@@ -26,6 +26,9 @@ ELEMENTWISE = (
 )
 """Layers that treat every node alike, so that the order of the nodes is free."""
 
+BRANCH_COST = 2000  # of starting one more product, in multiply-adds per row
+COLUMN_COST = 50  # of gathering a column, likewise
+
 
 class BranchedLinear(nn.Module):
     """A block-structured linear layer that computes its non-zero blocks only.
@@ -48,9 +51,17 @@ class BranchedLinear(nn.Module):
     input_nodes : ndarray of int or None, default=None
         Which input node each column of the incoming data holds; None is the natural
         order, all of them.
-    output_nodes : ndarray of int or None, default=None
-        Likewise of the outgoing data. In the order of `group_nodes` branches need only
-        be put side by side.
+    grouped : bool, default=False
+        Whether the outputs stay in the order of the branches and dead ones are left
+        out; otherwise all come in the natural order.
+    merge : bool, default=False
+        Whether branches that overlap are merged where a product with some zeros is
+        reckoned to take less time than two products without.
+
+    Attributes
+    ----------
+    output_nodes : ndarray of int
+        Which output node each column of the outgoing data holds.
 
     Examples
     --------
@@ -77,7 +88,8 @@ class BranchedLinear(nn.Module):
         input_members: BoolArray,
         *,
         input_nodes: Columns | None = None,
-        output_nodes: Columns | None = None,
+        grouped: bool = False,
+        merge: bool = False,
     ) -> None:
         super().__init__()
         d_out, d_in = weight.shape
@@ -88,18 +100,16 @@ class BranchedLinear(nn.Module):
                 f"{len(input_members)} nodes."
             )
         held = np.arange(d_in) if input_nodes is None else input_nodes
-        wanted = np.arange(d_out) if output_nodes is None else output_nodes
-        self.in_features, self.out_features = len(held), len(wanted)
+        wanted = np.ones(d_out, dtype=bool)
+        if grouped:
+            wanted &= output_members.any(axis=1)
         self.weights = nn.ParameterList()
         self.inputs: list[tuple[bool, int, int]] = []  # gathered?, start, length
         gathered: list[Columns] = []
         computed: list[Columns] = []
-        for pattern, nodes in group_nodes(output_members):
-            nodes = nodes[np.isin(nodes, wanted)]
-            if not nodes.size:
-                continue
+        for nodes, reads in _plan(output_members, wanted, input_members[held], merge):
             computed.append(nodes)
-            read = np.flatnonzero((input_members[held] & pattern).any(axis=1))
+            read = np.flatnonzero(reads)
             side_by_side = not read.size or read[-1] - read[0] + 1 == read.size
             if side_by_side:
                 self.inputs.append((False, int(read[0]) if read.size else 0, read.size))
@@ -108,17 +118,20 @@ class BranchedLinear(nn.Module):
                 self.inputs.append((True, start, read.size))
                 gathered.append(read)
             block = weight.detach().cpu()[nodes][:, held[read]]
+            if merge:
+                shared = output_members[nodes].astype(int) @ input_members[held[read]].T
+                block = block * torch.from_numpy(shared > 0)
             self.weights.append(nn.Parameter(block.to(weight.device)))
-        produced = np.concatenate(computed) if computed else np.arange(0)
-        place = np.empty(d_out, dtype=np.int64)
-        place[produced] = np.arange(produced.size)
-        in_order = np.array_equal(place[wanted], np.arange(produced.size))
+        none = np.arange(0)
+        produced = np.concatenate(computed or [none])
+        self.in_features, self.out_features = len(held), len(produced)
+        self.output_nodes = produced if grouped else np.arange(d_out)
         self.bias = None
         if bias is not None:
             self.bias = nn.Parameter(bias.detach().cpu()[produced].to(bias.device))
-        none = np.arange(0)
         columns = np.concatenate(gathered or [none])
-        order = none if in_order else place[wanted]
+        in_order = grouped or np.array_equal(produced, np.arange(d_out))
+        order = none if in_order else np.argsort(produced)
         for name, index in {"columns": columns, "order": order}.items():
             self.register_buffer(name, torch.from_numpy(index).to(weight.device))
 
@@ -161,7 +174,11 @@ class BranchedLinear(nn.Module):
 
 
 def to_branches(
-    module: nn.Module, names: Sequence[str], memberships: Sequence[BoolArray]
+    module: nn.Module,
+    names: Sequence[str],
+    memberships: Sequence[BoolArray],
+    *,
+    merge: bool = False,
 ) -> nn.Module:
     """Replace a chain of Linear layers by branches that compute non-zero blocks only.
 
@@ -177,6 +194,10 @@ def to_branches(
         The chain's m Linear layers in forward order.
     memberships : sequence of ndarray of shape (d_j, k), bool
         C_0 to C_m.
+    merge : bool, default=False
+        Whether branches are merged where that should be faster, at the price of
+        multiplying some zeros. Where nodes are in many different sets of clusters,
+        strict blocks are many and small, and take longer than the dense layer.
 
     Returns
     -------
@@ -191,26 +212,60 @@ def to_branches(
     """
     layers = chain_layers(module, names, memberships)
     free = [_order_is_free(module, *pair) for pair in pairwise(names)]
-    nodes: list[Columns | None] = [None]
-    for members, grouped in zip(memberships[1:-1], free, strict=True):
-        nodes.append(_live_nodes(members) if grouped else None)
-    nodes.append(None)
+    nodes: Columns | None = None
     result = copy.deepcopy(module)
-    for j, (name, layer) in enumerate(zip(names, layers, strict=True)):
+    chain = zip(names, layers, [*free, False], strict=True)
+    for j, (name, layer, grouped) in enumerate(chain):
         branched = BranchedLinear(
             layer.weight,
             layer.bias,
             memberships[j + 1],
             memberships[j],
-            input_nodes=nodes[j],
-            output_nodes=nodes[j + 1],
+            input_nodes=nodes,
+            grouped=grouped,
+            merge=merge,
         )
         branched.train(layer.training)
+        nodes = branched.output_nodes
         if not name:
             return branched
         parent, _, attribute = name.rpartition(".")
         setattr(result.get_submodule(parent), attribute, branched)
     return result
+
+
+def _plan(
+    output_members: BoolArray,
+    wanted: BoolArray,
+    held_members: BoolArray,
+    merge: bool,
+) -> list[tuple[Columns, BoolArray]]:
+    """Return the branches: their output nodes, and which columns they read."""
+    plan: list[tuple[Columns, Any]] = [
+        (nodes, (held_members & pattern).any(axis=1))
+        for pattern, nodes in group_nodes(output_members)
+        if wanted[nodes].all()
+    ]
+    while merge and len(plan) > 1:
+        rows = np.array([len(nodes) for nodes, _ in plan], dtype=float)
+        reads = np.array([read for _, read in plan], dtype=float)
+        columns = reads.sum(axis=1)
+        union = columns[:, None] + columns - reads @ reads.T
+        saved = np.add.outer(*[_cost(rows, columns, len(held_members))] * 2)
+        saved -= _cost(rows[:, None] + rows, union, len(held_members))
+        np.fill_diagonal(saved, -np.inf)
+        a, b = sorted(np.unravel_index(saved.argmax(), saved.shape))
+        if saved[a, b] <= 0:
+            break
+        (one, left), (two, right) = plan[a], plan.pop(b)
+        plan[a] = np.concatenate([one, two]), left | right
+    return plan
+
+
+def _cost(rows: Any, columns: Any, n_held: int) -> Any:
+    """Reckon what branches cost, in multiply-adds per row of a batch of a hundred."""
+    gathered = np.where(columns < n_held, COLUMN_COST, 0) * columns
+    return rows * columns + gathered + BRANCH_COST
 
 
 def chain_layers(
@@ -233,12 +288,6 @@ def chain_layers(
             f"memberships are of {sizes}; give C_0 to C_m."
         )
     return linear
-
-
-def _live_nodes(members: BoolArray) -> Columns:
-    groups = group_nodes(members)
-    live = [nodes for pattern, nodes in groups if pattern.any()]
-    return np.concatenate(live) if live else np.arange(0)
 
 
 def _order_is_free(module: nn.Module, first: str, second: str) -> bool:

@@ -298,7 +298,11 @@ class BlockoutClassifier(StructuredClassifier):
         )
 
     def class_hierarchy(
-        self, class_names: ArrayLike | None = None, threshold: float = 0.5
+        self,
+        class_names: ArrayLike | None = None,
+        *,
+        threshold: float = 0.5,
+        distance: str = "probabilities",
     ) -> ClassHierarchy:
         """Return which classes share clusters, and a tree over them.
 
@@ -308,6 +312,9 @@ class BlockoutClassifier(StructuredClassifier):
             None stands for `classes_`.
         threshold : float in (0, 1], default=0.5
             From which probability on a class is in a cluster.
+        distance : {"probabilities", "profile"}, default="probabilities"
+            What the tree goes by, as in
+            :meth:`~sklearn_structreg.blockout.ClassHierarchy.of`.
 
         Returns
         -------
@@ -327,7 +334,7 @@ class BlockoutClassifier(StructuredClassifier):
                 "the output layer."
             )
         names = self.classes_ if class_names is None else class_names
-        return ClassHierarchy.of(P, names, threshold=threshold)
+        return ClassHierarchy.of(P, names, threshold=threshold, distance=distance)
 
     def diagnose(self) -> Diagnosis:
         """Say what became of the probabilities: section 6's outcomes in words.

@@ -32,6 +32,8 @@ class HardenedNet:
         The net with plain Linear layers, zero outside the blocks.
     branches : torch.nn.Module
         The same function as parallel branches: only non-zero blocks are computed.
+    names : tuple of str
+        The chain's m layers in both.
     threshold : float
         From which probability on a node is in a cluster.
     memberships : tuple of ndarray of shape (d_j, k), bool
@@ -42,10 +44,23 @@ class HardenedNet:
 
     module: nn.Module = field(repr=False)
     branches: nn.Module = field(repr=False)
+    names: tuple[str, ...]
     threshold: float
     memberships: tuple[BoolArray, ...] = field(repr=False)
     accuracy: float | None = None
     hardened_accuracy: float | None = None
+
+    def merged_branches(self) -> nn.Module:
+        """Return the same function as fewer branches that multiply some zeros.
+
+        Where nodes are in many different sets of clusters, blocks are many and small:
+        these branches are then faster than `branches` and than the dense net.
+
+        Returns
+        -------
+        torch.nn.Module
+        """
+        return to_branches(self.module, self.names, self.memberships, merge=True)
 
     @property
     def nonzero_shares(self) -> tuple[float, ...]:
@@ -172,4 +187,4 @@ def harden_network(
     memberships.append(threshold_memberships(last, threshold, at_least_one=True))
     hardened = mask_blocks(module, names, memberships)
     branches = to_branches(hardened, names, memberships)
-    return HardenedNet(hardened, branches, threshold, tuple(memberships))
+    return HardenedNet(hardened, branches, tuple(names), threshold, tuple(memberships))

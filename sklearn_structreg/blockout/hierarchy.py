@@ -8,6 +8,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.cluster import hierarchy
+from scipy.spatial.distance import pdist, squareform
+from scipy.special import logit
 
 from sklearn_structreg.blockout.memberships import (
     BoolArray,
@@ -22,6 +24,8 @@ __all__ = ["ClassHierarchy"]
 Method = Literal[
     "single", "complete", "average", "weighted", "centroid", "median", "ward"
 ]
+
+SMALLEST = 1e-7  # probabilities nearer to 0 or 1 have logits of that
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class ClassHierarchy:
         Expected number of clusters that two classes share; on the diagonal
         `expected_clusters`.
     linkage : ndarray of shape (n_classes - 1, 4)
-        The tree, in the format of `scipy.cluster.hierarchy`: classes whose rows of P
-        are close join early.
+        The tree, in the format of `scipy.cluster.hierarchy`: classes that are close
+        join early.
 
     Examples
     --------
@@ -70,6 +74,7 @@ class ClassHierarchy:
         classes: ArrayLike | None = None,
         *,
         threshold: float = 0.5,
+        distance: str = "probabilities",
         method: Method = "average",
     ) -> Self:
         """Read the hierarchy off the cluster probabilities of the classes.
@@ -82,6 +87,10 @@ class ClassHierarchy:
             Names or labels; None stands for column numbers.
         threshold : float in (0, 1], default=0.5
             From which probability on a class is in a cluster.
+        distance : {"probabilities", "profile"}, default="probabilities"
+            Between two classes: Euclidean between their rows of P; or one minus the
+            correlation between the logits of those rows, which tells what clusters a
+            class prefers however many it is in.
         method : str, default="average"
             As `scipy.cluster.hierarchy.linkage` takes it.
 
@@ -92,7 +101,8 @@ class ClassHierarchy:
         Raises
         ------
         ValueError
-            If there are not as many names as rows, or fewer than two.
+            If there are not as many names as rows, or fewer than two, or `distance`
+            is unknown.
         """
         P = check_probabilities([probabilities])[0]
         names = np.arange(len(P)) if classes is None else np.asarray(classes)
@@ -109,7 +119,7 @@ class ClassHierarchy:
             memberships=threshold_memberships(P, threshold),
             expected_clusters=P.sum(axis=1),
             shared=shared_clusters(P),
-            linkage=hierarchy.linkage(P, method),
+            linkage=hierarchy.linkage(_distances(P, distance), method),
         )
 
     def clusters(self) -> list[list[Any]]:
@@ -166,3 +176,21 @@ class ClassHierarchy:
         ndarray of shape (n_classes,)
         """
         return np.asarray(hierarchy.leaves_list(self.linkage), dtype=np.int64)
+
+
+def _distances(P: FloatArray, distance: str) -> FloatArray:
+    """Return distances between rows, as `scipy.spatial.distance.pdist` does."""
+    if distance == "probabilities":
+        return np.asarray(pdist(P))
+    if distance != "profile":
+        raise ValueError(
+            f"distance={distance!r} is unknown; use 'probabilities' or 'profile'."
+        )
+    logits = logit(P.clip(SMALLEST, 1 - SMALLEST))
+    preferences = logits - logits.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(preferences, axis=1, keepdims=True)
+    # A class without preferences correlates with none.
+    preferences = np.where(length > 1e-9, preferences / np.maximum(length, 1e-9), 0.0)
+    between = 1 - preferences @ preferences.T
+    np.fill_diagonal(between, 0.0)
+    return np.asarray(squareform(between.clip(0), checks=False))

@@ -47,9 +47,13 @@ def test_branches_equal_the_dense_net_with_zeros(memberships, bias, rows):
     branches = to_branches(net, names, memberships)
     x = torch.randn(*rows, len(memberships[0]), dtype=torch.float64)
     torch.testing.assert_close(branches(x), dense(x), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(
-        branches.float()(x.float()), dense.float()(x.float()), rtol=1e-5, atol=1e-6
-    )
+    merged = to_branches(dense, names, memberships, merge=True)
+    torch.testing.assert_close(merged(x), dense(x), rtol=1e-12, atol=1e-12)
+    branches, dense, merged = branches.float(), dense.float(), merged.float()
+    for net in (branches, merged):
+        torch.testing.assert_close(
+            net(x.float()), dense(x.float()), rtol=1e-5, atol=1e-6
+        )
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,6 +69,23 @@ def test_multiply_adds_are_the_weights_inside_blocks(memberships):
         assert branches[2 * j].n_multiply_adds <= below.shape[0] * above.shape[0]
     assert sum(branches[2 * j].n_multiply_adds for j in range(len(pairs))) == needed
     assert count_multiply_adds(branches, torch.zeros(1, len(memberships[0]))) == needed
+
+
+def test_merging_makes_fewer_branches_of_many_small_ones_and_spares_large_ones():
+    rng = np.random.default_rng(0)
+    many = [rng.random((n, 6)) < 0.4 for n in (200, 150, 60)]
+    net, names = mlp(many, torch.float64)
+    exact = to_branches(net, names, many)
+    merged = to_branches(net, names, many, merge=True)
+    for j, (below, above) in enumerate(pairwise(many)):
+        one, two = exact[2 * j], merged[2 * j]
+        assert 1 <= len(two.weights) < len(one.weights)
+        assert one.n_multiply_adds < two.n_multiply_adds <= len(below) * len(above)
+    x = torch.randn(5, 200, dtype=torch.float64)
+    torch.testing.assert_close(merged(x), exact(x), rtol=1e-12, atol=1e-12)
+    two = [np.eye(2, dtype=bool)[np.arange(n) % 2] for n in (900, 800, 100)]
+    net, names = mlp(two, torch.float32)
+    assert len(to_branches(net, names, two, merge=True)[0].weights) == 2
 
 
 def test_disjoint_clusters_become_the_separate_nets_of_figure_2():

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 
 from sklearn_structreg.blockout import ClassHierarchy
 
@@ -31,6 +32,29 @@ def test_average_height_of_the_root_by_hand():
     assert root == pytest.approx(distance[:2, 2:].max())
 
 
+def test_profiles_are_correlated_however_many_clusters_a_class_is_in():
+    level = np.array([0.02, 0.9, 0.05, 0.97])[:, None]
+    tilt = np.array([[2, 0, -2], [2, 0, -2], [0, -2, 2], [-0.1, -1.9, 2]])
+    blocks = expit(logit(level) + tilt)
+    by_profile = ClassHierarchy.of(blocks, NAMES, distance="profile")
+    assert by_profile.groups(2) == [["cat", "dog"], ["bus", "van"]]
+    assert ClassHierarchy.of(blocks, NAMES).groups(2) == [
+        ["cat", "bus"],
+        ["dog", "van"],
+    ]
+    expected = 1 - np.corrcoef(logit(blocks))
+    assert by_profile.linkage[-1, 2] == pytest.approx(expected[:2, 2:].mean())
+
+
+def test_profiles_of_classes_without_preferences_are_no_trouble():
+    blocks = np.array([[0.5, 0.5], [1.0, 1.0], [1.0, 0.0], [0.9, 0.2]])
+    found = ClassHierarchy.of(blocks, distance="profile")
+    assert found.labels(3).tolist() == [0, 1, 2, 2]
+    assert np.isfinite(
+        ClassHierarchy.of([[0.5], [0.7]], distance="profile").linkage
+    ).all()
+
+
 def test_groups_that_a_shuffled_order_hides():
     rng = np.random.default_rng(0)
     superclass = rng.permutation(np.repeat(np.arange(4), 5))
@@ -54,6 +78,8 @@ def test_bad_input():
         ClassHierarchy.of(P, NAMES[:3])
     with pytest.raises(ValueError, match="at least two classes"):
         ClassHierarchy.of(P[:1])
+    with pytest.raises(ValueError, match="distance='cosine' is unknown"):
+        ClassHierarchy.of(P, distance="cosine")
     for n_groups in (0, 5):
         with pytest.raises(ValueError, match="between 1 and the number of classes, 4"):
             ClassHierarchy.of(P).labels(n_groups)

@@ -50,6 +50,8 @@ def test_hardening_reports_what_the_modules_are(fitted, digits):
     torch.testing.assert_close(
         run_once(report.branches, x), run_once(report.module, x), rtol=1e-5, atol=1e-5
     )
+    merged = run_once(report.merged_branches(), x)
+    torch.testing.assert_close(merged, run_once(report.module, x), rtol=1e-5, atol=1e-5)
     for weight, folded in zip(weights, fitted.fold()[::2], strict=True):
         torch.testing.assert_close(weight.norm(), folded.weight.norm())
     for name, parameter in fitted.module_.named_parameters():
