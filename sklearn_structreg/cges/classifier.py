@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, cast
@@ -9,11 +10,14 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_structreg.cges.layers import count_parameters, weight_sparsity
 from sklearn_structreg.cges.regularizer import CGESRegularizer, LayerScale
+from sklearn_structreg.compaction import compact
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.modules import ModuleLike
+from sklearn_structreg.core.training import make_net
 
 __all__ = ["CGESClassifier"]
 
@@ -213,3 +217,63 @@ class CGESClassifier(StructuredClassifier):
     def n_nonzero_parameters_(self) -> int:
         """Learnable parameters that are not zero."""
         return count_parameters(self.module_)[1]
+
+    def compact(
+        self, *, in_place: bool = False, unsupported: str = "raise"
+    ) -> torch.nn.Module:
+        """Return a physically smaller network with the same outputs.
+
+        Units and channels that no layer reads go, and those that are constant are
+        folded into biases: see :func:`~sklearn_structreg.compaction.compact`.
+
+        Parameters
+        ----------
+        in_place : bool, default=False
+            Whether the estimator takes up the smaller network, too. It predicts as
+            before, `module_` and what is counted of it are smaller, and `partial_fit`
+            and warm starts go on with the smaller network and a new optimizer.
+        unsupported : {"raise", "keep"}, default="raise"
+            What to do about layers that compaction has no rule for.
+
+        Returns
+        -------
+        torch.nn.Module
+            On the device of `module_`, in evaluation mode.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If the network cannot be compacted; names the layer.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from sklearn_structreg import CGESClassifier
+        >>> X, y = load_digits(return_X_y=True)
+        >>> net = CGESClassifier(
+        ...     alpha=0.1, penalty="group", max_epochs=20, random_state=0
+        ... ).fit(X / 16, y)
+        >>> smaller = net.compact()
+        >>> smaller[0].out_features < net.module_[0].out_features
+        True
+        """
+        check_is_fitted(self, "net_")
+        parameter = next(self.module_.parameters())
+        generator = torch.Generator().manual_seed(0)
+        sample = torch.rand(2, *self.input_shape_, generator=generator)
+        sample = sample.to(parameter.device, parameter.dtype)
+        smaller = compact(self.module_, sample, unsupported=unsupported).eval()
+        if in_place:
+            regularizer = self._make_regularizer()
+            net = make_net(
+                self,
+                regularizer.attach(copy.deepcopy(smaller), sample),
+                regularizer,
+                seed=self.net_.seed,
+                n_batches=1,
+            )
+            net.history.extend(copy.deepcopy(self.history_))
+            self.net_ = net
+        return smaller

@@ -1,0 +1,280 @@
+"""Functions and methods in a forward pass: the ones that channels flow through."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from sklearn_structreg.compaction.channels import Value
+from sklearn_structreg.compaction.flow import Flow, as_array
+from sklearn_structreg.compaction.graph import is_batch_size, shape_of
+from sklearn_structreg.compaction.layers import LAYER_RULES, LayerRule, flatten
+
+__all__ = ["follow_function"]
+
+ACTIVATIONS = (
+    "celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu logsigmoid "
+    "mish relu relu_ relu6 selu silu sigmoid softplus softshrink softsign tanh "
+    "tanhshrink threshold"
+)
+ELEMENTWISE = {
+    *(getattr(functional, name) for name in ACTIVATIONS.split()),
+    *(torch.relu, torch.relu_, torch.tanh, torch.sigmoid, torch.clamp, torch.abs),
+    *(torch.neg, operator.neg),
+    *("relu", "relu_", "tanh", "tanh_", "sigmoid", "sigmoid_", "clamp", "clamp_"),
+    *("abs", "neg", "contiguous", "clone"),
+}
+DROPOUTS = {
+    *(functional.dropout, functional.dropout1d, functional.dropout2d),
+    *(functional.dropout3d, functional.alpha_dropout),
+}
+ARITHMETIC: dict[Any, str] = {
+    operator.add: "+", operator.iadd: "+", torch.add: "+", "add": "+", "add_": "+",
+    operator.sub: "-", operator.isub: "-", torch.sub: "-", "sub": "-", "sub_": "-",
+    operator.mul: "*", operator.imul: "*", torch.mul: "*", "mul": "*", "mul_": "*",
+    operator.truediv: "/", operator.itruediv: "/", torch.div: "/", "div": "/",
+}  # fmt: skip
+POOLINGS: dict[Any, type[nn.Module]] = {
+    getattr(functional, f"{kind}_pool{n}d"): getattr(nn, f"{name}Pool{n}d")
+    for n in (1, 2, 3)
+    for kind, name in [
+        ("max", "Max"),
+        ("avg", "Avg"),
+        ("adaptive_max", "AdaptiveMax"),
+        ("adaptive_avg", "AdaptiveAvg"),
+    ]
+}
+REDUCTIONS: dict[Any, bool] = {
+    torch.mean: True, torch.amax: True, torch.amin: True, torch.sum: False,
+    "mean": True, "amax": True, "amin": True, "sum": False,
+}  # fmt: skip
+"""Reductions over positions; whether they leave a constant as it is."""
+
+
+def follow_function(flow: Flow, node: fx.Node) -> Value | None:
+    """Return what comes out of a function or method, None where all it reads stays.
+
+    Parameters
+    ----------
+    flow : Flow
+        What is known so far.
+    node : fx.Node
+        A call of a function or of a method.
+
+    Returns
+    -------
+    Value or None
+    """
+    target: Any = node.target
+    sources = [n for n in node.all_input_nodes if n in flow.values]
+    if not sources:
+        return None
+    if target in ARITHMETIC:
+        return arithmetic(flow, node, ARITHMETIC[target])
+    if target in (torch.cat, torch.concat):
+        return concatenation(flow, node)
+    if len(node.all_input_nodes) == 1:
+        source = sources[0]
+        if target in ELEMENTWISE:
+            return elementwise(flow, node, source)
+        if target in DROPOUTS:
+            return dropout(flow, node, source)
+        if target in (torch.flatten, "flatten"):
+            arguments: dict[str, Any] = {"start_dim": 0, "end_dim": -1}
+            arguments |= dict(zip(arguments, node.args[1:], strict=False))
+            return flatten(flow, node, source, nn.Flatten(**(arguments | node.kwargs)))
+        if target in REDUCTIONS:
+            return reduction(flow, node, source, REDUCTIONS[target])
+        if target in (operator.getitem, torch.unsqueeze, "unsqueeze"):
+            return new_axes(flow, node, source)
+        if target in (torch.permute, torch.transpose, "permute", "transpose"):
+            return permutation(flow, node, source)
+    if target in POOLINGS:
+        return as_layer(flow, node, sources[0], POOLINGS[target])
+    if target in ("view", "reshape", torch.reshape):
+        return reshape(flow, node, sources[0])
+    return None
+
+
+def reads_no_channels(flow: Flow, node: fx.Node) -> bool:
+    """Return whether a node only asks for sizes that do not count channels."""
+    source = node.args[0] if node.args else None
+    if not isinstance(source, fx.Node) or source not in flow.values:
+        return False
+    n_dims, axis = len(shape_of(source) or ()), flow.values[source].axis
+
+    def harmless(index: Any) -> bool:
+        return isinstance(index, int) and index % n_dims != axis
+
+    if node.op == "call_method" and node.target in ("dim", "size"):
+        if node.target == "dim" or node.args[1:]:
+            return node.target == "dim" or harmless(node.args[1])
+    elif not (node.target is getattr and node.args[1] == "shape"):
+        return node.target is getattr and node.args[1] in ("ndim", "dtype", "device")
+    return all(
+        user.target is operator.getitem and harmless(user.args[1])
+        for user in node.users
+    )
+
+
+def elementwise(flow: Flow, node: fx.Node, source: fx.Node) -> Value:
+    """Apply the function itself to the constants."""
+    value = flow.values[source]
+    constant = _apply(node, source, torch.from_numpy(value.constant.copy()))
+    return value.with_constants(value.known, as_array(constant))
+
+
+def dropout(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
+    """Pass everything, unless it is on in evaluation mode, too."""
+    training = node.kwargs.get("training", node.args[2] if node.args[2:] else True)
+    return None if training else flow.values[source]
+
+
+def as_layer(
+    flow: Flow, node: fx.Node, source: fx.Node, kind: type[nn.Module]
+) -> Value | None:
+    """Follow a pooling function by the rule of the layer that does the same."""
+    if len(node.args) > 5 or node.kwargs.get("return_indices"):
+        return None  # from there on the orders of the arguments differ
+
+    def known(argument: Any) -> Any:  # a size, say of the whole map
+        return argument.meta["result"] if isinstance(argument, fx.Node) else argument
+
+    arguments: Any = fx.map_arg((node.args[1:], node.kwargs), known)
+    layer = kind(*arguments[0], **arguments[1])
+    rule: LayerRule = LAYER_RULES[kind]
+    return rule(flow, node, source, layer)
+
+
+def arithmetic(flow: Flow, node: fx.Node, sign: str) -> Value | None:
+    """Follow a sum, difference or product of values, or of a value and a number."""
+    arguments = [a for a in node.args if isinstance(a, fx.Node)]
+    if len(node.args) != 2 or node.kwargs:
+        return None
+    if len(arguments) == 1:
+        number = next(a for a in node.args if not isinstance(a, fx.Node))
+        plain = isinstance(number, int | float) and (sign != "/" or number != 0)
+        if not plain or (sign == "/" and node.args[0] is number):
+            return None
+        return elementwise(flow, node, arguments[0])
+    if sign == "/" or not all(a in flow.values for a in arguments):
+        return None
+    a, b = (flow.values[argument] for argument in arguments)
+    shapes = [shape_of(argument) or () for argument in arguments]
+    if a.axis != b.axis or len(a.ids) != len(b.ids) or len(shapes[0]) != len(shapes[1]):
+        return None
+    flow.join([a, b])
+    if sign == "*":
+        zero = (a.known & (a.constant == 0)) | (b.known & (b.constant == 0))
+        return a.with_constants((a.known & b.known) | zero, a.constant * b.constant)
+    constant = a.constant + (b.constant if sign == "+" else -b.constant)
+    return a.with_constants(a.known & b.known, constant)
+
+
+def concatenation(flow: Flow, node: fx.Node) -> Value | None:
+    """Put channels side by side, or maps of the same channels."""
+    dim = node.kwargs.get("dim", node.args[1] if node.args[1:] else 0)
+    parts: Any = node.args[0] if node.args else node.kwargs.get("tensors")
+    if not isinstance(dim, int) or not isinstance(parts, tuple | list):
+        return None
+    shape = shape_of(node) or ()
+    axes = {flow.values[part].axis for part in parts if part in flow.values}
+    if len(axes) != 1:
+        return None
+    axis, dim = axes.pop(), dim % len(shape)
+    values = [flow.read(part, axis) for part in parts]
+    if dim == axis:
+        columns = zip(*((v.ids, v.known, v.constant) for v in values), strict=True)
+        ids, known, constant = (np.concatenate(column) for column in columns)
+        return Value(ids, known, constant, axis)
+    if dim == 0:
+        return None
+    flow.join(values)
+    first = values[0]
+    same = [v.known & (v.constant == first.constant) for v in values]
+    return first.forgotten(np.logical_and.reduce(same))
+
+
+def reduction(
+    flow: Flow, node: fx.Node, source: fx.Node, keeps_constants: bool
+) -> Value | None:
+    """Reduce every channel's map, say to its mean."""
+    names = dict(zip(("dim", "keepdim"), node.args[1:], strict=False)) | node.kwargs
+    value, n_dims = flow.values[source], len(shape_of(source) or ())
+    dims = names.pop("dim", None)
+    keepdim = names.pop("keepdim", False)
+    dims = [dims] if isinstance(dims, int) else dims
+    if names or not isinstance(dims, list | tuple) or not dims:
+        return None
+    reduced = {int(dim) % n_dims for dim in dims}
+    if 0 in reduced or value.axis in reduced:
+        return None
+    axis = value.axis if keepdim else value.axis - sum(d < value.axis for d in reduced)
+    kept = True if keeps_constants else value.constant == 0
+    return replace(value.forgotten(kept), axis=axis)
+
+
+def new_axes(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
+    """Follow ``x[:, :, None, None]`` and ``x.unsqueeze(-1)``."""
+    value, shape = flow.values[source], shape_of(node) or ()
+    if node.target is operator.getitem:
+        index = node.args[1]
+        index = index if isinstance(index, tuple) else (index,)
+        if not all(i is None or i == slice(None) for i in index):
+            return None
+        added = [axis for axis, i in enumerate(index) if i is None]
+    else:
+        dim = node.kwargs.get("dim", node.args[1] if node.args[1:] else None)
+        added = [dim % len(shape)] if isinstance(dim, int) else [0]
+    old = [axis for axis in range(len(shape)) if axis not in added]
+    return replace(value, axis=old[value.axis]) if old[0] == 0 else None
+
+
+def permutation(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
+    """Follow the axis of channels to its new place."""
+    value, n_dims = flow.values[source], len(shape_of(source) or ())
+    rest = list(node.args[1:])
+    dims: Any = rest[0] if rest and isinstance(rest[0], list | tuple) else rest
+    if node.kwargs or not all(isinstance(dim, int) for dim in dims):
+        return None
+    order = [dim % n_dims for dim in dims]
+    if node.target in (torch.transpose, "transpose"):
+        i, j = order
+        order = list(range(n_dims))
+        order[i], order[j] = j, i
+    if order.index(0) != 0:
+        return None
+    return replace(value, axis=order.index(value.axis))
+
+
+def reshape(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
+    """Follow ``x.view(x.size(0), -1)``; sizes written as numbers must stay right."""
+    sizes = list(node.args[1:])
+    if len(sizes) == 1 and isinstance(sizes[0], list | tuple):
+        sizes = list(sizes[0])
+    if node.kwargs or len(sizes) != 2 or sizes[1] != -1 or not is_batch_size(sizes[0]):
+        return None
+    return flatten(flow, node, source, nn.Flatten())
+
+
+def _apply(node: fx.Node, source: fx.Node, constants: Tensor) -> Tensor:
+    """Call a node's function on constants in the place of its one source."""
+
+    def put(argument: Any) -> Any:
+        return constants if argument is source else argument
+
+    arguments = [put(argument) for argument in node.args]
+    keywords = {key: put(argument) for key, argument in node.kwargs.items()}
+    function: Callable[..., Tensor] = (
+        getattr(torch.Tensor, node.target)
+        if isinstance(node.target, str)
+        else node.target
+    )
+    return function(*arguments, **keywords)

@@ -1,0 +1,236 @@
+"""The network as a graph of operations, followed by `torch.fx`."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+__all__ = ["describe", "layer_of", "shape_of", "trace"]
+
+ROOT = "network"
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class Root(nn.Module):
+    """Calls the network with one argument, so that its other ones keep defaults."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Any:
+        """Run the network."""
+        return self.network(x)
+
+
+class Tracer(fx.Tracer):
+    """Goes into modules down to torch's own layers; remembers where it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path = [ROOT]
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Stop at torch's own layers, and at layers derived from those with weights."""
+        own = type(m).__module__.startswith(("torch.nn", "torch.ao"))
+        return isinstance(m, LAYERS) or (own and not isinstance(m, nn.Sequential))
+
+    def call_module(self, m: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Follow a call; an exception leaves `path` where it happened."""
+        self.path.append(self.path_of_module(m))
+        result = super().call_module(m, *args, **kwargs)
+        self.path.pop()
+        return result
+
+
+class Recorder(fx.Interpreter):
+    """Runs a graph and notes every node's result and which tensors it wrote to."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one operation."""
+        inputs = [self.env[node] for node in n.all_input_nodes]
+        tensors = [x for x in inputs if isinstance(x, Tensor)]
+        before = [x._version for x in tensors]
+        result = super().run_node(n)
+        n.meta["result"] = result
+        n.meta["written"] = {
+            x.untyped_storage().data_ptr()
+            for x, version in zip(tensors, before, strict=True)
+            if x._version != version
+        }
+        return result
+
+
+def trace(network: nn.Module, sample: Tensor) -> fx.Graph:
+    """Follow a network from its input to its outputs.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        In evaluation mode.
+    sample : torch.Tensor
+        A batch, not changed.
+
+    Returns
+    -------
+    torch.fx.Graph
+        Each node's ``meta`` holds its ``result`` on the sample.
+
+    Raises
+    ------
+    ValueError
+        If the network does not take the sample, cannot be followed, or computes
+        something else than its graph does.
+    """
+    root, tracer = Root(network), Tracer()
+    try:
+        expected = network(sample.clone())
+    except Exception as error:
+        raise ValueError(
+            f"The network does not take samples of shape {tuple(sample.shape)} and "
+            f"type {sample.dtype}: {_first_line(error)}. Give it a batch as it takes "
+            "them."
+        ) from error
+    try:
+        graph = tracer.trace(root)
+    except Exception as error:
+        where = describe(tracer.path[-1], root.get_submodule(tracer.path[-1]))
+        raise ValueError(
+            f"{where} cannot be followed by torch.fx: {_first_line(error)}. A network "
+            "can be compacted if no branch or loop of its forward pass depends on data."
+        ) from error
+    recorder = Recorder(fx.GraphModule(root, graph), garbage_collect_values=False)
+    result = recorder.run(sample.clone())
+    # the graph that the interpreter ran is a copy of the one that was traced
+    graph = recorder.module.graph  # type: ignore[assignment]
+    _check_in_place(root, graph)
+    if not same_outputs(expected, result, rounding(sample.dtype)):
+        raise ValueError(
+            "The network cannot be compacted: followed by torch.fx it computes other "
+            "outputs than when it is called. Does it write to a tensor in place that "
+            "it reads again, or draw random numbers in evaluation mode?"
+        )
+    _mark_bound_layers(root, graph)
+    return graph
+
+
+def _check_in_place(root: nn.Module, graph: fx.Graph) -> None:
+    """Refuse operations that write to a tensor that another one reads later."""
+    nodes = list(graph.nodes)
+    position = {node: i for i, node in enumerate(nodes)}
+    for i, node in enumerate(nodes):
+        for earlier in nodes[:i] if node.meta["written"] else ():
+            result = earlier.meta["result"]
+            if not isinstance(result, Tensor):
+                continue
+            if result.untyped_storage().data_ptr() not in node.meta["written"]:
+                continue
+            if any(position[user] > i for user in earlier.users):
+                raise ValueError(
+                    f"{_describe_node(root, node)} works in place on a tensor that is "
+                    "read again afterwards, so the network cannot be compacted; use "
+                    "the operation that makes a new tensor."
+                )
+
+
+def _mark_bound_layers(root: nn.Module, graph: fx.Graph) -> None:
+    """Note for each call whether others use the layer's parameters, too."""
+    owners = Counter(
+        id(tensor)
+        for module in root.modules()
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+        if tensor is not None
+    )
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            owners[id(node.meta["result"])] += 1
+    for node in graph.nodes:
+        layer = _find_layer(root, node)
+        node.meta["layer"] = layer
+        node.meta["bound"] = layer is not None and any(
+            owners[id(tensor)] > 1 for tensor in (*layer.parameters(), *layer.buffers())
+        )
+
+
+def _find_layer(root: nn.Module, node: fx.Node) -> nn.Module | None:
+    if node.op != "call_module":
+        return None
+    return root.get_submodule(str(node.target))
+
+
+def layer_of(node: fx.Node) -> nn.Module | None:
+    """Return the layer that a node calls, if it calls one."""
+    layer: nn.Module | None = node.meta["layer"]
+    return layer
+
+
+def layer_name(node: fx.Node) -> str:
+    """Return the name of the layer that a node calls, as the network has it."""
+    return str(node.target).removeprefix(ROOT).removeprefix(".")
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...] | None:
+    """Return the shape of a node's result, or None if it is no tensor."""
+    result = node.meta["result"]
+    return tuple(result.shape) if isinstance(result, Tensor) else None
+
+
+def describe(path: str, layer: nn.Module) -> str:
+    """Name a layer, for errors."""
+    name = path.removeprefix(ROOT).removeprefix(".")
+    kind = type(layer).__name__
+    return f"The layer {name!r} ({kind})" if name else f"The network ({kind})"
+
+
+def _describe_node(root: nn.Module, node: fx.Node) -> str:
+    layer = _find_layer(root, node)
+    if layer is not None:
+        return describe(str(node.target), layer)
+    return f"The operation {getattr(node.target, '__name__', node.target)!r}"
+
+
+def is_batch_size(argument: Any) -> bool:
+    """Return whether a node is the number of samples, ``x.size(0)``, ``x.shape[0]``."""
+    if not isinstance(argument, fx.Node):
+        return False
+    if argument.op == "call_method" and argument.target == "size":
+        return bool(argument.args[1:] == (0,))
+    return bool(
+        argument.target is operator.getitem
+        and argument.args[1] == 0
+        and isinstance(argument.args[0], fx.Node)
+        and isinstance(argument.args[0].meta["result"], torch.Size)
+    )
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """Return how far outputs may lie apart by rounding alone, generously."""
+    return torch.finfo(dtype).eps ** 0.5 if dtype.is_floating_point else 1e-3
+
+
+def same_outputs(a: Any, b: Any, tolerance: float) -> bool:
+    """Compare tensors, or tuples, lists and dicts of them, relative to the largest."""
+    if isinstance(a, Tensor):
+        if not isinstance(b, Tensor) or a.shape != b.shape or a.dtype != b.dtype:
+            return False
+        if not a.is_floating_point() or not a.numel():
+            return bool(torch.equal(a, b))
+        error, scale = (a - b).abs().max(), a.abs().max()
+        return bool(error.item() <= tolerance * scale.item())
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(
+            same_outputs(a[key], b[key], tolerance) for key in a
+        )
+    if isinstance(a, tuple | list):
+        pairs = zip(a, b, strict=True)
+        return len(a) == len(b) and all(same_outputs(*p, tolerance) for p in pairs)
+    return bool(a == b)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].strip().rstrip(".")

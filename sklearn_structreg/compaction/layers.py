@@ -1,0 +1,227 @@
+"""Layers: what each kind of torch layer does to channels and constants."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from sklearn_structreg.compaction.channels import Bools, Floats, Value
+from sklearn_structreg.compaction.flow import Flow, as_array, bias_of
+from sklearn_structreg.compaction.graph import shape_of
+
+__all__ = ["LAYER_RULES", "LayerRule", "pass_through"]
+
+LayerRule = Callable[[Flow, fx.Node, fx.Node, Any], Value | None]
+"""Called with flow, node, the node it reads and the layer; None keeps all it reads."""
+
+
+def linear(flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Linear) -> Value:
+    """Map the last axis."""
+    x = flow.read(source, len(_shape(source)) - 1)
+    return flow.add_map(node, layer, x, zero_padded=False)
+
+
+def convolution(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value:
+    """Map the first axis after the samples."""
+    x = flow.read(source, 1)
+    padded = (
+        any(size > 1 for size in layer.kernel_size)
+        if layer.padding == "same"
+        else layer.padding != "valid" and any(layer.padding)
+    )
+    zero_padded = padded and layer.padding_mode == "zeros"
+    add = flow.add_map if layer.groups == 1 else flow.add_grouped_map
+    return add(node, layer, x, zero_padded)
+
+
+def batch_norm(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value:
+    """Scale and shift every channel; a scale of zero makes it a constant."""
+    x = flow.read(source, 1)
+    flow.add_channelwise(node, x.ids, x.ids)
+    scale: Floats | float = as_array(layer.weight) if layer.affine else 1.0
+    shift = bias_of(layer)
+    switched_off: Bools = np.broadcast_to(scale == 0.0, x.known.shape)
+    if layer.running_mean is None:  # scaled by the batch's own statistics
+        return x.with_constants(switched_off, np.broadcast_to(shift, len(x.ids)))
+    deviation = np.sqrt(as_array(layer.running_var) + layer.eps)
+    normalized = (x.constant - as_array(layer.running_mean)) / deviation
+    return x.with_constants(x.known | switched_off, normalized * scale + shift)
+
+
+def group_norm(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value:
+    """Normalize groups of channels, of which only whole ones may go."""
+    x = flow.read(source, 1)
+    groups = x.ids.reshape(layer.num_groups, -1)
+    for column in range(1, groups.shape[1]):
+        flow.channels.tie(groups[:, 0], groups[:, column])
+    flow.add_channelwise(node, x.ids, x.ids)
+    return x.forgotten()
+
+
+def instance_norm(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value:
+    """Normalize every channel by itself."""
+    x = flow.read(source, 1)
+    flow.add_channelwise(node, x.ids, x.ids)
+    return x.forgotten()
+
+
+def layer_norm(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value | None:
+    """Pass channels where the norm runs over other axes; else all must stay."""
+    value = flow.values.get(source)
+    first_axis = len(_shape(source)) - len(layer.normalized_shape)
+    if value is None or value.axis >= first_axis:
+        return None
+    return value.forgotten()
+
+
+def prelu(flow: Flow, node: fx.Node, source: fx.Node, layer: nn.PReLU) -> Value | None:
+    """Apply a slope of its own to every channel, or one to all."""
+    if layer.num_parameters == 1:
+        return activation(flow, node, source, layer)
+    x = flow.read(source, 1)
+    flow.add_channelwise(node, x.ids, x.ids)
+    slope = as_array(layer.weight)
+    return x.with_constants(
+        x.known, np.where(x.constant > 0, x.constant, slope * x.constant)
+    )
+
+
+def activation(
+    flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Module
+) -> Value | None:
+    """Apply a function to every entry."""
+    value = flow.values.get(source)
+    if value is None:
+        return None
+    function = copy.deepcopy(layer).cpu().double().eval()
+    with torch.no_grad():
+        constant = function(torch.from_numpy(value.constant.copy())[None])[0]
+    return value.with_constants(value.known, as_array(constant))
+
+
+def unchanged(
+    flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Module
+) -> Value | None:
+    """Pass everything, as dropout does in evaluation mode."""
+    return flow.values.get(source)
+
+
+def pass_through(keep: Callable[[Any], bool | str]) -> LayerRule:
+    """Make the rule of a layer that pools or pads every channel by itself.
+
+    `keep` tells whether a constant stays one; "zero": if it is 0.
+    """
+
+    def rule(
+        flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Module
+    ) -> Value | None:
+        if shape_of(node) is None:  # pooling that also returns indices
+            return None
+        x, kept = flow.read(source, 1), keep(layer)
+        return x.forgotten(x.constant == 0.0 if kept == "zero" else bool(kept))
+
+    return rule
+
+
+def flatten(
+    flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Flatten
+) -> Value | None:
+    """Give every pixel of a channel's map an entry that belongs to the channel."""
+    value, shape = flow.values.get(source), _shape(source)
+    start, end = layer.start_dim % len(shape), layer.end_dim % len(shape)
+    if value is None or start == 0:
+        return None
+    if not start <= value.axis <= end:
+        axis = value.axis - (end - start if value.axis > end else 0)
+        return Value(value.ids, value.known, value.constant, axis)
+    before, after = shape[start : value.axis], shape[value.axis + 1 : end + 1]
+    entries = np.arange(len(value.ids)).repeat(math.prod(after))
+    entries = np.tile(entries, math.prod(before))
+    return Value(
+        value.ids[entries], value.known[entries], value.constant[entries], start
+    )
+
+
+def whole(flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Module) -> None:
+    """Read all channels together: all of them must stay."""
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    shape = shape_of(node)
+    assert shape is not None
+    return shape
+
+
+def _keeps_average(layer: Any) -> bool | str:
+    padded = any(np.atleast_1d(layer.padding)) and layer.count_include_pad
+    divided = getattr(layer, "divisor_override", None) is not None
+    return "zero" if padded or divided else True
+
+
+def _keeps_maximum(layer: Any) -> bool:
+    # a window so dilated that it misses the map would see the padding alone
+    return not any(np.atleast_1d(layer.padding)) or bool(
+        np.all(np.atleast_1d(layer.dilation) == 1)
+    )
+
+
+def _each(rule: LayerRule, names: str) -> Iterable[tuple[type[nn.Module], LayerRule]]:
+    return ((getattr(nn, name), rule) for name in names.split())
+
+
+LAYER_RULES: dict[type[nn.Module], LayerRule] = {
+    nn.Linear: linear,
+    nn.PReLU: prelu,
+    nn.Flatten: flatten,
+    **dict(_each(convolution, "Conv1d Conv2d Conv3d")),
+    **dict(_each(batch_norm, "BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm")),
+    nn.GroupNorm: group_norm,
+    **dict(_each(instance_norm, "InstanceNorm1d InstanceNorm2d InstanceNorm3d")),
+    **dict(_each(layer_norm, "LayerNorm RMSNorm")),
+    **dict(
+        _each(
+            activation,
+            "CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU "
+            "LogSigmoid Mish ReLU ReLU6 RReLU SELU SiLU Sigmoid Softplus Softshrink "
+            "Softsign Tanh Tanhshrink Threshold",
+        )
+    ),
+    **dict(
+        _each(
+            unchanged,
+            "Identity Dropout Dropout1d Dropout2d Dropout3d AlphaDropout "
+            "FeatureAlphaDropout",
+        )
+    ),
+    **dict(_each(pass_through(_keeps_average), "AvgPool1d AvgPool2d AvgPool3d")),
+    **dict(_each(pass_through(_keeps_maximum), "MaxPool1d MaxPool2d MaxPool3d")),
+    **dict(
+        _each(
+            pass_through(lambda layer: True),
+            "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d "
+            "AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d "
+            "ReflectionPad1d ReflectionPad2d ReflectionPad3d "
+            "ReplicationPad1d ReplicationPad2d ReplicationPad3d",
+        )
+    ),
+    **dict(
+        _each(
+            pass_through(lambda layer: "zero"),
+            "ZeroPad1d ZeroPad2d ZeroPad3d Upsample UpsamplingNearest2d "
+            "UpsamplingBilinear2d",
+        )
+    ),
+    **dict(
+        _each(
+            whole,
+            "Softmax Softmax2d Softmin LogSoftmax GLU LocalResponseNorm PixelShuffle "
+            "PixelUnshuffle ChannelShuffle Unflatten",
+        )
+    ),
+}

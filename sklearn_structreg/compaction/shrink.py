@@ -1,0 +1,108 @@
+"""Take channels out of the layers of a network, in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklearn_structreg.compaction.channels import Bools, Floats
+from sklearn_structreg.compaction.flow import ChannelwiseUse, Flow, MapUse
+from sklearn_structreg.compaction.liveness import Liveness
+
+__all__ = ["shrink"]
+
+WIDTHS: dict[str, tuple[str, ...]] = {
+    "in": ("in_features", "in_channels", "num_features", "num_channels"),
+    "out": ("out_features", "out_channels"),
+}
+GROUPS = ("groups", "num_groups")
+
+
+def shrink(network: nn.Module, flow: Flow, liveness: Liveness) -> None:
+    """Remove the channels that are not kept, and fold constants into biases.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Changed in place; its layers stay the same objects.
+    flow : Flow
+        The network's channels and layers.
+    liveness : Liveness
+        Which of the channels stay.
+    """
+    for name, use in flow.maps.items():
+        _shrink_map(network.get_submodule(name), use, liveness)
+    for name, alone in flow.channelwise.items():
+        _shrink_channelwise(network.get_submodule(name), alone, liveness)
+
+
+def _shrink_map(layer: Any, use: MapUse, liveness: Liveness) -> None:
+    rows, columns = liveness.kept[use.out_ids], liveness.kept[use.in_ids]
+    gone = ~liveness.needed[use.in_ids]
+    if rows.all() and not gone.any():
+        return
+    needed_rows = liveness.needed[use.out_ids]
+    folded = use.sums[:, gone] @ use.constant[gone]
+    _add_to_bias(layer, np.where(needed_rows, folded, 0.0))
+    with torch.no_grad():  # placeholders read nothing, and nothing reads them
+        layer.weight[_indices(~needed_rows, layer.weight)] = 0.0
+        layer.weight[:, _indices(gone, layer.weight)] = 0.0
+        if layer.bias is not None:
+            layer.bias[_indices(~needed_rows, layer.bias)] = 0.0
+    _select(layer, "weight", rows, dim=0)
+    _select(layer, "weight", columns, dim=1)
+    _select(layer, "bias", rows)
+    _set_width(layer, "in", columns)
+    _set_width(layer, "out", rows)
+
+
+def _shrink_channelwise(layer: Any, use: ChannelwiseUse, liveness: Liveness) -> None:
+    entries, outputs = liveness.kept[use.in_ids], liveness.kept[use.out_ids]
+    if entries.all():
+        return
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        _select(layer, name, outputs)
+    for name in GROUPS:
+        if hasattr(layer, name):
+            setattr(layer, name, getattr(layer, name) * entries.sum() // len(entries))
+            setattr(layer, name, int(getattr(layer, name)))
+    _set_width(layer, "in", entries)
+    _set_width(layer, "out", outputs)
+    if isinstance(layer, nn.PReLU):
+        layer.num_parameters = int(entries.sum())
+
+
+def _select(layer: Any, name: str, kept: Bools, dim: int = 0) -> None:
+    """Take the kept entries of a parameter or buffer, where the layer has it."""
+    tensor = getattr(layer, name, None)
+    if tensor is None or kept.all():
+        return
+    part = tensor.detach().index_select(dim, _indices(kept, tensor))
+    if isinstance(tensor, nn.Parameter):
+        part = nn.Parameter(part, requires_grad=tensor.requires_grad)
+    setattr(layer, name, part)
+
+
+def _add_to_bias(layer: Any, amount: Floats) -> None:
+    """Add to the bias of a layer; one without gets one if there is need."""
+    if not amount.any():
+        return
+    weight = layer.weight
+    bias = np.zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+    total = torch.as_tensor(bias).to("cpu", torch.float64) + torch.from_numpy(amount)
+    layer.bias = nn.Parameter(
+        total.to(weight.device, weight.dtype), requires_grad=weight.requires_grad
+    )
+
+
+def _set_width(layer: Any, side: str, kept: Bools) -> None:
+    for name in WIDTHS[side]:
+        if hasattr(layer, name):
+            setattr(layer, name, int(kept.sum()))
+
+
+def _indices(chosen: Bools, tensor: Tensor) -> Tensor:
+    return torch.from_numpy(np.flatnonzero(chosen)).to(tensor.device)

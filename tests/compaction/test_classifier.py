@@ -1,0 +1,133 @@
+"""Compaction of a fitted estimator."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from compaction.networks import count
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from torch import nn
+
+from sklearn_structreg import CGESClassifier
+
+FILTERS = {"penalty": "group", "groups": "filter", "alpha": 0.01}
+FEATURES = {"penalty": "group", "groups": "feature", "alpha": 0.01}
+
+
+def fitted(digits, images=False, **params):
+    X, y = digits
+    settings = {"max_epochs": 20, "random_state": 0, "hidden_layer_sizes": (60,)}
+    if images:
+        settings["image_shape"], X, y = (1, 8, 8), X[:500], y[:500]
+    return CGESClassifier(**settings | params).fit(X, y)
+
+
+@pytest.mark.parametrize("images", [False, True])
+@pytest.mark.parametrize("groups", [FEATURES, FILTERS])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_outputs_are_the_same(digits, images, groups, dtype):
+    model = fitted(digits, images, dtype=dtype, **groups)
+    assert model.score(*digits) > 0.5  # far from chance, so far from all zeros
+    before = copy.deepcopy(model.module_.state_dict())
+    smaller = model.compact()
+    assert count(smaller) < 0.9 * count(model.module_)
+    assert not smaller.training
+    X = torch.tensor(digits[0], dtype=getattr(torch, dtype))
+    with torch.no_grad():
+        got = smaller(X.reshape(-1, *model.input_shape_)).double().numpy()
+    expected = model.decision_function(digits[0])
+    tolerance = {"float32": 1e-6, "float64": 1e-12}[dtype] * np.abs(expected).max()
+    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
+    for name, tensor in model.module_.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_in_place_the_estimator_predicts_as_before(digits):
+    X, y = digits
+    model = fitted(digits, **FEATURES)
+    dense, n_epochs = copy.deepcopy(model), model.n_iter_
+    smaller = model.compact(in_place=True)
+    assert count(smaller) == count(model.module_) < count(dense.module_)
+    assert model.n_parameters_ == count(smaller)
+    assert model.n_iter_ == n_epochs
+    for fresh in (model, pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        np.testing.assert_array_equal(fresh.predict(X), dense.predict(X))
+        np.testing.assert_allclose(
+            fresh.predict_proba(X), dense.predict_proba(X), rtol=0, atol=1e-6
+        )
+    with pytest.raises(NotFittedError):
+        clone(model).predict(X)
+    assert clone(model).get_params() == dense.get_params()
+    model.fit(X, y)  # a fit that does not go on starts with the whole network
+    assert count(model.module_) == count(dense.module_)
+
+
+def test_training_goes_on_with_the_smaller_network(digits):
+    X, y = digits
+    model = fitted(digits, warm_start=True, **FEATURES)
+    model.compact(in_place=True)
+    shapes = [p.shape for p in model.module_.parameters()]
+    twin = pickle.loads(pickle.dumps(model))
+    for each in (model, twin):
+        each.partial_fit(X, y)
+        each.partial_fit(X, y)
+    assert [p.shape for p in model.module_.parameters()] == shapes
+    assert model.n_iter_ == 22
+    assert model.sparsity_ > 0
+    np.testing.assert_array_equal(model.decision_function(X), twin.decision_function(X))
+    model.fit(X, y)
+    assert model.n_iter_ == 42
+    assert [p.shape for p in model.module_.parameters()] == shapes
+    assert model.score(X, y) > 0.9
+
+
+def test_what_was_returned_does_not_train_along(digits):
+    model = fitted(digits, **FEATURES)
+    smaller = model.compact(in_place=True)
+    before = copy.deepcopy(smaller.state_dict())
+    model.partial_fit(*digits)
+    for name, tensor in smaller.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_all_weights_gone(digits):
+    model = fitted(digits, images=True, alpha=50.0, penalty="group")
+    assert model.sparsity_ == 1.0
+    before = model.predict_proba(digits[0])
+    model.compact(in_place=True)
+    assert model.n_parameters_ < 100
+    np.testing.assert_allclose(model.predict_proba(digits[0]), before, atol=1e-6)
+    model.partial_fit(*digits)
+
+
+def test_a_search_s_best_estimator_can_be_compacted(blobs):
+    search = GridSearchCV(
+        CGESClassifier(max_epochs=3, random_state=0), {"alpha": [0.1, 1.0]}, cv=2
+    ).fit(*blobs)
+    search.best_estimator_.compact(in_place=True)
+    assert search.predict(blobs[0]).shape == (90,)
+
+
+def test_errors(digits, blobs):
+    with pytest.raises(NotFittedError):
+        CGESClassifier().compact()
+
+    def with_bilinear(input_shape, n_outputs):
+        return nn.Sequential(nn.Linear(4, 4), nn.Hardtanh(), Odd(), nn.Linear(4, 3))
+
+    model = CGESClassifier(with_bilinear, max_epochs=1).fit(*blobs)
+    before = model.predict_proba(blobs[0])
+    with pytest.raises(ValueError, match=r"The layer '2' \(Odd\)"):
+        model.compact(in_place=True)
+    np.testing.assert_array_equal(model.predict_proba(blobs[0]), before)
+
+
+class Odd(nn.Module):
+    """Cannot be followed."""
+
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
