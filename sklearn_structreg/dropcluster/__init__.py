@@ -3,6 +3,7 @@
 from sklearn_structreg.dropcluster.classifier import DropClusterClassifier
 from sklearn_structreg.dropcluster.clusterer import ReNAClusterer
 from sklearn_structreg.dropcluster.clusters import find_clusters
+from sklearn_structreg.dropcluster.deploy import fold_masks
 from sklearn_structreg.dropcluster.depth import StochasticDepth, residual_branches
 from sklearn_structreg.dropcluster.display import (
     DropClusterDisplay,
@@ -56,6 +57,7 @@ __all__ = [
     "StochasticDepth",
     "feature_maps",
     "find_clusters",
+    "fold_masks",
     "graph_edges",
     "hopkins",
     "insert_layer",

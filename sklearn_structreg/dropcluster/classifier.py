@@ -13,8 +13,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from sklearn_structreg.compaction import compact
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.modules import ModuleLike
+from sklearn_structreg.dropcluster.deploy import fold_masks
 from sklearn_structreg.dropcluster.hopkins import spatial_hopkins
 from sklearn_structreg.dropcluster.insertion import inserted_layers
 from sklearn_structreg.dropcluster.layers import _DropCluster
@@ -318,6 +320,35 @@ class DropClusterClassifier(StructuredClassifier):
                 statistic = spatial_hopkins(maps, random_state=self.net_.seed)
                 found.setdefault(name, []).append(statistic.cpu())
         return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+
+    def compact(self, *, unsupported: str = "raise") -> torch.nn.Module:
+        """Return a network for deployment: smaller, without the dropping layer.
+
+        Masked channels are removed physically, with the weights that make and read
+        them: see :func:`~sklearn_structreg.dropcluster.fold_masks` and
+        :func:`~sklearn_structreg.compaction.compact`.
+
+        Parameters
+        ----------
+        unsupported : {"raise", "keep"}, default="raise"
+            What to do about layers that compaction has no rule for.
+
+        Returns
+        -------
+        torch.nn.Module
+            On the device of `module_`, in evaluation mode, with the same outputs.
+
+        Raises
+        ------
+        ValueError
+            If the network cannot be compacted; names the layer.
+        """
+        check_is_fitted(self, "net_")
+        network = fold_masks(self.module_).eval()
+        parameter = next(network.parameters())
+        rng = np.random.default_rng(0)
+        sample = torch.from_numpy(rng.normal(size=(4, *self.input_shape_)))
+        return compact(network, sample.to(parameter), unsupported=unsupported).eval()
 
     def _layer(self) -> _DropCluster | None:
         """Return the DropCluster layer, if it has clusters."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["NAME", "insert_layer", "inserted_layers", "remove_layers"]
+__all__ = ["NAME", "insert_layer", "inserted_layers", "precedes", "remove_layers"]
 
 NAME = "structured_dropout"
 """The inserted layer's name within the one it follows."""
@@ -68,7 +68,8 @@ def insert_layer(
         handle = place.register_forward_hook(_on_output)
     # Pickled with the layer, the handle keeps its number from being given out again in
     # another process: a hook of the same number would replace this one.
-    layer._insertion = handle
+    insertion: Any = (handle, before)
+    layer._insertion = insertion
 
 
 def inserted_layers(module: nn.Module) -> dict[str, nn.Module]:
@@ -90,6 +91,12 @@ def inserted_layers(module: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def precedes(layer: nn.Module) -> bool:
+    """Whether an inserted layer acts on the input of its place."""
+    insertion: Any = layer._insertion
+    return bool(insertion[1])
+
+
 def remove_layers(module: nn.Module) -> dict[str, nn.Module]:
     """Take all inserted layers out, and leave the network as it was before.
 
@@ -105,8 +112,8 @@ def remove_layers(module: nn.Module) -> dict[str, nn.Module]:
     """
     found = inserted_layers(module)
     for name, layer in found.items():
-        handle: Any = layer._insertion
-        handle.remove()
+        insertion: Any = layer._insertion
+        insertion[0].remove()
         del layer._insertion
         delattr(module.get_submodule(name), NAME)
     return found

@@ -151,7 +151,7 @@ def feature_maps(
 
 
 def find_place(
-    module: nn.Module, layer: str, sample: Tensor, *, spatial: bool = True
+    module: nn.Module, layer: str, sample: Tensor, *, min_pixels: int = 2
 ) -> Place:
     """Find where a layer is to be put.
 
@@ -164,8 +164,8 @@ def find_place(
         first convolution that runs, or else the input.
     sample : torch.Tensor of shape (n, ...)
         A few samples.
-    spatial : bool, default=True
-        Whether an output without spatial extent is an error.
+    min_pixels : int, default=2
+        What an output must have at least; 0 takes outputs that are no maps, too.
 
     Returns
     -------
@@ -202,17 +202,17 @@ def find_place(
             f"layer={layer!r} runs {len(outputs)} times in a forward pass; name one "
             "that runs once."
         )
-    if spatial and not is_spatial(outputs[0]):
+    if min_pixels and not is_spatial(outputs[0], min_pixels):
         raise ValueError(no_extent(layer, outputs[0]))
     return Place(layer, False, tuple(outputs[0].shape[1:]))
 
 
-def is_spatial(output: Any) -> bool:
-    """Whether an output is feature maps of more than one pixel."""
+def is_spatial(output: Any, min_pixels: int = 2) -> bool:
+    """Whether an output is feature maps of so many pixels."""
     return (
         isinstance(output, Tensor)
         and 3 <= output.ndim <= 5
-        and output.shape[2:].numel() > 1
+        and output.shape[2:].numel() >= min_pixels
     )
 
 

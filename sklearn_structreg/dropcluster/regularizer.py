@@ -107,8 +107,8 @@ class DropClusterRegularizer(Regularizer):
             case "stochastic_depth":
                 return self._find_branches(module)
         names = [self.layer] if isinstance(self.layer, str) else self.layer
-        spatial = self.regularizer != "dropout"
-        return [find_place(module, name, sample, spatial=spatial) for name in names]
+        least = 0 if self.regularizer == "dropout" else 1
+        return [find_place(module, name, sample, min_pixels=least) for name in names]
 
     def _find_branches(self, module: nn.Module) -> list[Place]:
         if self.layer == "auto":
