@@ -85,7 +85,7 @@ class Setting:
 
 
 MNIST_STRENGTHS = {
-    "L2": (1e-3,),
+    "L2": (1e-4, 1e-3, 1e-2),
     "L1": (1e-3, 3e-3, 1e-2, 3e-2),
     "GS-filter": (1e-3, 3e-3, 6e-3, 1e-2),
     "GS-feature": (1e-3, 3e-3, 6e-3, 1e-2),
