@@ -85,7 +85,7 @@ class Setting:
 
 
 MNIST_STRENGTHS = {
-    "L2": (1e-4, 1e-3, 1e-2),
+    "L2": (1e-4, 1e-3),
     "L1": (1e-3, 3e-3, 1e-2, 3e-2),
     "GS-filter": (1e-3, 3e-3, 6e-3, 1e-2),
     "GS-feature": (1e-3, 3e-3, 6e-3, 1e-2),
@@ -129,12 +129,15 @@ class Run:
 
 
 def runs(setting: Setting) -> Iterator[Run]:
-    """Yield all runs, seed by seed, so that every curve is there early."""
-    for seed in range(setting.n_seeds):
-        for penalty, strengths in setting.strengths.items():
-            yield from (Run(penalty, alpha, None, seed) for alpha in strengths)
-        for penalty, alpha in setting.pruned.items():
-            yield Run(penalty, alpha, 0.1, seed)
+    """Yield all runs, seed by seed, those with other constants per layer last."""
+    for constants in (False, True):
+        for seed in range(setting.n_seeds):
+            for penalty, strengths in setting.strengths.items():
+                if ("layer_scale" in PENALTIES[penalty]) == constants:
+                    yield from (Run(penalty, alpha, None, seed) for alpha in strengths)
+            if not constants:
+                for penalty, alpha in setting.pruned.items():
+                    yield Run(penalty, alpha, 0.1, seed)
 
 
 def load(setting: Setting, folder: Path | None) -> tuple[np.ndarray, ...]:
