@@ -256,28 +256,39 @@ def name_of(record: dict[str, Any]) -> str:
     return record["penalty"] + ("" if pruned is None else f", pruned to {pruned:.0%}")
 
 
+def spread(values: Sequence[float]) -> str:
+    """Write mean and standard deviation in per cent."""
+    deviation = 100 * np.std(values, ddof=1) if len(values) > 1 else np.nan
+    return f"{100 * np.mean(values):5.2f} +- {deviation:4.2f}"
+
+
 def tabulate(records: list[dict[str, Any]]) -> dict[str, dict[float, dict[str, Any]]]:
     """Print means over seeds; return the values by name and strength."""
     table: dict[str, dict[float, dict[str, Any]]] = {}
     for record in records:
         cell = table.setdefault(name_of(record), {}).setdefault(record["alpha"], {})
-        for key, value in (record["sizes"] | {"accuracy": record["accuracy"]}).items():
+        values = {key: record[key] for key in ("accuracy", "seed")} | record["sizes"]
+        for key, value in values.items():
             cell.setdefault(key, []).append(value)
+    reference = max(table.get("L2", {}).values(), key=lambda c: np.mean(c["accuracy"]))
+    plain = dict(zip(reference["seed"], reference["accuracy"], strict=True))
     print(
-        f"{'':>22} {'by element, % left':>34} {'compacted, % left':>26}\n"
-        f"{'':>20}{'alpha':>8} {'accuracy':>14} {'params':>7} {'FLOPs':>6}"
-        f" {'params':>8} {'FLOPs':>8} {'latency':>8}  seeds"
+        "mean +- deviation over seeds; above L2: mean +- deviation of the differences, "
+        "seed by seed\n"
+        f"{'':>44} {'by element, % left':>30} {'compacted, % left':>22}\n"
+        f"{'':>20}{'alpha':>8}  {'accuracy':>13}  {'above L2':>13} {'params':>8}"
+        f" {'FLOPs':>7} {'params':>7} {'FLOPs':>7} {'latency':>7}  seeds"
     )
     columns = ["parameters", "flops"]
     columns += [f"compact_{name}" for name in (*columns, "latency")]
     for name, strengths in table.items():
         for alpha, cell in strengths.items():
-            accuracy = 100 * np.array(cell["accuracy"])
-            spread = f" +- {accuracy.std(ddof=1):.2f}" if accuracy.size > 1 else ""
+            pairs = zip(cell["seed"], cell["accuracy"], strict=True)
+            gains = [a - plain[seed] for seed, a in pairs if seed in plain]
             shares = "".join(f" {100 * np.mean(cell[key]):7.1f}" for key in columns)
             print(
-                f"{name:>20} {alpha:7g} {accuracy.mean():6.2f}{spread:>8}{shares}"
-                f"  {accuracy.size:5d}"
+                f"{name:>20} {alpha:7g}  {spread(cell['accuracy'])}  {spread(gains)} "
+                f"{shares}  {len(gains):5d}"
             )
     return table
 
