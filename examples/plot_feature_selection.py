@@ -83,7 +83,7 @@ models = {
     "group": [
         CGESClassifier(alpha=a, penalty="group") for a in (0.01, 0.03, 0.06, 0.1)
     ],
-    "L1 logistic regression": [
+    "L1 logistic regression": [  # this spelling needs scikit-learn 1.8
         LogisticRegression(l1_ratio=1, C=C, solver="saga", max_iter=5000)
         for C in (2.0, 1.0, 0.3, 0.1, 0.03)
     ],

@@ -79,12 +79,13 @@ class Setting:
     batch_size: int
     strengths: dict[str, tuple[float, ...]]
     pruned: dict[str, float]  # the strength beside iterative pruning
+    n_repeats: int  # of a forward pass, for the latency
     n_seeds: int = 3
     learning_rate: float = 0.05
 
 
 MNIST_STRENGTHS = {
-    "L2": (1e-3,),
+    "L2": (1e-4, 1e-3),
     "L1": (1e-3, 3e-3, 1e-2, 3e-2),
     "GS-filter": (1e-3, 3e-3, 6e-3, 1e-2),
     "GS-feature": (1e-3, 3e-3, 6e-3, 1e-2),
@@ -97,15 +98,15 @@ MNIST_STRENGTHS = {
 SETTINGS = {
     "mnist": Setting(
         "mnist", paper_convnet, 60_000, 10_000, 60, 100,
-        MNIST_STRENGTHS, {"L2": 1e-3, "CGES": 1e-2},
+        MNIST_STRENGTHS, {"L2": 1e-3, "CGES": 1e-2}, 11,
     ),
     "mnist small": Setting(
         "mnist", partial(paper_convnet, widths=(8, 16), n_hidden=128),
-        4_000, 10_000, 12, 50, MNIST_STRENGTHS, {"L2": 1e-3, "CGES": 1e-2},
+        4_000, 10_000, 12, 50, MNIST_STRENGTHS, {"L2": 1e-3, "CGES": 1e-2}, 51,
     ),
     "cifar100": Setting(
         "cifar100", small_resnet, 50_000, 10_000, 60, 128,
-        MNIST_STRENGTHS, {"L2": 1e-3, "CGES": 1e-2},
+        MNIST_STRENGTHS, {"L2": 1e-3, "CGES": 1e-2}, 5,
     ),
 }  # fmt: skip
 
@@ -128,12 +129,15 @@ class Run:
 
 
 def runs(setting: Setting) -> Iterator[Run]:
-    """Yield all runs, seed by seed, so that every curve is there early."""
-    for seed in range(setting.n_seeds):
-        for penalty, strengths in setting.strengths.items():
-            yield from (Run(penalty, alpha, None, seed) for alpha in strengths)
-        for penalty, alpha in setting.pruned.items():
-            yield Run(penalty, alpha, 0.1, seed)
+    """Yield all runs, seed by seed, those with other constants per layer last."""
+    for constants in (False, True):
+        for seed in range(setting.n_seeds):
+            for penalty, strengths in setting.strengths.items():
+                if ("layer_scale" in PENALTIES[penalty]) == constants:
+                    yield from (Run(penalty, alpha, None, seed) for alpha in strengths)
+            if not constants:
+                for penalty, alpha in setting.pruned.items():
+                    yield Run(penalty, alpha, 0.1, seed)
 
 
 def load(setting: Setting, folder: Path | None) -> tuple[np.ndarray, ...]:
@@ -163,7 +167,7 @@ def train(
     X, y, X_test, y_test = data
     penalty = PENALTIES[run.penalty]
     if "layer_scale" in penalty and penalty["layer_scale"] is not None:
-        network = setting.network(X.shape[1:], int(y.max()) + 1)
+        network = setting.network(X.shape[1:], len(np.unique(y)))
         scales = constants(network, torch.from_numpy(X[:1]), penalty["layer_scale"])
         penalty = penalty | {"layer_scale": scales}
     model = CGESClassifier(
@@ -230,9 +234,11 @@ def measure(
             continue
         record = json.loads(target.read_text())
         if "sizes" not in record:
-            module = setting.network(X.shape[1:], int(y.max()) + 1).eval()
+            module = setting.network(X.shape[1:], len(np.unique(y))).eval()
             module.load_state_dict(torch.load(target.with_suffix(".pt")))
-            sizes = size_report(module, torch.from_numpy(X[:100]), n_repeats=51)
+            sizes = size_report(
+                module, torch.from_numpy(X[:100]), n_repeats=setting.n_repeats
+            )
             record["sizes"] = {
                 "parameters": sizes.n_nonzero / sizes.n_parameters,
                 "flops": sizes.nonzero_flops / sizes.flops,
@@ -250,28 +256,39 @@ def name_of(record: dict[str, Any]) -> str:
     return record["penalty"] + ("" if pruned is None else f", pruned to {pruned:.0%}")
 
 
+def spread(values: Sequence[float]) -> str:
+    """Write mean and standard deviation in per cent."""
+    deviation = 100 * np.std(values, ddof=1) if len(values) > 1 else np.nan
+    return f"{100 * np.mean(values):5.2f} +- {deviation:4.2f}"
+
+
 def tabulate(records: list[dict[str, Any]]) -> dict[str, dict[float, dict[str, Any]]]:
     """Print means over seeds; return the values by name and strength."""
     table: dict[str, dict[float, dict[str, Any]]] = {}
     for record in records:
         cell = table.setdefault(name_of(record), {}).setdefault(record["alpha"], {})
-        for key, value in (record["sizes"] | {"accuracy": record["accuracy"]}).items():
+        values = {key: record[key] for key in ("accuracy", "seed")} | record["sizes"]
+        for key, value in values.items():
             cell.setdefault(key, []).append(value)
+    reference = max(table.get("L2", {}).values(), key=lambda c: np.mean(c["accuracy"]))
+    plain = dict(zip(reference["seed"], reference["accuracy"], strict=True))
     print(
-        f"{'':>22} {'by element, % left':>34} {'compacted, % left':>26}\n"
-        f"{'':>20}{'alpha':>8} {'accuracy':>14} {'params':>7} {'FLOPs':>6}"
-        f" {'params':>8} {'FLOPs':>8} {'latency':>8}  seeds"
+        "mean +- deviation over seeds; above L2: mean +- deviation of the differences, "
+        "seed by seed\n"
+        f"{'':>44} {'by element, % left':>30} {'compacted, % left':>22}\n"
+        f"{'':>20}{'alpha':>8}  {'accuracy':>13}  {'above L2':>13} {'params':>8}"
+        f" {'FLOPs':>7} {'params':>7} {'FLOPs':>7} {'latency':>7}  seeds"
     )
     columns = ["parameters", "flops"]
     columns += [f"compact_{name}" for name in (*columns, "latency")]
     for name, strengths in table.items():
         for alpha, cell in strengths.items():
-            accuracy = 100 * np.array(cell["accuracy"])
-            spread = f" +- {accuracy.std(ddof=1):.2f}" if accuracy.size > 1 else ""
+            pairs = zip(cell["seed"], cell["accuracy"], strict=True)
+            gains = [a - plain[seed] for seed, a in pairs if seed in plain]
             shares = "".join(f" {100 * np.mean(cell[key]):7.1f}" for key in columns)
             print(
-                f"{name:>20} {alpha:7g} {accuracy.mean():6.2f}{spread:>8}{shares}"
-                f"  {accuracy.size:5d}"
+                f"{name:>20} {alpha:7g}  {spread(cell['accuracy'])}  {spread(gains)} "
+                f"{shares}  {len(gains):5d}"
             )
     return table
 
@@ -298,6 +315,8 @@ def draw(table: dict[str, dict[float, dict[str, Any]]], target: Path) -> None:
     n_seeds = max(len(c["accuracy"]) for s in table.values() for c in s.values())
     curves = {}
     for name, strengths in table.items():
+        if "layer_scale" in PENALTIES.get(name, {}):
+            continue
         cells = [c for c in strengths.values() if len(c["accuracy"]) == n_seeds]
         # A network that guesses would leave no room for the others.
         cells = [c for c in cells if np.mean(c["accuracy"]) > 0.5]
@@ -337,6 +356,7 @@ def smoke(setting: Setting) -> Setting:
         n_test=200,
         max_epochs=2,
         n_seeds=1,
+        n_repeats=1,
         strengths={name: values[:1] for name, values in setting.strengths.items()},
     )
 

@@ -178,6 +178,21 @@ def measure(
     return {str(density): record for density, record in figures.items()}
 
 
+def table(name: str, rows: dict[str, dict[str, float]]) -> str:
+    """Write the figures of one network as text."""
+    lines = [
+        f"{name}: batches of {NETWORKS[name][1][0]}",
+        "channels  parameters    FLOPs        ms  of the dense  s to compact",
+    ]
+    for density, row in rows.items():
+        lines.append(
+            f"{100 * float(density):6.0f} %  {100 * row['parameters']:8.1f} %"
+            f" {100 * row['flops']:6.1f} %  {1e3 * row['seconds']:8.2f}"
+            f"  {row['of_dense']:12.2f}  {row['seconds_to_compact']:12.2f}"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
@@ -189,15 +204,7 @@ def main() -> None:
     results = {}
     for name, (build, shape) in NETWORKS.items():
         results[name] = measure(build, shape, arguments.device, arguments.repeats)
-        print(f"\n{name}: batches of {shape[0]}, {arguments.device}", end="")
-        print(f", {arguments.threads} thread(s)" if arguments.device == "cpu" else "")
-        print("channels  parameters    FLOPs        ms  of the dense latency")
-        for density, row in results[name].items():
-            print(
-                f"{100 * float(density):6.0f} %  {100 * row['parameters']:8.1f} %"
-                f" {100 * row['flops']:6.1f} %  {1e3 * row['seconds']:8.2f}"
-                f"  {row['of_dense']:20.2f}"
-            )
+        print(table(name, results[name]), end="\n\n")
         if arguments.json:
             about = {
                 "torch": torch.__version__,

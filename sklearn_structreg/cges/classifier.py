@@ -370,9 +370,11 @@ class CGESClassifier(StructuredClassifier):
         parameter = next(self.module_.parameters())
         dtype = str(parameter.dtype).removeprefix("torch.")
         samples, _ = check_samples(self, X, dtype=dtype, reset=False)
+        if not isinstance(batch_size, Integral) or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r} must be a positive integer.")
         data = TrainingData.of(samples, np.zeros(len(samples), np.int64), None)
         batch = data.head(
-            batch_size,
+            int(batch_size),
             input_shape=self.input_shape_,
             dtype=parameter.dtype,
             device=parameter.device,

@@ -219,13 +219,15 @@ class Pruner:
 
     def plan(self, module: nn.Module, max_epochs: int) -> None:
         """Fix the epoch and the size of every round, unless that is done."""
-        if self._rounds is None:
-            epochs = pruning_epochs(max_epochs, self.n_rounds, self.start)
-            n_present = self._n_present(module)
-            counts = kept_counts(n_present, self._n_target, self.n_rounds)
-            self._rounds = list(zip(epochs, counts, strict=True))
-            if n_present == self._n_target:
-                self._rounds = []
+        if self._rounds is not None:
+            return
+        n_present = self._n_present(module)
+        if n_present == self._n_target:
+            self._rounds = []
+            return
+        epochs = pruning_epochs(max_epochs, self.n_rounds, self.start)
+        counts = kept_counts(n_present, self._n_target, self.n_rounds)
+        self._rounds = list(zip(epochs, counts, strict=True))
 
     def begin_epoch(self, module: nn.Module) -> bool:
         """Prune if a round is due; return whether one was, or is still to come."""

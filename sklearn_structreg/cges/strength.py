@@ -56,8 +56,8 @@ def alpha_max(
     float
         In the units of `alpha`. Infinite where no strength takes all weights away: the
         L2 penalty shrinks them only, and the exclusive one never zeroes the largest of
-        a group, nor does CGES where `exclusivity` is 0 or 1, since one layer then has
-        no group term.
+        a group (``prox="paper"`` does, as an artefact of its step), nor does CGES where
+        `exclusivity` is 0 or 1, since one layer then has no group term.
 
     Raises
     ------

@@ -206,6 +206,9 @@ def test_a_warm_start_keeps_what_is_pruned_and_prunes_on(digits):
     assert n_nonzero(model.module_) == 2220
     model.fit(X, y)  # trains on, with the same masks
     assert torch.equal(model.module_[0].weight == 0, first)
+    model.set_params(pruning_start=0.5, max_epochs=1).fit(X, y)  # nothing to prune
+    assert torch.equal(model.module_[0].weight == 0, first)
+    model.set_params(pruning_start=0.0)
     model.set_params(target_density=0.1, max_epochs=2).fit(X, y)
     assert n_nonzero(model.module_) == 740
     assert bool((model.module_[0].weight == 0)[first].all())
