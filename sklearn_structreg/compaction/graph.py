@@ -219,6 +219,7 @@ def same_outputs(a: Any, b: Any, tolerance: float) -> bool:
             return False
         if not a.is_floating_point() or not a.numel():
             return bool(torch.equal(a, b))
+        a, b = torch.nan_to_num(a), torch.nan_to_num(b)
         error, scale = (a - b).abs().max(), a.abs().max()
         return bool(error.item() <= tolerance * scale.item())
     if isinstance(a, dict):

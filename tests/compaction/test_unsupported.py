@@ -277,7 +277,18 @@ def test_samples_that_do_not_fit():
         compact(perceptron(), torch.zeros(2, 4, dtype=torch.float64))
 
 
+def test_a_lazy_layer_that_has_not_run():
+    network = nn.Sequential(nn.LazyLinear(5), nn.ReLU(), nn.Linear(5, 2))
+    with pytest.raises(ValueError, match=r"'0' \(LazyLinear\) has no shape yet"):
+        compact(network, X)
+    network(X)
+    assert_same_outputs(network, compact(network, X), X)
+
+
 def test_wrong_arguments():
+    for sample in (X.numpy(), (X,), X[:0]):
+        with pytest.raises(ValueError, match="tensor of at least one sample"):
+            compact(perceptron(), sample)
     with pytest.raises(ValueError, match="unsupported='skip' must be"):
         compact(perceptron(), X, unsupported="skip")
     with pytest.raises(TypeError, match=r"takes a torch\.nn\.Module; got 'net'"):
