@@ -77,6 +77,9 @@ def compact(
     cannot be empty. Before it is returned, the copy is compared with the module on
     the samples, in double precision.
 
+    While it is followed, `torch.fx` replaces how modules are called, so no other thread
+    should run a network meanwhile.
+
     Examples
     --------
     >>> import torch

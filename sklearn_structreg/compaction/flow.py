@@ -79,6 +79,13 @@ class Flow:
             if source in self.values:
                 self.channels.fix(self.values[source].ids)
 
+    def keep_layers(self, names: set[str]) -> None:
+        """Keep all channels of the named layers, on both sides."""
+        for uses in (self.maps, self.channelwise):
+            for name in names & uses.keys():
+                self.channels.fix(uses[name].in_ids)
+                self.channels.fix(uses[name].out_ids)
+
     def read(self, source: fx.Node, axis: int) -> Value:
         """Return a node's value with its channels along `axis`.
 
