@@ -7,7 +7,7 @@ what a step holds at most, in matrices as large as the weight, beyond what was t
 
 Run ``python benchmarks/speed/blockout.py``; ``--device cuda`` for a GPU, where the
 plain path is measured with and without ``torch.compile``; ``--json FILE`` to keep the
-figures.
+figures, and to go on where a run broke off.
 """
 
 from __future__ import annotations
@@ -114,6 +114,35 @@ def peak_matrices(step: Step, size: int, device: str) -> float:
     return peak / (4 * size**2)
 
 
+def measure(
+    size: int, batch: int, arguments: argparse.Namespace
+) -> dict[str, dict[str, float]]:
+    """Time the peers in turns on layers of one size, and print the figures."""
+    device = arguments.device
+    steps = peers(size, batch, arguments.clusters, device)
+    n_steps = max(1, round(4e9 / (6 * batch * size**2)))
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        for _ in range(2):  # warm up
+            step()
+    for _ in range(arguments.repeats):
+        for name, step in steps.items():
+            times[name].append(seconds(step, n_steps, device))
+    print(f"\n{size} x {size}, batch {batch}, {device}, {arguments.threads} thread(s)")
+    print(f"{'':>24}   ms per step   of {DROPOUT}   matrices held")
+    figures = {}
+    for peer, step in steps.items():
+        turns = zip(times[peer], times[DROPOUT], strict=True)
+        figures[peer] = {
+            "seconds_per_step": statistics.median(times[peer]),
+            "of_dropout": statistics.median(own / other for own, other in turns),
+            "matrices_held": peak_matrices(step, size, device),
+        }
+        took, ratio, held = figures[peer].values()
+        print(f"{peer:>24}   {1e3 * took:11.2f}   {ratio:19.2f}   {held:13.2f}")
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
@@ -122,51 +151,30 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, default=6)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="figures in it are not taken again")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    device, results = arguments.device, {}
+    about = {
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "device": arguments.device,
+        "threads": arguments.threads,
+        "clusters": arguments.clusters,
+        "repeats": arguments.repeats,
+        "numba": find_spec("numba") is not None,
+    }
+    record = {"about": about, "results": {}}
+    if arguments.json and arguments.json.exists():
+        record["results"] = json.loads(arguments.json.read_text())["results"]
     for batch in arguments.batches:
         for size in arguments.sizes:
-            steps = peers(size, batch, arguments.clusters, device)
-            n_steps = max(1, round(4e9 / (6 * batch * size**2)))
-            times: dict[str, list[float]] = {name: [] for name in steps}
-            for step in steps.values():
-                for _ in range(2):
-                    step()
-            for _ in range(arguments.repeats):
-                for name, step in steps.items():
-                    times[name].append(seconds(step, n_steps, device))
             name = f"{size} x {size}, batch {batch}"
-            print(f"\n{name}, {device}, {arguments.threads} thread(s)")
-            print(f"{'':>26}   ms per step   of {DROPOUT}   matrices held", flush=True)
-            results[name] = {}
-            for peer, step in steps.items():
-                value = statistics.median(times[peer])
-                turns = zip(times[peer], times[DROPOUT], strict=True)
-                ratio = statistics.median(own / other for own, other in turns)
-                held = peak_matrices(step, size, device)
-                print(
-                    f"{peer:>26}   {1e3 * value:11.2f}   {ratio:19.2f}   {held:13.2f}",
-                    flush=True,
-                )
-                results[name][peer] = {
-                    "seconds_per_step": value,
-                    "of_dropout": ratio,
-                    "matrices_held": held,
-                }
-    if arguments.json:
-        about = {
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-            "device": device,
-            "threads": arguments.threads,
-            "clusters": arguments.clusters,
-            "numba": find_spec("numba") is not None,
-        }
-        record = {"about": about, "results": results}
-        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+            if name in record["results"]:
+                continue
+            record["results"][name] = measure(size, batch, arguments)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

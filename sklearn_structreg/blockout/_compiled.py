@@ -22,7 +22,8 @@ __all__ = ["fused_linear"]
 # Set to False to do without.
 ENABLED = True
 
-MIN_SIZE = 2**18  # weights that are worth a thread
+MIN_WEIGHTS = 2**16  # below, the calls around the loops take longer than torch's
+MIN_PER_THREAD = 2**18
 MAX_BITS = 62  # clusters that fit into one integer key
 
 Result = TypeVar("Result")
@@ -63,6 +64,7 @@ def fused_linear(
     tensors = [t for t in (x, weight, bias, c_out, c_in) if t is not None]
     if (
         not ENABLED
+        or weight.numel() < MIN_WEIGHTS
         or c_out.ndim != 2
         or weight.dtype not in REALS
         or not weight.is_contiguous()
@@ -78,7 +80,13 @@ def fused_linear(
 
 def _is_plain(tensor: Tensor) -> bool:
     """Whether a tensor has memory that the loops can use."""
-    return tensor.is_cpu and type(tensor) in (Tensor, torch.nn.Parameter)
+    if not tensor.is_cpu or type(tensor) not in (Tensor, torch.nn.Parameter):
+        return False
+    try:
+        tensor.detach().numpy()
+    except RuntimeError:  # inside of vmap
+        return False
+    return True
 
 
 class _FusedLinear(torch.autograd.Function):
@@ -165,12 +173,9 @@ def _mask(weight: Tensor, plan: Plan, out: Tensor) -> None:
 def _mask_gradient(
     gradient: Tensor, weight: Tensor, plan: Plan
 ) -> tuple[Tensor, Tensor]:
-    """Mask a gradient in place, and return those of the outputs' and inputs' members."""
-    kernel, dual, matrix = (
-        _kernels(weight.dtype).gradient,
-        gradient.numpy(),
-        weight.numpy(),
-    )
+    """Mask a gradient in place; return those of the outputs' and inputs' clusters."""
+    kernel = _kernels(weight.dtype).gradient
+    dual, matrix = gradient.numpy(), weight.numpy()
     d_out = np.zeros_like(plan.c_out)
 
     def run(part: Plan) -> NDArray[Any]:
@@ -184,7 +189,7 @@ def _mask_gradient(
 
 def _in_threads(run: Callable[[Plan], Result], plan: Plan, size: int) -> list[Result]:
     """Run a loop on parts of the outputs, in as many threads as torch uses."""
-    n_threads = min(torch.get_num_threads(), len(plan.order), size // MIN_SIZE)
+    n_threads = min(torch.get_num_threads(), len(plan.order), size // MIN_PER_THREAD)
     if n_threads < 2:
         return [run(plan)]
     with ThreadPoolExecutor(n_threads) as pool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sklearn_structreg.core.modules import run_once
 
-__all__ = ["linear_chain"]
+__all__ = ["linear_chain", "normalized_outputs"]
 
 
 @dataclass
@@ -114,6 +114,42 @@ def linear_chain(
     if not names:
         raise ValueError("layers is empty; name at least one linear layer.")
     return names
+
+
+def normalized_outputs(
+    module: nn.Module, sample_batch: Tensor, chain: Sequence[str]
+) -> list[bool]:
+    """Tell which layers of a chain have batch normalization before the next one.
+
+    Parameters
+    ----------
+    module, sample_batch
+        As in `linear_chain`.
+    chain : sequence of str
+        What it returned.
+
+    Returns
+    -------
+    list of bool
+        One for each layer; False for the last.
+    """
+    ran: list[str] = []
+
+    def watch(name: str, layer: nn.Module) -> Any:
+        return layer.register_forward_hook(lambda *_: ran.append(name))
+
+    handles = [
+        watch(name, part)
+        for name, part in module.named_modules()
+        if name in chain or isinstance(part, nn.modules.batchnorm._BatchNorm)
+    ]
+    try:
+        run_once(module, sample_batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    at = [ran.index(name) for name in chain]
+    return [*(two - one > 1 for one, two in pairwise(at)), False]
 
 
 def _probe(

@@ -98,9 +98,9 @@ class BlockoutClassifier(StructuredClassifier):
     Notes
     -----
     The constants :math:`s_j` let the activations of training start at the plain net's
-    scale; the paper has none (s = 1), and starts two layers at a tenth of it for the
-    defaults. They are factors of the mask, like dropout's 1 / (1 - rate), so that
-    learning rates carry over from the plain net.
+    scale. The paper has none (s = 1), so that a layer starts at 0.31 of that scale for
+    the defaults. They are factors of the mask, as dropout's 1 / (1 - rate) is one of
+    the activations, so that learning rates carry over from the plain net.
 
     References
     ----------

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sklearn_structreg.blockout.chain import linear_chain
+from sklearn_structreg.blockout.chain import linear_chain, normalized_outputs
 from sklearn_structreg.blockout.initialisation import initial_scales
 from sklearn_structreg.blockout.layer import BlockoutLinear, NodeSet
 
@@ -97,7 +97,13 @@ def convert(
         )
         for size in sizes
     ]
-    scales = initial_scales(linears, n_clusters, init_probability, assignment)
+    scales = initial_scales(
+        linears,
+        n_clusters,
+        init_probability,
+        assignment,
+        normalized_outputs(module, sample_batch, names),
+    )
     for i, (name, linear, scale) in enumerate(zip(names, linears, scales, strict=True)):
         layer = BlockoutLinear(
             sets[i],

@@ -13,7 +13,11 @@ __all__ = ["initial_scales"]
 
 
 def initial_scales(
-    layers: Sequence[nn.Linear], n_clusters: int, probability: float, assignment: str
+    layers: Sequence[nn.Linear],
+    n_clusters: int,
+    probability: float,
+    assignment: str,
+    normalized: Sequence[bool] | None = None,
 ) -> list[float]:
     r"""Return factors that keep the activations of training at the plain net's scale.
 
@@ -33,6 +37,9 @@ def initial_scales(
         p, of every membership.
     assignment : {"hard", "soft"}
         A soft mask is :math:`p^2` everywhere.
+    normalized : sequence of bool or None, default=None
+        After which layers batch normalization makes all nodes alike; None is after
+        none.
 
     Returns
     -------
@@ -61,7 +68,7 @@ def initial_scales(
     inputs = np.ones(k + 1)  # mean square given n, relative to the mean over all n
     size = 1.0  # mean square of the inputs in the plain net
     scales = []
-    for layer in layers:
+    for layer, alike in zip(layers, normalized or [False] * len(layers), strict=True):
         masked = mean_square @ (chance * inputs)
         scales.append(1 / math.sqrt(chance @ masked))
         weight = layer.weight.detach().double()
@@ -70,7 +77,9 @@ def initial_scales(
         if layer.bias is not None:
             offset = float(layer.bias.detach().double().square().mean())
         total = signal + offset
-        if total > 0:
+        if alike:
+            inputs, total = np.ones(k + 1), 1.0
+        elif total > 0:
             inputs = (signal * masked * scales[-1] ** 2 + offset) / total
         size = total / 2
     return scales

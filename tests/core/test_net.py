@@ -57,6 +57,26 @@ class Recorded(StructuredClassifier):
         return self.recorder
 
 
+def test_what_a_regularizer_draws_comes_from_the_seed(blobs):
+    drawn = []
+
+    class Drawing(Regularizer):
+        def attach(self, module, sample_batch):
+            drawn.append(torch.rand(3))
+            return module
+
+    class Drawn(StructuredClassifier):
+        def _make_regularizer(self):
+            return Drawing()
+
+    state = torch.get_rng_state()
+    for seed in (0, 0, 1):
+        Drawn(max_epochs=1, random_state=seed).fit(*blobs)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
 def test_hooks_come_in_order_with_the_rate_of_the_step(blobs):
     model = Recorded(lr_schedule="cosine", weight_decay=0.5, **FAST).fit(*blobs)
     epochs = [

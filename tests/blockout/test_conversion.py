@@ -1,0 +1,179 @@
+"""Finding a network's linear chain, converting it, and folding it back."""
+
+import pytest
+import torch
+from torch import nn
+
+from sklearn_structreg.blockout import (
+    BlockoutLinear,
+    blockout_layers,
+    convert,
+    fold,
+    insert_dropout,
+    linear_chain,
+    node_sets,
+)
+from sklearn_structreg.core import make_convnet, make_mlp
+
+
+class Net(nn.Module):
+    """A head whose activations are functions, behind a convolution."""
+
+    def __init__(self, between=torch.relu):
+        super().__init__()
+        self.out = nn.Linear(6, 3)  # registered first, runs last
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.one = nn.Linear(8, 6)
+        self.two = nn.Linear(6, 6)
+        self.between = between
+
+    def forward(self, x):
+        x = self.conv(x).flatten(1)
+        return self.out(self.between(self.two(torch.tanh(self.one(x)))))
+
+
+IMAGES = torch.zeros(2, 1, 4, 4)
+
+
+def test_the_head_is_found_in_forward_order():
+    assert linear_chain(Net(), IMAGES) == ["one", "two", "out"]
+    assert linear_chain(make_mlp(4, 3, (8, 8)), torch.zeros(2, 4)) == ["0", "2", "4"]
+    assert linear_chain(make_mlp(4, 3, ()), torch.zeros(2, 4)) == ["0"]
+    assert linear_chain(make_convnet((1, 8, 8), 10), torch.zeros(2, 1, 8, 8)) == [
+        "7",
+        "9",
+    ]
+
+
+def test_elementwise_layers_belong_to_the_chain():
+    net = nn.Sequential(
+        nn.Linear(4, 8),
+        nn.BatchNorm1d(8),
+        nn.LeakyReLU(),
+        nn.Dropout(),
+        nn.Linear(8, 3),
+    )
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    assert linear_chain(net, torch.randn(2, 4)) == ["0", "4"]
+    assert net.training
+    torch.testing.assert_close(net.state_dict(), before)
+    assert not any(part._forward_hooks for part in net.modules())
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: x.softmax(-1),
+        lambda x: nn.functional.layer_norm(x, (6,)),
+        lambda x: x.flip(-1),
+        lambda x: x - x.mean(-1, keepdim=True),
+        lambda x: x.cumsum(-1),
+    ],
+)
+def test_what_mixes_nodes_ends_the_chain(between):
+    net = Net(between)
+    assert linear_chain(net, IMAGES) == ["out"]
+    with pytest.raises(ValueError, match="do not form a chain.*of 'two' node by node"):
+        linear_chain(net, IMAGES, ["two", "out"])
+    assert linear_chain(net, IMAGES, ["one", "two"]) == ["one", "two"]
+
+
+def test_a_skip_connection_is_no_chain():
+    class Residual(Net):
+        def forward(self, x):
+            x = self.one(self.conv(x).flatten(1))
+            return self.out(x + self.two(x).relu())
+
+    assert linear_chain(Residual(), IMAGES) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (["one", "out"], "do not form a chain"),
+        (["two", "one"], "do not form a chain"),
+        (["one", "one"], "do not form a chain"),
+        (["conv"], r"no torch.nn.Linear of that name; it has \['one', 'out', 'two'\]"),
+        (["three"], "no torch.nn.Linear of that name"),
+        ([], "layers is empty"),
+    ],
+)
+def test_names_that_form_no_chain(layers, message):
+    with pytest.raises(ValueError, match=message):
+        convert(Net(), IMAGES, layers=layers)
+
+
+def test_modules_without_a_chain():
+    with pytest.raises(ValueError, match=r"runs no torch\.nn\.Linear layer"):
+        convert(nn.Sequential(nn.Flatten(), nn.Conv1d(1, 2, 1)), torch.zeros(1, 2))
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.layer(self.layer(x))
+
+    with pytest.raises(ValueError, match="just once"):
+        convert(Twice(), torch.zeros(1, 4))
+    with pytest.raises(ValueError, match="runs 2 times"):
+        convert(Twice(), torch.zeros(1, 4), layers=["layer"])
+
+
+def test_the_conversion_is_in_place_and_keeps_the_parameters():
+    net = Net()
+    weight, bias = net.two.weight, net.two.bias
+    assert convert(net, IMAGES, n_clusters=4) is net
+    assert isinstance(net.two, BlockoutLinear)
+    assert net.two.weight is weight
+    assert net.two.bias is bias
+    assert blockout_layers(net) == [net.one, net.two, net.out]
+    assert net.one.outputs is net.two.inputs
+    assert net.two.outputs is net.out.inputs
+    assert [nodes.n_nodes for nodes in node_sets(net)] == [8, 6, 6, 3]
+
+
+def test_a_lone_layer_without_bias_converts_too():
+    layer = convert(nn.Linear(4, 3, bias=False), torch.zeros(1, 4)).double()
+    assert isinstance(layer, BlockoutLinear)
+    x = torch.randn(5, 4, dtype=torch.float64)
+    folded = fold(layer)
+    assert type(folded) is nn.Linear
+    torch.testing.assert_close(folded(x), layer.eval()(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("settings", [{}, {"assignment": "soft"}, {"n_clusters": 1}])
+def test_folding_computes_the_same_with_plain_layers(settings, dtype):
+    torch.manual_seed(0)
+    net = convert(Net(), IMAGES, **settings).to(dtype)
+    for nodes in node_sets(net):
+        nn.init.normal_(nodes.logits)
+    net.train()(torch.randn(3, 1, 4, 4, dtype=dtype)).sum().backward()
+    folded = fold(net)
+    assert net.training
+    assert {type(part) for part in folded.modules()} == {Net, nn.Linear, nn.Conv2d}
+    assert not any("logits" in name for name in folded.state_dict())
+    x = torch.randn(20, 1, 4, 4, dtype=dtype)
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(folded(x), net.eval()(x), rtol=tolerance, atol=tolerance)
+    folded.one.weight.data.zero_()
+    assert net.one.weight.any()
+
+
+def test_dropout_goes_between_the_layers():
+    torch.manual_seed(0)
+    net = insert_dropout(make_mlp(4, 3, (200,)), torch.zeros(1, 4), 0.25)
+    x = torch.ones(1, 4)
+    assert not torch.equal(net(x), net(x))
+    assert net[0](x).equal(net[0](x))
+    layer = net[2]
+    with torch.no_grad():
+        layer.weight.fill_(1), layer.bias.zero_()
+        kept = torch.stack([layer(torch.ones(1, 200))[0, 0] for _ in range(400)])
+    # the sum over 200 inputs, each kept with 3/4 and divided by it
+    assert abs(kept.mean() - 200) < 4 * (200 / 3) ** 0.5 / 20
+    folded = fold(net)
+    assert [type(part) for part in folded] == [nn.Linear, nn.ReLU, nn.Linear]
+    assert torch.equal(folded(x), net.eval()(x))
