@@ -372,6 +372,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     began = time.perf_counter()
     setting = SETTINGS[arguments.setting]
+    arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / f"blockout_{arguments.setting}.json"
     kept = json.loads(path.read_text()) if path.exists() else {"records": []}
     records = kept["records"]

@@ -447,7 +447,7 @@ def _name_points(ax: Axes, points: FloatArray, names: NDArray[Any]) -> list[Any]
                 fontsize=8,
             )
             box = text.get_window_extent()
-            fits = inside.x0 <= box.x0 and box.x1 <= inside.x1
+            fits = inside.x0 + 3 <= box.x0 and box.x1 <= inside.x1 - 3
             hides = box.count_contains(np.delete(places, i, axis=0))
             if fits and not hides and not any(box.overlaps(b) for b in taken):
                 taken.append(box)
