@@ -72,6 +72,7 @@ def peers(size: int, batch: int, n_clusters: int, device: str) -> dict[str, Step
 
     steps = {
         DROPOUT: of(nn.Sequential(nn.Dropout(0.5), nn.Linear(size, size))),
+        "linear": of(nn.Linear(size, size)),
         "blockout": of(blockout(size, n_clusters)),
         "blockout, fixed": of(blockout(size, n_clusters, learn_probabilities=False)),
         "blockout, soft": of(blockout(size, n_clusters, assignment="soft")),
@@ -97,15 +98,16 @@ def seconds(step: Step, n_steps: int, device: str) -> float:
 def peak_matrices(step: Step, size: int, device: str) -> float:
     """Return how much a step allocates at most, in weight-sized matrices.
 
-    The gradients are there before, from the steps that warmed up, so that they cancel.
+    Beyond what is there before the step: parameters and the last step's gradients.
     """
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
         return (torch.cuda.max_memory_allocated() - before) / (4 * size**2)
-    with torch.profiler.profile(profile_memory=True) as profile:
-        step()
+    for _ in range(2):  # what the first one leaves is known to the second
+        with torch.profiler.profile(profile_memory=True) as profile:
+            step()
     held = peak = 0
     for event in profile.profiler.kineto_results.events():
         if event.name() == "[memory]":
