@@ -22,7 +22,7 @@ from sklearn_structreg.blockout.memberships import (
 __all__ = ["HardenedNet", "harden_network", "mask_blocks"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HardenedNet:
     """A network whose block structure is real, and what that did to it.
 
