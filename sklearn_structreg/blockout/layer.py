@@ -112,7 +112,7 @@ class NodeSet(nn.Module):
 
         Returns
         -------
-        torch.Tensor of shape ``(*shape, d, k)``
+        torch.Tensor of shape `shape` + (d, k)
             The probabilities themselves where the assignment is soft.
         """
         probabilities = self.probabilities

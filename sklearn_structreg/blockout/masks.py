@@ -28,7 +28,7 @@ def draw_memberships(probabilities: Tensor, shape: tuple[int, ...] = ()) -> Tens
 
     Returns
     -------
-    torch.Tensor of shape ``(*shape, ..., d, k)``
+    torch.Tensor of shape `shape` + (..., d, k)
         Zeros and ones. Backward, the gradient of C is multiplied by C: the clusters
         that were not drawn have none (Eq. 9).
 
