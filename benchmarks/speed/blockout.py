@@ -139,8 +139,9 @@ def measure(
             "seconds_per_step": statistics.median(times[peer]),
             "of_dropout": statistics.median(own / other for own, other in turns),
             "matrices_held": peak_matrices(step, size, device),
+            "repeats": arguments.repeats,
         }
-        took, ratio, held = figures[peer].values()
+        took, ratio, held, _ = figures[peer].values()
         print(f"{peer:>24}   {1e3 * took:11.2f}   {ratio:19.2f}   {held:13.2f}")
     return figures
 
@@ -163,7 +164,6 @@ def main() -> None:
         "device": arguments.device,
         "threads": arguments.threads,
         "clusters": arguments.clusters,
-        "repeats": arguments.repeats,
         "numba": find_spec("numba") is not None,
     }
     record = {"about": about, "results": {}}
