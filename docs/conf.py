@@ -1,5 +1,7 @@
 """Sphinx configuration."""
 
+from pathlib import Path
+
 import sklearn_structreg
 
 project = "sklearn_structreg"
@@ -37,10 +39,9 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = "sklearn_structreg"
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
-WITHOUT_SUBPAGES = (
-    "index guide cges compaction clustering partitioner contributing changelog"
-)
-html_sidebars = {page: [] for page in WITHOUT_SUBPAGES.split()}
+html_sidebars = {  # only the API has pages below it
+    page.stem: [] for page in Path(__file__).parent.glob("*.rst") if page.stem != "api"
+}
 html_show_sourcelink = False
 
 

@@ -18,10 +18,10 @@ Run ``python -m benchmarks.reproduce.blockout_hardening`` (about a minute).
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,61 +64,72 @@ def hardened_weights(
     return weights, shares
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--factor", type=float, default=400, help="of the logits' rate")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    X, y = load_digits(return_X_y=True)
+def measure(X: np.ndarray, y: np.ndarray, factor: float, seeds: int) -> dict[str, Any]:
+    """Train, harden by every rule and threshold, return means over the seeds."""
     accuracies: dict[tuple[str, float, bool], list[float]] = {}
     before, all_shares = [], {threshold: [] for threshold in THRESHOLDS}
-    for seed in range(arguments.seeds):
+    for seed in range(seeds):
         split = train_test_split(X, y, test_size=0.4, random_state=seed)
         scaler = StandardScaler().fit(split[0])
         X_train, X_test = scaler.transform(split[0]), scaler.transform(split[1])
         y_train, y_test = split[2:]
         model = BlockoutClassifier(
             hidden_layer_sizes=(256, 256),
-            logit_rate_factor=arguments.factor,
+            logit_rate_factor=factor,
             max_epochs=60,
             random_state=seed,
         ).fit(X_train, y_train)
         before.append(model.score(X_test, y_test))
-        trial = copy.copy(model)
-        for threshold in THRESHOLDS:
-            for rule in RULES:
-                for rescale in (False, True):
-                    net = model.fold()
-                    weights, shares = hardened_weights(model, threshold, rule, rescale)
-                    linears = [part for part in net if hasattr(part, "weight")]
-                    for linear, weight in zip(linears, weights, strict=True):
-                        linear.weight.data.copy_(weight)
-                    logits = trial._logits(X_test, net)
-                    hit = float(np.mean(model.classes_[logits.argmax(1)] == y_test))
-                    accuracies.setdefault((rule, threshold, rescale), []).append(hit)
-            all_shares[threshold].append(shares)
-    print(f"folded net: {np.mean(before):.4f}, means over {arguments.seeds} seeds")
-    print("threshold  weights in blocks   " + "  ".join(f"{r:>16}" for r in RULES))
-    table = []
+        x = torch.from_numpy(X_test).float()
+        for threshold, rule, rescale in product(THRESHOLDS, RULES, (False, True)):
+            net = model.fold()
+            weights, shares = hardened_weights(model, threshold, rule, rescale)
+            with torch.no_grad():
+                for linear, weight in zip(net[::2], weights, strict=True):
+                    linear.weight.copy_(weight)
+                hit = net(x).argmax(1).numpy() == y_test
+            accuracies.setdefault((rule, threshold, rescale), []).append(hit.mean())
+            if (rule, rescale) == (RULES[0], False):
+                all_shares[threshold].append(shares)
+    rows = []
     for threshold in THRESHOLDS:
-        row = {"threshold": threshold}
         shares = np.mean(all_shares[threshold], axis=0)
-        row["shares"] = shares.round(4).tolist()
-        cells = []
+        row = {"threshold": threshold, "shares": shares.round(4).tolist()}
         for rule in RULES:
-            plain, scaled = (
-                float(np.mean(accuracies[rule, threshold, r])) for r in (False, True)
-            )
-            row |= {rule: plain, f"{rule}, rescaled": scaled}
-            cells.append(f"{plain:.4f} -> {scaled:.4f}")
-        table.append(row)
-        text = " ".join(f"{share:.2f}" for share in shares)
-        print(f"{threshold:9g}  {text:>17}   {'  '.join(cells)}")
+            for rescale in (False, True):
+                mean = float(np.mean(accuracies[rule, threshold, rescale]))
+                row[rule + ", rescaled" * rescale] = round(mean, 4)
+        rows.append(row)
+    return {"factor": factor, "folded": float(np.mean(before)), "rows": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--factors",
+        type=float,
+        nargs="+",
+        default=[20, 100, 400],
+        help="of the logits' learning rate",
+    )
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    X, y = load_digits(return_X_y=True)
+    results = []
+    print(f"means over {arguments.seeds} seeds: accuracy -> with the norm given back")
+    for factor in arguments.factors:
+        found = measure(X, y, factor, arguments.seeds)
+        results.append(found)
+        print(f"\nlogit_rate_factor={factor:g}: {found['folded']:.4f} before hardening")
+        print("threshold  weights in blocks   " + "  ".join(f"{r:>16}" for r in RULES))
+        for row in found["rows"]:
+            cells = [f"{row[r]:.4f} -> {row[r + ', rescaled']:.4f}" for r in RULES]
+            text = " ".join(f"{share:.2f}" for share in row["shares"])
+            print(f"{row['threshold']:9g}  {text:>17}   {'  '.join(cells)}", flush=True)
     if arguments.json:
-        result = {"folded": float(np.mean(before)), "rows": table}
-        arguments.json.write_text(json.dumps(result | vars(arguments), default=str))
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

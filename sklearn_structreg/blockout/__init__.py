@@ -19,9 +19,9 @@ from sklearn_structreg.blockout.diagnosis import (
 )
 from sklearn_structreg.blockout.display import (
     ExpectedClustersDisplay,
-    NodeEmbeddingDisplay,
     ProbabilityHistoryDisplay,
 )
+from sklearn_structreg.blockout.embedding import NodeEmbeddingDisplay
 from sklearn_structreg.blockout.hardening import (
     HardenedNet,
     harden_network,

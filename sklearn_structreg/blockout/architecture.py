@@ -158,9 +158,10 @@ class ArchitectureDisplay:
                         j, middle, str(len(nodes)), ha="center", va="center", fontsize=8
                     )
             self._name_set(j, sets[j])
+        margin = 0.3
         if self.class_names is not None:
-            self._name_classes(np.asarray(self.class_names), spans[-1])
-        margin = 0.3 if self.class_names is None else 1.2
+            longest = self._name_classes(np.asarray(self.class_names), spans[-1])
+            margin += 0.026 * longest
         ax.set(xlim=(-0.45, len(sets) - 1 + margin), ylim=(1.1, -0.09))
         ax.set_axis_off()
         return self
@@ -203,11 +204,9 @@ class ArchitectureDisplay:
         drawn = sum(len(nodes) for _, nodes in self.groups_[j])
         notes = []
         if alive > drawn:
-            n_more = len(np.unique(members[members.any(axis=1)], axis=0))
-            n_more -= len(self.groups_[j])
-            notes.append(f"{alive - drawn} nodes in {n_more} more")
+            notes.append(f"not shown: {alive - drawn}")
         if len(members) > alive:
-            notes.append(f"{len(members) - alive} dead")
+            notes.append(f"dead: {len(members) - alive}")
         self.ax_.text(
             j,
             1.02,
@@ -218,8 +217,9 @@ class ArchitectureDisplay:
             color="0.35",
         )
 
-    def _name_classes(self, names: NDArray[Any], spans: list[Any]) -> None:
-        """Write the classes of each box beside it."""
+    def _name_classes(self, names: NDArray[Any], spans: list[Any]) -> int:
+        """Write the classes of each box beside it; return the most characters."""
+        longest = 0
         x = len(self.groups_) - 1 + WIDTH / 2 + 0.05
         for (_, nodes), span in zip(self.groups_[-1], spans, strict=True):
             words = [str(name) for name in names[nodes]]
@@ -228,6 +228,8 @@ class ArchitectureDisplay:
                 shown += f" and {len(words) - 4} more"
             middle = (span[0] + span[1]) / 2
             self.ax_.text(x, middle, shown, ha="left", va="center", fontsize=8)
+            longest = max(longest, len(shown))
+        return longest
 
 
 def _largest(members: BoolArray, max_groups: int) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Pictures of the cluster probabilities: the paper's Figs. 7 to 9."""
+"""Pictures of the cluster probabilities, over training and by class."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_structreg.blockout.memberships import FloatArray, check_probabilities
 from sklearn_structreg.blockout.recorder import QUANTILES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-__all__ = [
-    "ExpectedClustersDisplay",
-    "NodeEmbeddingDisplay",
-    "ProbabilityHistoryDisplay",
-]
+__all__ = ["ExpectedClustersDisplay", "ProbabilityHistoryDisplay"]
 
 MOST_BARS = 40  # classes with a bar and a name each
 NAMED_ENDS = 6  # of more classes, those named at either end
@@ -114,7 +109,7 @@ class ProbabilityHistoryDisplay:
         """
         counts = np.asarray(self.histograms, dtype=float)
         n_epochs, n_sets, _ = counts.shape
-        self.axes_, self.figure_ = _panels("ProbabilityHistoryDisplay", axes, n_sets)
+        self.axes_, self.figure_ = panels("ProbabilityHistoryDisplay", axes, n_sets)
         peaks = counts.max(axis=2, keepdims=True)
         density = counts / np.where(peaks > 0, peaks, 1)
         extent = (0.5, n_epochs + 0.5, 0.0, 1.0)
@@ -137,119 +132,6 @@ class ProbabilityHistoryDisplay:
             ax.set(title=self.names[j], xlabel="epoch", ylim=(0, 1))
             ax.set_xlim(0.5, n_epochs + 0.5)
         self.axes_[0].set_ylabel("cluster probability")
-        return self
-
-
-class NodeEmbeddingDisplay:
-    """Nodes by their cluster probabilities, in two dimensions (Fig. 8).
-
-    Nodes that lie close share clusters: they do their work along the same branches. The
-    colour is the most probable cluster.
-
-    Parameters
-    ----------
-    probabilities : sequence of array-like of shape (d_j, k)
-        P_0 to P_m.
-    names : sequence of str
-        Of the node sets.
-    class_names : array-like of shape (d_m,), default=None
-        Written beside the nodes of the last set, as far as there is room; outer ones
-        come first. None writes nothing.
-
-    Attributes
-    ----------
-    axes_ : ndarray of Axes, shape (n_node_sets,)
-        One for each node set.
-    figure_ : Figure
-        The figure they are in.
-    points_ : list of ndarray of shape (d_j, 2)
-        The first two principal components of each set.
-    texts_ : list of Annotation
-        The names that found room.
-
-    Examples
-    --------
-    >>> from sklearn_structreg.blockout import NodeEmbeddingDisplay
-    >>> P = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]]
-    >>> display = NodeEmbeddingDisplay([P], ["classes"], ["cat", "dog", "bus"])
-    >>> [text.get_text() for text in display.plot().texts_]
-    ['bus', 'cat', 'dog']
-    """
-
-    def __init__(
-        self,
-        probabilities: Sequence[ArrayLike],
-        names: Sequence[str],
-        class_names: ArrayLike | None = None,
-    ) -> None:
-        self.probabilities = probabilities
-        self.names = names
-        self.class_names = class_names
-
-    @classmethod
-    def from_estimator(
-        cls, estimator: Any, *, class_names: ArrayLike | None = None, axes: Any = None
-    ) -> Self:
-        """Plot the nodes of a fitted estimator.
-
-        Parameters
-        ----------
-        estimator : BlockoutClassifier
-            Fitted with ``regularizer="blockout"``.
-        class_names : array-like of shape (n_classes,), default=None
-            None stands for `classes_`.
-        axes : array-like of Axes, default=None
-            One for each node set; None makes a figure.
-
-        Returns
-        -------
-        NodeEmbeddingDisplay
-            The display, drawn.
-        """
-        check_is_fitted(estimator, "net_")
-        probabilities = estimator.cluster_probabilities_
-        names = estimator.classes_ if class_names is None else class_names
-        shown = names if len(probabilities[-1]) == len(estimator.classes_) else None
-        return cls(probabilities, node_set_names(estimator), shown).plot(axes=axes)
-
-    def plot(self, *, axes: Any = None, cmap: Any = "tab10") -> Self:
-        """Draw one panel for each node set, from inputs to outputs.
-
-        Parameters
-        ----------
-        axes : array-like of Axes, default=None
-            One for each node set; None makes a figure.
-        cmap : str or Colormap, default="tab10"
-            The colours of the clusters.
-
-        Returns
-        -------
-        NodeEmbeddingDisplay
-            The display.
-        """
-        P = check_probabilities(self.probabilities)
-        self.axes_, self.figure_ = _panels("NodeEmbeddingDisplay", axes, len(P), 3.4)
-        self.points_, self.texts_ = [], []
-        colors = cluster_colors(P[0].shape[1], cmap)
-        for j, (ax, rows) in enumerate(zip(self.axes_, P, strict=True)):
-            points, shares = _principal_components(rows)
-            size = float(np.clip(900 / np.sqrt(len(rows)) / 4, 6, 40))
-            ax.scatter(
-                *points.T,
-                c=[colors[cluster] for cluster in rows.argmax(axis=1)],
-                s=size,
-                alpha=0.75,
-                linewidths=0,
-            )
-            ax.set(title=self.names[j], xticks=[], yticks=[])
-            ax.set_xlabel(f"first component ({shares[0]:.0%})")
-            ax.set_ylabel(f"second component ({shares[1]:.0%})")
-            ax.margins(0.12)
-            self.points_.append(points)
-        if self.class_names is not None:
-            self.texts_ = _name_points(
-                self.axes_[-1], self.points_[-1], np.asarray(self.class_names)
-            )
         return self
 
 
@@ -394,64 +276,21 @@ def cluster_colors(n_clusters: int, cmap: Any = "tab10") -> list[Any]:
     return [colors(cluster % colors.N) for cluster in range(n_clusters)]
 
 
-def _panels(
-    name: str, axes: Any, n_panels: int, side: float = 2.9
+def panels(
+    name: str, axes: Any, npanels: int, side: float = 2.9
 ) -> tuple[NDArray[Any], Any]:
     check_matplotlib_support(f"{name}.plot")
     import matplotlib.pyplot as plt
 
     if axes is None:
-        size = (side * n_panels + 0.4, side * 0.95)
+        size = (side * npanels + 0.4, side * 0.95)
         share = name == "ProbabilityHistoryDisplay"
         _, axes = plt.subplots(
-            1, n_panels, figsize=size, sharey=share, squeeze=False, layout="constrained"
+            1, npanels, figsize=size, sharey=share, squeeze=False, layout="constrained"
         )
     axes = np.asarray(axes, dtype=object).ravel()
-    if len(axes) != n_panels:
+    if len(axes) != npanels:
         raise ValueError(
-            f"axes holds {len(axes)} Axes for {n_panels} node sets; give one for each."
+            f"axes holds {len(axes)} Axes for {npanels} node sets; give one for each."
         )
     return axes, axes[0].figure
-
-
-def _principal_components(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the first two components of the rows, and their shares of the variance."""
-    centred = rows - rows.mean(axis=0)
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    points, shares = np.zeros((len(rows), 2)), np.zeros(2)
-    kept = min(2, len(values))
-    points[:, :kept] = left[:, :kept] * values[:kept]
-    total = (values**2).sum()
-    if total > 0:
-        shares[:kept] = values[:kept] ** 2 / total
-    return points, shares
-
-
-def _name_points(ax: Axes, points: FloatArray, names: NDArray[Any]) -> list[Any]:
-    """Write names beside points, outer ones first, where they hide nothing."""
-    figure: Any = ax.get_figure(root=True)
-    figure.draw_without_rendering()  # lays the axes out, so that extents are known
-    inside = ax.get_window_extent()
-    places = ax.transData.transform(points)
-    taken: list[Any] = []
-    texts = []
-    for i in np.argsort(-np.hypot(*points.T), kind="stable"):
-        for shift, align in (((4, 0), "left"), ((-4, 0), "right")):
-            text = ax.annotate(
-                str(names[i]),
-                points[i],
-                shift,
-                textcoords="offset points",
-                ha=align,
-                va="center",
-                fontsize=8,
-            )
-            box = text.get_window_extent()
-            fits = inside.x0 <= box.x0 and box.x1 <= inside.x1
-            hides = box.count_contains(np.delete(places, i, axis=0))
-            if fits and not hides and not any(box.overlaps(b) for b in taken):
-                taken.append(box)
-                texts.append(text)
-                break
-            text.remove()
-    return texts

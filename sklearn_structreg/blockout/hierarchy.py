@@ -28,7 +28,7 @@ Method = Literal[
 SMALLEST = 1e-7  # probabilities nearer to 0 or 1 have logits of that
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClassHierarchy:
     """Which classes share clusters, and a tree over them.
 

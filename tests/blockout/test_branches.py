@@ -43,7 +43,7 @@ def mlp(memberships, dtype, between=nn.ReLU, bias=True):
 def test_branches_equal_the_dense_net_with_zeros(memberships, bias, rows):
     torch.manual_seed(0)
     net, names = mlp(memberships, torch.float64, bias=bias)
-    dense = mask_blocks(net, names, memberships, rescale=False)
+    dense = mask_blocks(net, names, memberships)
     branches = to_branches(net, names, memberships)
     x = torch.randn(*rows, len(memberships[0]), dtype=torch.float64)
     torch.testing.assert_close(branches(x), dense(x), rtol=1e-12, atol=1e-12)
@@ -134,7 +134,7 @@ def test_layers_between_that_know_single_nodes_get_the_natural_order(between):
     net.eval()
     branches = to_branches(net, names, memberships)
     x = torch.randn(9, 6, dtype=torch.float64)
-    expected = mask_blocks(net, names, memberships, rescale=False)(x)
+    expected = mask_blocks(net, names, memberships)(x)
     torch.testing.assert_close(branches(x), expected, rtol=1e-12, atol=1e-12)
     assert branches[0].out_features == 7
 
@@ -153,12 +153,12 @@ def test_a_module_of_ones_own_and_a_convolutional_one():
     skip = Skip()
     memberships = [rng.random((n, 3)) < 0.4 for n in (5, 8, 3)]
     names, x = ["first", "second"], torch.randn(4, 5)
-    expected = mask_blocks(skip, names, memberships, rescale=False)(x)
+    expected = mask_blocks(skip, names, memberships)(x)
     torch.testing.assert_close(to_branches(skip, names, memberships)(x), expected)
     conv = make_convnet((1, 8, 8), 10, (30,))
     memberships = [rng.random((n, 3)) < 0.4 for n in (256, 30, 10)]
     names, x = ["7", "9"], torch.randn(4, 1, 8, 8)
-    expected = mask_blocks(conv, names, memberships, rescale=False)(x)
+    expected = mask_blocks(conv, names, memberships)(x)
     torch.testing.assert_close(to_branches(conv, names, memberships)(x), expected)
     lone = nn.Linear(5, 8)
     assert isinstance(

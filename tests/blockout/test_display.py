@@ -163,7 +163,7 @@ def test_architecture_counts_what_it_leaves_out():
     display = ArchitectureDisplay([members, members], ["a", "b"], max_groups=2).plot()
     assert [len(nodes) for _, nodes in display.groups_[0]] == [5, 3]
     texts = [text.get_text() for text in display.ax_.texts]
-    assert texts.count("1 nodes in 1 more\n2 dead") == 2
+    assert texts.count("not shown: 1\ndead: 2") == 2
     assert display.bands_ == [(0, 0, 0), (0, 1, 1)]
 
 

@@ -1,0 +1,85 @@
+"""
+Which architecture did the network learn?
+=========================================
+
+:class:`~sklearn_structreg.BlockoutClassifier` puts every node of its fully-connected
+layers into clusters, with probabilities that are learned. Here a network learns the
+digits; then its architecture is read off, diagnosed, drawn and made real.
+"""
+
+import matplotlib.pyplot as plt
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_structreg import BlockoutClassifier
+from sklearn_structreg.blockout import (
+    ArchitectureDisplay,
+    ExpectedClustersDisplay,
+    NodeEmbeddingDisplay,
+    ProbabilityHistoryDisplay,
+)
+
+# %%
+# Train
+# -----
+# Digits are few and easy, so that the probabilities see few gradients: the logits get a
+# high learning rate, as a multiple of the weights'.
+X, y = load_digits(return_X_y=True)
+X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
+scaler = StandardScaler().fit(X_train)
+X_train, X_test = scaler.transform(X_train), scaler.transform(X_test)
+net = BlockoutClassifier(
+    hidden_layer_sizes=(128, 128),
+    n_clusters=4,
+    logit_rate_factor=400,
+    max_epochs=60,
+    random_state=0,
+)
+net.fit(X_train, y_train)
+print(f"accuracy: {net.score(X_test, y_test):.3f}")
+
+# %%
+# What became of the probabilities
+# --------------------------------
+# All of them start at one half. Where they end tells whether there is a clustering to
+# speak of: the paper names three outcomes.
+print(net.diagnose())
+
+# %%
+# Each panel is a node set. The colour is the density of its probabilities in an epoch,
+# the line their median. The classes are decided soonest.
+ProbabilityHistoryDisplay.from_estimator(net)
+
+# %%
+# Nodes that are close share clusters. The classes are written beside theirs.
+NodeEmbeddingDisplay.from_estimator(net)
+
+# %%
+# Classes in many clusters have many weights to be told by.
+ExpectedClustersDisplay.from_estimator(net)
+
+# %%
+# The classes as data
+# -------------------
+# A tree over the classes can be cut into groups. Take it as a description of this
+# network: another seed finds other groups (see the user guide on planted superclasses).
+hierarchy = net.class_hierarchy()
+for group in hierarchy.groups(5):
+    print("share much:", group)
+for cluster, digits in enumerate(hierarchy.clusters()):
+    print(f"in cluster {cluster}: {digits}")
+
+# %%
+# From probabilities to blocks
+# ----------------------------
+# With a threshold the soft structure becomes a real one: weights between nodes without
+# a common cluster are zero. The report says what that costs.
+hardened = net.harden(X_test, y_test, threshold=0.8)
+print(hardened)
+
+# %%
+# The same function as parallel branches, which compute the blocks and nothing else, is
+# in ``hardened.branches``. A box is a group of nodes in the same clusters.
+ArchitectureDisplay.from_estimator(net, threshold=0.8)
+plt.show()
