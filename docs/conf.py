@@ -37,7 +37,9 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = "sklearn_structreg"
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
-WITHOUT_SUBPAGES = "index guide cges clustering partitioner contributing changelog"
+WITHOUT_SUBPAGES = (
+    "index guide cges compaction clustering partitioner contributing changelog"
+)
 html_sidebars = {page: [] for page in WITHOUT_SUBPAGES.split()}
 html_show_sourcelink = False
 

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from sklearn_structreg.compaction.graph import rounding, same_outputs, trace
+from sklearn_structreg.compaction.graph import describe, rounding, same_outputs, trace
 from sklearn_structreg.compaction.liveness import follow, solve
 from sklearn_structreg.compaction.shrink import shrink
 
@@ -96,7 +96,7 @@ def compact(
     if not isinstance(module, nn.Module):
         raise TypeError(f"compact takes a torch.nn.Module; got {module!r}.")
     sample = sample_batch.detach()[:SAMPLE_ROWS]
-    result = copy.deepcopy(module)
+    result = _copy(module)
     modes = {name: part.training for name, part in result.named_modules()}
     result.eval()
     with torch.no_grad():
@@ -107,6 +107,18 @@ def compact(
     for name, part in result.named_modules():
         part.training = modes[name]
     return result
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    for name, part in module.named_modules():
+        for attribute, tensor in vars(part).items():
+            if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
+                raise ValueError(
+                    f"{describe(name, part)} computes its {attribute} anew in each "
+                    "pass, so it cannot be copied; make that permanent first, say with "
+                    f"torch.nn.utils.prune.remove(layer, {attribute!r})."
+                )
+    return copy.deepcopy(module)
 
 
 def _check_outputs(module: nn.Module, result: nn.Module, sample: Tensor) -> None:

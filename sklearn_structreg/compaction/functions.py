@@ -119,7 +119,7 @@ def reads_no_channels(flow: Flow, node: fx.Node) -> bool:
     elif not (node.target is getattr and node.args[1] == "shape"):
         return node.target is getattr and node.args[1] in ("ndim", "dtype", "device")
     return all(
-        user.target is operator.getitem and harmless(user.args[1])
+        user.target is operator.getitem and (harmless(user.args[1]) or not user.users)
         for user in node.users
     )
 

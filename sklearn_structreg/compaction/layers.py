@@ -27,8 +27,10 @@ def linear(flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Linear) -> Valu
     return flow.add_map(node, layer, x, zero_padded=False)
 
 
-def convolution(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value:
+def convolution(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value | None:
     """Map the first axis after the samples."""
+    if len(_shape(source)) != len(layer.kernel_size) + 2:  # no axis of samples
+        return None
     x = flow.read(source, 1)
     padded = (
         any(size > 1 for size in layer.kernel_size)
@@ -207,7 +209,8 @@ LAYER_RULES: dict[type[nn.Module], LayerRule] = {
             "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d "
             "AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d "
             "ReflectionPad1d ReflectionPad2d ReflectionPad3d "
-            "ReplicationPad1d ReplicationPad2d ReplicationPad3d",
+            "ReplicationPad1d ReplicationPad2d ReplicationPad3d "
+            "CircularPad1d CircularPad2d CircularPad3d",
         )
     ),
     **dict(
@@ -215,6 +218,12 @@ LAYER_RULES: dict[type[nn.Module], LayerRule] = {
             pass_through(lambda layer: "zero"),
             "ZeroPad1d ZeroPad2d ZeroPad3d Upsample UpsamplingNearest2d "
             "UpsamplingBilinear2d",
+        )
+    ),
+    **dict(
+        _each(
+            pass_through(lambda layer: "zero" if layer.value == 0 else False),
+            "ConstantPad1d ConstantPad2d ConstantPad3d",
         )
     ),
     **dict(
