@@ -38,7 +38,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "sklearn_structreg"
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
 WITHOUT_SUBPAGES = (
-    "index guide cges compaction clustering partitioner contributing changelog"
+    "index guide cges dropcluster compaction clustering partitioner contributing "
+    "changelog"
 )
 html_sidebars = {page: [] for page in WITHOUT_SUBPAGES.split()}
 html_show_sourcelink = False
@@ -46,14 +47,16 @@ html_show_sourcelink = False
 
 # What comes with every scikit-learn estimator refers to scikit-learn's own pages.
 OF_SCIKIT_LEARN = {"get_metadata_routing", "get_params", "set_output", "set_params"}
+OF_TORCH = {"T_destination", "call_super_init", "dump_patches", "training"}
 
 
 def skip_member(app, what, name, member, skip, options):
-    """Leave out what scikit-learn and skorch document themselves."""
+    """Leave out what scikit-learn, skorch and torch document themselves."""
     origin = (getattr(member, "__module__", None) or "").partition(".")[0]
-    foreign = origin in ("sklearn", "skorch")
+    foreign = origin in ("sklearn", "skorch", "torch")
     request = name.startswith("set_") and name.endswith("_request")
-    return skip or foreign or request or name in OF_SCIKIT_LEARN
+    inherited = name in OF_SCIKIT_LEARN | OF_TORCH
+    return skip or foreign or request or inherited
 
 
 def setup(app):
