@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from dropcluster.networks import ResNet
+from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sklearn_structreg import DropClusterClassifier
@@ -262,6 +263,16 @@ def test_stochastic_depth_finds_the_branches(images):
     assert all(isinstance(layer, StochasticDepth) for layer in found.values())
     with pytest.raises(ValueError, match="No residual branch was found"):
         DropClusterClassifier(regularizer="stochastic_depth", **FAST).fit(*images)
+
+
+def test_rivals_are_one_parameter_of_a_grid_search(flat):
+    X, y = flat
+    params = FAST | {"max_epochs": 8}
+    model = DropClusterClassifier(image_shape=(1, 8, 8), batch_size=20, **params)
+    grid = {"regularizer": ["dropcluster", "dropblock", None], "drop_rate": [0.3]}
+    search = GridSearchCV(model, grid, cv=2).fit(X, y)
+    assert search.best_score_ > 0.5
+    assert len(set(search.cv_results_["mean_test_score"])) == 3
 
 
 # ---- resuming ------------------------------------------------------------------
