@@ -332,7 +332,9 @@ def draw(records: list[dict[str, Any]], path: Path, title: str) -> None:
     import matplotlib.pyplot as plt
 
     groups = means(records)
-    figure, axes = plt.subplots(2, 4, figsize=(13, 6), layout="constrained")
+    figure, axes = plt.subplots(
+        2, 4, figsize=(13, 6), sharey=True, layout="constrained"
+    )
     first, *others = axes.ravel()
     for color, (method, rate) in enumerate(BEST_RATES.items()):
         name = method if not rate else f"{method} {rate:g}"
@@ -359,7 +361,9 @@ def draw(records: list[dict[str, Any]], path: Path, title: str) -> None:
             if tested:
                 axis.plot(range(1, 6), np.mean(tested, 0), "o-", color=f"C{color}")
             axis.set(title=f"{corruption}", xlabel="severity", xticks=range(1, 6))
-    first.set(xlabel="training set (%)", ylabel="top-1 (%)", title="clean")
+    first.set(
+        xlabel="training set (%)", xlim=(0, 105), ylabel="top-1 (%)", title="clean"
+    )
     axes[1, 0].set_ylabel("top-1 (%)")
     figure.legend(loc="outside lower center", ncols=6, frameon=False)
     figure.suptitle(title)
