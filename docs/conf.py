@@ -47,6 +47,7 @@ html_show_sourcelink = False
 
 # What comes with every scikit-learn estimator refers to scikit-learn's own pages.
 OF_SCIKIT_LEARN = {"get_metadata_routing", "get_params", "set_output", "set_params"}
+OF_TORCH = {"T_destination", "call_super_init", "dump_patches", "training"}
 
 
 def skip_member(app, what, name, member, skip, options):
@@ -54,7 +55,8 @@ def skip_member(app, what, name, member, skip, options):
     origin = (getattr(member, "__module__", None) or "").partition(".")[0]
     foreign = origin in ("sklearn", "skorch", "torch")
     request = name.startswith("set_") and name.endswith("_request")
-    return skip or foreign or request or name in OF_SCIKIT_LEARN
+    inherited = name in OF_SCIKIT_LEARN | OF_TORCH
+    return skip or foreign or request or inherited
 
 
 def setup(app):

@@ -277,7 +277,7 @@ class DropClusterClassifier(StructuredClassifier):
         -------
         inputs : ndarray of shape (n_samples, ...)
             The samples as the network gets them.
-        maps : ndarray of shape (n_samples, *cluster_labels_.shape)
+        maps : ndarray of shape (n_samples, n_channels, ...)
             The feature maps.
         """
         check_is_fitted(self, "net_")

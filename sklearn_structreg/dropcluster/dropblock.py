@@ -15,21 +15,7 @@ __all__ = ["DropBlock1d", "DropBlock2d", "DropBlock3d"]
 
 
 class _DropBlock(nn.Module):
-    """Drop blocks of pixels in training, of a fixed size at random places.
-
-    After Ghiasi, Lin, Le, "DropBlock: A regularization method for convolutional
-    networks" (2018). Blocks lie within the map, have any sides, odd or even, and are
-    drawn for every sample; what is left is scaled by all pixels over pixels left.
-
-    Parameters
-    ----------
-    block_size : int or sequence of int, default=5
-        Sides of a block.
-    drop_rate : float in [0, 1), default=0.1
-        Share of the pixels; where blocks overlap, less is dropped.
-    per_channel : bool, default=True
-        Whether every channel has blocks of its own, which its authors found better.
-    """
+    """What the layers for one, two and three dimensions share; see `DropBlock2d`."""
 
     n_dims: ClassVar[int]
 
@@ -90,18 +76,74 @@ class _DropBlock(nn.Module):
 
 
 class DropBlock1d(_DropBlock):
-    """DropBlock on signals, shape (n, n_channels, length) or (n, length)."""
+    """DropBlock on signals: drop blocks at random places.
+
+    Takes and returns ``(n, n_channels, length)``, or ``(n, length)`` as one channel.
+
+    Parameters
+    ----------
+    block_size, drop_rate, per_channel
+        As in `DropBlock2d`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_structreg.dropcluster import DropBlock1d
+    >>> DropBlock1d(2, drop_rate=0.2)(torch.ones(8, 2, 20)).shape
+    torch.Size([8, 2, 20])
+    """
 
     n_dims = 1
 
 
 class DropBlock2d(_DropBlock):
-    """DropBlock on images, shape (n, n_channels, height, width)."""
+    """DropBlock on images: drop blocks of pixels at random places.
+
+    Takes and returns ``(n, n_channels, height, width)``.
+
+    After Ghiasi, Lin, Le, "DropBlock: A regularization method for convolutional
+    networks" (2018). Blocks lie within the map, have any sides, odd or even, and are
+    drawn for every sample; what is left is scaled by all pixels over pixels left.
+
+    Parameters
+    ----------
+    block_size : int or sequence of int, default=5
+        Sides of a block.
+    drop_rate : float in [0, 1), default=0.1
+        Share of the pixels; where blocks overlap, less is dropped.
+    per_channel : bool, default=True
+        Whether every channel has blocks of its own, which its authors found better.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_structreg.dropcluster import DropBlock2d
+    >>> _ = torch.manual_seed(1)
+    >>> (DropBlock2d(2, drop_rate=0.3)(torch.ones(1, 1, 3, 4)) == 0)[0, 0].int()
+    tensor([[0, 0, 0, 0],
+            [0, 1, 1, 0],
+            [0, 1, 1, 0]], dtype=torch.int32)
+    """
 
     n_dims = 2
 
 
 class DropBlock3d(_DropBlock):
-    """DropBlock on volumes, shape (n, n_channels, depth, height, width)."""
+    """DropBlock on volumes: drop blocks at random places.
+
+    Takes and returns ``(n, n_channels, depth, height, width)``.
+
+    Parameters
+    ----------
+    block_size, drop_rate, per_channel
+        As in `DropBlock2d`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_structreg.dropcluster import DropBlock3d
+    >>> DropBlock3d(2, drop_rate=0.2)(torch.ones(8, 2, 4, 5, 6)).shape
+    torch.Size([8, 2, 4, 5, 6])
+    """
 
     n_dims = 3

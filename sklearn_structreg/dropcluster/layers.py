@@ -18,47 +18,7 @@ UNSTRUCTURED = ("auto", "hopkins", None)
 
 
 class _DropCluster(nn.Module):
-    """Drop clusters of pixels that vary together, learned from the feature maps.
-
-    In training each mini-batch loses a random share of the clusters of each channel,
-    the same for all its samples, and what is left is scaled up to a mean gain of one
-    (section 5 and Algorithm 2 of the DropCluster paper, Chen, Gautier, Aydore, 2020).
-    Channels without structure are zero in training and in inference. Until clusters
-    have been computed the layer passes everything on.
-
-    Clusters come from `update_clusters` with feature maps, from
-    :func:`~sklearn_structreg.dropcluster.update_clusters` with a network's inputs, or
-    on a schedule from the callback
-    :class:`~sklearn_structreg.dropcluster.DropClusterUpdate`.
-
-    Parameters
-    ----------
-    n_clusters : int or "auto", default="auto"
-        Clusters per channel. "auto" is the paper's 15, at most a quarter of the pixels;
-        on fewer than four pixels the layer stays inactive.
-    drop_rate : float in [0, 1), default=0.1
-        Share of the clusters to drop.
-    draw : {"stochastic", "floor"}, default="stochastic"
-        How many of the n clusters go: "stochastic" rounds ``drop_rate * n`` up or down
-        at random, so that the share is `drop_rate` on average; "floor" takes the
-        integer below, as the paper does.
-    unstructured : {"auto", "hopkins"} or None, default="auto"
-        Which channels are masked altogether: "auto" those with fewer different pixels
-        than clusters, "hopkins" also those whose mean Spatial Hopkins statistic is
-        below `hopkins_threshold`, None none.
-    hopkins_threshold : float, default=0.55
-        Noise has 0.5.
-
-    Attributes
-    ----------
-    cluster_labels : Tensor of int64, shape (n_channels, ...)
-        Cluster of each pixel; empty until there are clusters. This and the next two are
-        buffers: saved, loaded and moved with the module.
-    cluster_sizes : Tensor of int64, shape (n_channels, n_clusters)
-        Pixels of each cluster.
-    structured_channels : Tensor of bool, shape (n_channels,)
-        Channels that are not masked.
-    """
+    """What the layers for one, two and three dimensions share; see `DropCluster2d`."""
 
     n_dims: ClassVar[int]
     cluster_labels: Tensor
@@ -268,18 +228,117 @@ class _DropCluster(nn.Module):
 
 
 class DropCluster1d(_DropCluster):
-    """DropCluster on signals, shape (n, n_channels, length) or (n, length)."""
+    """DropCluster on signals: drop clusters that vary together.
+
+    Takes and returns ``(n, n_channels, length)``, or ``(n, length)`` as one channel.
+
+    Parameters
+    ----------
+    n_clusters, drop_rate, draw, unstructured, hopkins_threshold
+        As in `DropCluster2d`.
+
+    Attributes
+    ----------
+    cluster_labels, cluster_sizes, structured_channels
+        As in `DropCluster2d`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_structreg.dropcluster import DropCluster1d
+    >>> layer = DropCluster1d(n_clusters=4)
+    >>> layer.update_clusters(torch.randn(8, 2, 20))
+    >>> layer.cluster_sizes.shape
+    torch.Size([2, 4])
+    """
 
     n_dims = 1
 
 
 class DropCluster2d(_DropCluster):
-    """DropCluster on images, shape (n, n_channels, height, width)."""
+    """DropCluster on images: drop clusters of pixels that vary together.
+
+    Takes and returns ``(n, n_channels, height, width)``.
+
+    In training each mini-batch loses a random share of the clusters of each channel,
+    the same for all its samples, and what is left is scaled up to a mean gain of one
+    (section 5 and Algorithm 2 of the DropCluster paper, Chen, Gautier, Aydore, 2020).
+    Channels without structure are zero in training and in inference. Until clusters
+    have been computed the layer passes everything on.
+
+    Clusters come from `update_clusters` with feature maps, from
+    :func:`~sklearn_structreg.dropcluster.update_clusters` with a network's inputs, or
+    on a schedule from the callback
+    :class:`~sklearn_structreg.dropcluster.DropClusterUpdate`.
+
+    Parameters
+    ----------
+    n_clusters : int or "auto", default="auto"
+        Clusters per channel. "auto" is the paper's 15, at most a quarter of the pixels;
+        on fewer than four pixels the layer stays inactive.
+    drop_rate : float in [0, 1), default=0.1
+        Share of the clusters to drop.
+    draw : {"stochastic", "floor"}, default="stochastic"
+        How many of the n clusters go: "stochastic" rounds ``drop_rate * n`` up or down
+        at random, so that the share is `drop_rate` on average; "floor" takes the
+        integer below, as the paper does.
+    unstructured : {"auto", "hopkins"} or None, default="auto"
+        Which channels are masked altogether: "auto" those with fewer different pixels
+        than clusters, "hopkins" also those whose mean Spatial Hopkins statistic is
+        below `hopkins_threshold`, None none.
+    hopkins_threshold : float, default=0.55
+        Noise has 0.5.
+
+    Attributes
+    ----------
+    cluster_labels : Tensor of int64, shape (n_channels, ...)
+        Cluster of each pixel; empty until there are clusters. This and the next two are
+        buffers: saved, loaded and moved with the module.
+    cluster_sizes : Tensor of int64, shape (n_channels, n_clusters)
+        Pixels of each cluster.
+    structured_channels : Tensor of bool, shape (n_channels,)
+        Channels that are not masked.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_structreg.dropcluster import DropCluster2d
+    >>> maps = torch.randn(16, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    >>> layer = DropCluster2d(n_clusters=4, drop_rate=0.25)
+    >>> layer.update_clusters(maps)
+    >>> dropped = layer(maps)[0, 0] == 0
+    >>> layer.cluster_labels[0][dropped].unique().numel()  # one of four clusters
+    1
+    >>> bool((layer.eval()(maps) == maps).all())
+    True
+    """
 
     n_dims = 2
 
 
 class DropCluster3d(_DropCluster):
-    """DropCluster on volumes, shape (n, n_channels, depth, height, width)."""
+    """DropCluster on volumes: drop clusters that vary together.
+
+    Takes and returns ``(n, n_channels, depth, height, width)``.
+
+    Parameters
+    ----------
+    n_clusters, drop_rate, draw, unstructured, hopkins_threshold
+        As in `DropCluster2d`.
+
+    Attributes
+    ----------
+    cluster_labels, cluster_sizes, structured_channels
+        As in `DropCluster2d`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_structreg.dropcluster import DropCluster3d
+    >>> layer = DropCluster3d(n_clusters=4)
+    >>> layer.update_clusters(torch.randn(8, 2, 4, 5, 6))
+    >>> layer.cluster_sizes.shape
+    torch.Size([2, 4])
+    """
 
     n_dims = 3

@@ -12,6 +12,7 @@ from skorch.dataset import unpack_data
 from skorch.utils import to_device, to_tensor
 from torch import Tensor, nn
 
+from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.randomness import derive_seed, seeded
 from sklearn_structreg.dropcluster.layers import _DropCluster
 from sklearn_structreg.dropcluster.places import run_until
@@ -133,14 +134,15 @@ class DropClusterUpdate(Callback):
         epoch = len(net.history)  # the one that begins, from 1
         if not self._is_due(net, epoch - 1):
             return
-        seed = derive_seed(getattr(net, "seed", self.random_state), epoch)
+        own = net.seed if isinstance(net, StructuredNet) else self.random_state
+        seed = derive_seed(own, epoch)
         batch, weight = _first_batch(net, dataset_train, seed)
         update_clusters(net.module_, batch, weight, seed % 2**32)
 
     def _is_due(self, net: NeuralNet, n_trained: int) -> bool:
         since = n_trained - self.start_epoch
         # Where a mini-batch was too small, the next one is tried.
-        late = not all(layer.is_active for layer in _layers(net.module_))
+        late = not any(layer.is_active for layer in _layers(net.module_))
         return since >= 0 and (since % self.update_every == 0 or late)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from dropcluster.networks import ResNet
+from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sklearn_structreg import DropClusterClassifier
@@ -72,6 +73,33 @@ def test_image_shape_and_4d_images_are_the_same(flat, images):
     one = DropClusterClassifier(image_shape=(1, 8, 8), **FAST).fit(*flat)
     two = DropClusterClassifier(**FAST).fit(*images)
     assert same(one, two)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "expected"),
+    [
+        ((3, 20), "auto", (32, 20)),
+        ((2, 4, 5, 6), "auto", (32, 4, 5, 6)),
+        ((3, 6, 7), "input", (3, 6, 7)),
+        ((3, 6, 7), "2", (32, 3, 3)),
+    ],
+)
+def test_signals_volumes_the_input_and_other_layers(shape, layer, expected):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, *shape)), rng.integers(0, 2, 40)
+    model = DropClusterClassifier(layer=layer, **FAST).fit(X, y)
+    assert model.cluster_labels_.shape == expected
+    inputs, maps = model.clustered_maps(X[:5])
+    assert inputs.shape == (5, *shape)
+    assert maps.shape == (5, *expected)
+    assert model.predict(X).shape == (40,)
+
+
+def test_a_torch_dataset(images):
+    X, y = torch.tensor(images[0], dtype=torch.float32), torch.tensor(images[1])
+    data = torch.utils.data.TensorDataset(X, y)
+    model = DropClusterClassifier(**FAST).fit(data)
+    assert same(model, DropClusterClassifier(**FAST).fit(*images))
 
 
 def test_clusters_come_from_the_first_mini_batch_of_the_epoch(images):
@@ -235,6 +263,16 @@ def test_stochastic_depth_finds_the_branches(images):
     assert all(isinstance(layer, StochasticDepth) for layer in found.values())
     with pytest.raises(ValueError, match="No residual branch was found"):
         DropClusterClassifier(regularizer="stochastic_depth", **FAST).fit(*images)
+
+
+def test_rivals_are_one_parameter_of_a_grid_search(flat):
+    X, y = flat
+    params = FAST | {"max_epochs": 8}
+    model = DropClusterClassifier(image_shape=(1, 8, 8), batch_size=20, **params)
+    grid = {"regularizer": ["dropcluster", "dropblock", None], "drop_rate": [0.3]}
+    search = GridSearchCV(model, grid, cv=2).fit(X, y)
+    assert search.best_score_ > 0.5
+    assert len(set(search.cv_results_["mean_test_score"])) == 3
 
 
 # ---- resuming ------------------------------------------------------------------

@@ -114,6 +114,18 @@ def test_several_layers_at_once(images):
     assert module[1].cluster_sizes.shape == (6, 5)
 
 
+def test_a_layer_on_maps_too_small_does_not_hurry_the_others(images):
+    module = make_module()
+    module[3] = nn.Sequential(
+        nn.ReLU(), nn.MaxPool2d(6), DropCluster2d(), nn.Upsample(scale_factor=6)
+    )
+    spy = Spy()
+    make_net(module, DropClusterUpdate(0, 2), spy, max_epochs=4).fit(*images)
+    assert not module[3][2].is_active
+    new = [not torch.equal(a, b) for a, b in zip(spy.seen, spy.seen[1:], strict=False)]
+    assert new == [False, True, False]
+
+
 def test_interrupted_training_goes_on_as_if_uninterrupted(images):
     def fit(net, n_epochs):
         for _ in range(n_epochs):
