@@ -5,6 +5,7 @@ from sklearn_structreg.selfinformed.classifier import (
     SelfInformedClassifier,
 )
 from sklearn_structreg.selfinformed.display import ConfusionPartitionDisplay
+from sklearn_structreg.selfinformed.metrics import mean_average_precision_at_k
 from sklearn_structreg.selfinformed.partitioner import ConfusionSpectralPartitioner
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "ConfusionSpectralPartitioner",
     "MultiplyAdds",
     "SelfInformedClassifier",
+    "mean_average_precision_at_k",
 ]

@@ -34,6 +34,7 @@ from sklearn_structreg.selfinformed.augmentation import (
     canonical_rows,
     train_augmented,
 )
+from sklearn_structreg.selfinformed.auto import resolve_top_k
 from sklearn_structreg.selfinformed.base import (
     check_base,
     fit_base,
@@ -43,7 +44,11 @@ from sklearn_structreg.selfinformed.base import (
 )
 from sklearn_structreg.selfinformed.conditional import ConditionalNet
 from sklearn_structreg.selfinformed.heads import AugmentedNet
-from sklearn_structreg.selfinformed.holdout import HoldOut, hold_out
+from sklearn_structreg.selfinformed.holdout import (
+    HoldOut,
+    check_labels_occur,
+    hold_out,
+)
 from sklearn_structreg.selfinformed.partition import (
     ClassPartition,
     partition_by_scores,
@@ -52,6 +57,7 @@ from sklearn_structreg.selfinformed.partition import (
 __all__ = ["MultiplyAdds", "SelfInformedClassifier"]
 
 _SAMPLE_ROWS = 2
+SOURCES = ("confusion", "codetection", "random", "random_codetection")
 COMMON = tuple(StructuredClassifier().get_params(deep=False))
 
 
@@ -89,10 +95,11 @@ class SelfInformedClassifier(StructuredClassifier):
         How the heads' units are shared out: alike, in proportion to the classes in
         the group, or to the share of the group's held-out samples that the network
         missed.
-    source : {"confusion", "codetection", "random"}, default="confusion"
+    source : {"confusion", "codetection", "random", "random_codetection"}, \
+            default="confusion"
         What the groups are made of: classes predicted where another is true (Eq. 3),
-        or classes predicted together (Eq. 4). "random" is the control: as many and as
-        large groups as by confusions, with classes drawn by lot.
+        or classes predicted together (Eq. 4). "random" and "random_codetection" are
+        the controls: as many and as large groups, with classes drawn by lot.
     top_k : int or "auto", default="auto"
         How many of a sample's best predictions count as detections; less than the
         number of classes. "auto" is the paper's share of the classes, at least 2.
@@ -182,7 +189,7 @@ class SelfInformedClassifier(StructuredClassifier):
         ],
         "head_layer_sizes": ["array-like"],
         "head_allocation": [StrOptions({"equal", "size", "difficulty"})],
-        "source": [StrOptions({"confusion", "codetection", "random"})],
+        "source": [StrOptions(set(SOURCES))],
         "top_k": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "holdout_fraction": [Interval(Real, 0, 1, closed="left")],
         "attach": [str],
@@ -341,7 +348,7 @@ class SelfInformedClassifier(StructuredClassifier):
 
         placement = self._placement(device)
         sample = data.head(_SAMPLE_ROWS, **placement)
-        network = copy.deepcopy(network_of(self.base_, self.classes_))
+        network = copy.deepcopy(network_of(self.base_, self.classes_, self.multilabel_))
         network = network.to(device, sample.dtype).eval()
         junction = find_junction(network, sample, len(self.classes_), self.attach)
         module = AugmentedNet(network, junction)
@@ -406,6 +413,9 @@ class SelfInformedClassifier(StructuredClassifier):
                 f"n_clusters={self.n_clusters} groups were asked for, but y has only "
                 f"{n_classes} class(es); ask for at most {n_classes}, or 'auto'."
             )
+        if self.n_clusters != 0:
+            resolve_top_k(self.top_k, n_classes, self.source)
+            check_labels_occur(data, self.classes_)
         base = self.base
         if base is None:
             base = StructuredClassifier(
@@ -418,7 +428,7 @@ class SelfInformedClassifier(StructuredClassifier):
                 "more than once."
             )
         if is_fitted(base):
-            network_of(unwrap(base), self.classes_)
+            network_of(unwrap(base), self.classes_, self.multilabel_)
         elif isinstance(base, StructuredClassifier):
             probe = clone(base)
             probe.input_shape_ = tuple(base.image_shape or self.input_shape_)
