@@ -189,8 +189,8 @@ def run(
         if name != "small" or "fine_tune" not in changes  # as dear as a base
     }
     n_groups = "auto" if name == "smoke" else N_GROUPS  # an untrained net has fewer
-    for task in ("100 classes", "120 labels"):
-        for seed in range(setting.seeds):
+    for seed in range(setting.seeds):
+        for task in ("100 classes", "120 labels"):
             wanted = [f"{task}/{seed}/{v}" for v in ("base", *variants)]
             if all(key in records for key in wanted) or time.monotonic() > deadline:
                 continue

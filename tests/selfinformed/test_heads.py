@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from skorch import NeuralNetClassifier
 from torch import nn
 from torch.nn import functional
 
@@ -168,3 +169,21 @@ def test_a_large_convnet_can_be_augmented_anywhere():
             module = AugmentedNet(net, junction)
             module.add_heads([[0, 1], [2, 3]], [(3,), (3,)], seed=0)
             assert module(x).shape == (2, 4)
+
+
+def test_it_trains_in_a_skorch_net_of_ones_own(base, x):
+    net = augmented(base, x)
+    old = copy.deepcopy(net.trunk.state_dict())
+    head = net.rounds[0].heads[0].output.weight.clone()
+    wrapper = NeuralNetClassifier(
+        net,
+        criterion=nn.CrossEntropyLoss,
+        train_split=None,
+        max_epochs=2,
+        lr=0.1,
+        verbose=0,
+    )
+    wrapper.fit(x.repeat(5, 1, 1, 1), torch.arange(30) % 5)
+    trained = wrapper.module_
+    assert all(torch.equal(v, old[k]) for k, v in trained.trunk.state_dict().items())
+    assert not torch.equal(trained.rounds[0].heads[0].output.weight, head)
