@@ -32,6 +32,7 @@ from sklearn.metrics import adjusted_rand_score
 from benchmarks.cifar100 import coarse_labels
 from benchmarks.data import load_images
 from benchmarks.networks import compact_convnet
+from benchmarks.reproduce.self_informed_report import draw, summarize
 from sklearn_structreg import SelfInformedClassifier
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.selfinformed import mean_average_precision_at_k
@@ -67,14 +68,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fresh classifier layer": {"n_clusters": 1, "head_layer_sizes": (1,)},
     "confusions, fine-tuned": {"source": "confusion", "fine_tune": True},
 }
-PAPER = {
-    "base": (36.80, 1.0),
-    "confusions": (39.41, 1.026),
-    "confusions, randomized": (32.97, 1.026),
-    "co-detections": (38.07, 1.053),
-    "co-detections, randomized": (32.13, 1.053),
-}
-"""mAP at 50 in per cent, and extra computation (Table 2)."""
 
 
 def load(
@@ -282,128 +275,6 @@ def run(
                 keep(f"{task}/{seed}/{variant}", train_heads)
 
 
-def summarize(records: dict[str, Any], name: str) -> str:
-    """Return the means over seeds beside the paper's Table 2."""
-    lines = [f"{name} setting: {SETTINGS[name]}"]
-    for task in ("100 classes", "120 labels"):
-        lines += [
-            "",
-            f"{task}: mean and standard deviation over seeds, of the difference to "
-            "the base too",
-            f"{'':28}{'accuracy':>16}{'mAP@' + str(K):>16}{'mAP - base':>18}"
-            f"{'cost':>9}{'paper: mAP':>12}{'cost':>8}",
-        ]
-        for variant in ("base", *VARIANTS):
-            seeds = [
-                s
-                for s in range(SETTINGS[name].seeds)
-                if f"{task}/{s}/{variant}" in records
-            ]
-            if not seeds:
-                continue
-            rows = [records[f"{task}/{s}/{variant}"] for s in seeds]
-            bases = [records[f"{task}/{s}/base"] for s in seeds]
-            columns = [
-                [100 * row["accuracy"] for row in rows],
-                [100 * row["map"] for row in rows],
-                [
-                    100 * (row["map"] - base["map"])
-                    for row, base in zip(rows, bases, strict=True)
-                ],
-            ]
-            shown = [f"{np.mean(c):6.2f} ± {np.std(c):.2f}" for c in columns]
-            cost = np.mean(
-                [
-                    row["multiply_adds"] / base["multiply_adds"]
-                    for row, base in zip(rows, bases, strict=True)
-                ]
-            )
-            paper = PAPER.get(variant)
-            beside = f"{paper[0]:12.2f}{paper[1]:8.3f}" if paper else ""
-            lines.append(
-                f"{variant:28}{shown[0]:>16}{shown[1]:>16}{shown[2]:>18}{cost:9.3f}"
-                f"{beside}"
-            )
-        lines += _superclass_lines(records, task) + _conditional_lines(records, task)
-    return "\n".join(lines)
-
-
-def _superclass_lines(records: dict[str, Any], task: str) -> list[str]:
-    lines = ["groups and superclasses (drawn by lot): purity, kept together, ARI"]
-    for variant in ("confusions", "co-detections"):
-        rows = [
-            r["superclasses"]
-            for key, r in records.items()
-            if key.startswith(task) and key.endswith(f"/{variant}")
-        ]
-        if rows:
-            cells = [
-                f"{np.mean([r[n] for r in rows]):.2f} "
-                f"({np.mean([r[n + '_by_lot'] for r in rows]):.2f})"
-                for n in ("purity", "kept_together", "adjusted_rand")
-            ]
-            lines.append(f"  {variant:26}{cells[0]:>16}{cells[1]:>16}{cells[2]:>18}")
-    return lines
-
-
-def _conditional_lines(records: dict[str, Any], task: str) -> list[str]:
-    rows = [
-        r["conditional"]
-        for key, r in records.items()
-        if key.startswith(task) and "conditional" in r
-    ]
-    bases = [
-        r["multiply_adds"]
-        for key, r in records.items()
-        if key.startswith(task) and key.endswith("/base")
-    ]
-    lines = ["heads evaluated for the groups of so many best classes: extra cost"]
-    for index, first in enumerate(rows[0] if rows else []):
-        extra = np.mean([r[index]["multiply_adds"] for r in rows]) / bases[0] - 1
-        accuracy, precision = (
-            100 * np.mean([r[index][n] for r in rows]) for n in ("accuracy", "map")
-        )
-        which = "all" if first["top_k"] is None else f"{first['top_k']}"
-        lines.append(
-            f"  {which:26}{accuracy:16.2f}{precision:16.2f}{100 * extra:17.2f}%"
-        )
-    return lines
-
-
-def draw(records: dict[str, Any], name: str, file: Path) -> None:
-    """Plot each variant's gain over its base, a point a seed."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
-    variants = list(VARIANTS)
-    for ax, task in zip(axes, ("100 classes", "120 labels"), strict=True):
-        for place, variant in enumerate(variants):
-            gains = [
-                100 * (r["map"] - records[key.replace(variant, "base")]["map"])
-                for key, r in records.items()
-                if key.startswith(task) and key.endswith(f"/{variant}")
-            ]
-            ax.plot(gains, [place] * len(gains), "o", color="tab:blue", alpha=0.5)
-            if gains:
-                ax.plot(np.mean(gains), place, "|", color="black", markersize=16)
-            if variant in PAPER:
-                paper = PAPER[variant][0] - PAPER["base"][0]
-                ax.plot(paper, place, "x", color="tab:red")
-        ax.axvline(0, color="0.6", linewidth=1, zorder=0)
-        ax.set(title=task, xlabel=f"gain in mAP@{K} over the base, points")
-    axes[0].set_yticks(range(len(variants)), variants)
-    axes[0].invert_yaxis()
-    handles = [
-        axes[1].plot([], [], "o", color="tab:blue", alpha=0.5, label="one seed")[0],
-        axes[1].plot([], [], "|k", markersize=12, label="mean")[0],
-        axes[1].plot([], [], "xr", label="paper (JFT, mAP@50)")[0],
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(f"CIFAR-100, {name} setting")
-    figure.set_layout_engine("constrained")
-    figure.savefig(file, dpi=120)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path)
@@ -423,8 +294,9 @@ def main() -> None:
         deadline = time.monotonic() + 60 * arguments.minutes
         run(arguments, name, out, arguments.cache, deadline)
     records = json.loads(out.read_text())
-    print(summarize(records, name))
-    draw(records, name, out.with_suffix(".png"))
+    print(f"{name} setting: {SETTINGS[name]}")
+    print(summarize(records, list(VARIANTS)))
+    draw(records, list(VARIANTS), f"CIFAR-100, {name} setting", out.with_suffix(".png"))
 
 
 if __name__ == "__main__":
