@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import _fit_context, clone
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -141,8 +141,8 @@ class SelfInformedClassifier(StructuredClassifier):
         The number of groups in the last round.
     top_k_ : int or None
         K of the detections.
-    n_held_out_ : int
-        How many samples were held out; 0 if the training samples were scored.
+    held_out_indices_ : ndarray of shape (n_held_out,)
+        Which rows were held out; none if the training samples were scored.
     multiply_adds_ : MultiplyAdds
         What a prediction costs: ``(base, augmented)``, counted.
     history_ : skorch.history.History
@@ -200,7 +200,7 @@ class SelfInformedClassifier(StructuredClassifier):
 
     base_: Any
     partitions_: list[ClassPartition]
-    n_held_out_: int
+    held_out_indices_: NDArray[np.int64]
     multiply_adds_: MultiplyAdds
 
     def __init__(
@@ -337,12 +337,12 @@ class SelfInformedClassifier(StructuredClassifier):
         base = self._checked_base(data, sample_weight is not None, device)
         n_rounds = 0 if self.n_clusters == 0 else self.n_rounds
         seed = self._draw_seed() if n_rounds else 0
-        split = HoldOut(data, data, 0)
+        split = HoldOut(data, data, np.empty(0, np.int64))
         if n_rounds and self.holdout_fraction:
             split_seed = derive_seed(seed, 0)
             split = hold_out(data, self.classes_, self.holdout_fraction, split_seed)
-        self.n_held_out_ = split.n_held_out
-        rows = split.train.rows if split.n_held_out else None
+        self.held_out_indices_ = split.held_out
+        rows = split.train.rows if split.held_out.size else None
         self.base_ = fit_base(base, X, y, sample_weight, rows)
         self.input_shape_ = getattr(self.base_, "input_shape_", self.input_shape_)
 

@@ -23,7 +23,7 @@ class HoldOut(NamedTuple):
 
     train: TrainingData
     scored: TrainingData
-    n_held_out: int
+    held_out: NDArray[np.int64]
 
 
 def hold_out(
@@ -68,7 +68,7 @@ def hold_out(
     row = np.cumsum(new_row) - 1
     row_weight = np.bincount(row, weights=weight[order])
     if fraction * row_weight.size < MIN_ROWS_PER_CLASS * len(classes):
-        return HoldOut(data, data, 0)
+        return HoldOut(data, data, np.empty(0, np.int64))
     first = np.flatnonzero(new_stratum[new_row])  # the first row of each stratum
     held = np.zeros(row_weight.size, dtype=bool)
     for start, stop in zip(first, [*first[1:], row_weight.size], strict=True):
@@ -81,7 +81,7 @@ def hold_out(
     train = replace(data, rows=data.rows[~is_held])
     scored = replace(data, rows=data.rows[is_held])
     _check_present(train, scored, classes)
-    return HoldOut(train, scored, scored.n_rows)
+    return HoldOut(train, scored, scored.rows)
 
 
 def _rarest_label(target: NDArray[np.int64], weight: NDArray[Any]) -> NDArray[np.int64]:

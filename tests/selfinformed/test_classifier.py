@@ -66,7 +66,7 @@ def test_no_groups_is_the_plain_net_bit_for_bit(some_digits, shape, holdout_frac
     np.testing.assert_array_equal(off.predict_proba(X), plain.predict_proba(X))
     assert off.multiply_adds_.base == off.multiply_adds_.augmented
     assert (off.partition_, off.n_clusters_, off.top_k_) == (None, 0, None)
-    assert off.n_held_out_ == 0
+    assert off.held_out_indices_.size == 0
     on = SelfInformedClassifier(image_shape=shape, **HEADS, **FAST).fit(X, y)
     assert not np.array_equal(on.predict_proba(X), plain.predict_proba(X))
 
@@ -108,7 +108,7 @@ def test_an_unfitted_base_is_cloned_and_trained_on_the_training_part(some_digits
     assert model.base_.n_iter_ == 6
     assert model.n_iter_ == 3
     assert model.base_.sparsity_ > 0
-    assert 0.15 < model.n_held_out_ / len(X) < 0.25
+    assert 0.15 < model.held_out_indices_.size / len(X) < 0.25
 
 
 def test_default_base_is_the_plain_net_on_the_training_part(some_digits):
@@ -252,7 +252,7 @@ def test_weight_zero_is_absent_and_weight_k_is_k_copies(digits):
     weighted = SelfInformedClassifier(**settings).fit(X, y, sample_weight=weight)
     copied = SelfInformedClassifier(**settings)
     copied.fit(X.repeat(weight, 0)[order], y.repeat(weight)[order])
-    assert copied.n_held_out_ > weighted.n_held_out_ > 0
+    assert copied.held_out_indices_.size > weighted.held_out_indices_.size > 0
     np.testing.assert_array_equal(
         weighted.partition_.labels_, copied.partition_.labels_
     )
@@ -281,7 +281,7 @@ def test_a_dataset_is_trained_on_as_an_array_is(some_digits):
     dataset = TensorDataset(torch.from_numpy(X.copy()), torch.from_numpy(y))
     model = SelfInformedClassifier(**HEADS, **FAST).set_params(max_epochs=10)
     assert model.fit(dataset).score(X, y) > 0.8
-    assert model.n_held_out_ > 100
+    assert model.held_out_indices_.size > 100
     assert model.predict(dataset).shape == (600,)
 
 

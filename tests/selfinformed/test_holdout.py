@@ -35,7 +35,7 @@ def test_each_class_loses_its_fraction_and_nothing_is_in_both_parts(seed, fracti
     assert sorted([*split.train.rows, *split.scored.rows]) == list(range(120))
     counts = np.bincount(y[split.scored.rows])
     assert np.abs(counts - 30 * fraction).max() <= 1
-    assert split.n_held_out == counts.sum()
+    assert split.held_out.size == counts.sum()
 
 
 @given(st.integers(0, 10**6))
@@ -83,7 +83,7 @@ def test_draws_look_random_on_a_grid():
 def test_very_small_data_score_the_training_part():
     X, y = data(0, n_rows=12)
     split = draw(X, y)
-    assert split.n_held_out == 0
+    assert split.held_out.size == 0
     assert split.train is split.scored
 
 

@@ -69,7 +69,7 @@ def test_weight_k_is_k_copies_with_a_held_out_part(several):
     weighted = SelfInformedClassifier(**settings).fit(X, y, sample_weight=weight)
     copied = SelfInformedClassifier(**settings)
     copied.fit(X.repeat(weight, 0), y.repeat(weight, 0))
-    assert weighted.n_held_out_ > 0
+    assert weighted.held_out_indices_.size > 0
     np.testing.assert_allclose(
         weighted.predict_proba(X), copied.predict_proba(X), rtol=1e-10
     )
