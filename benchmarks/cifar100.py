@@ -1,4 +1,13 @@
-"""The classes of CIFAR-100 by superclass; labels follow the sorted class names."""
+"""Which classes of CIFAR-100 belong to which superclass.
+
+From A. Krizhevsky, "Learning multiple layers of features from tiny images", technical
+report, University of Toronto, 2009, section on the CIFAR-100 data set. The data set's
+fine labels number the classes in the alphabetical order of their names.
+"""
+
+from __future__ import annotations
+
+import numpy as np
 
 SUPERCLASSES = {
     "aquatic mammals": "beaver dolphin otter seal whale",
@@ -22,7 +31,15 @@ SUPERCLASSES = {
     "vehicles 1": "bicycle bus motorcycle pickup_truck train",
     "vehicles 2": "lawn_mower rocket streetcar tank tractor",
 }
-"""Names as the data set spells them, five to each superclass."""
+"""The classes of each superclass, their names apart by spaces."""
 
-CLASSES = sorted(" ".join(SUPERCLASSES.values()).split())
-"""The name of each label."""
+CLASS_NAMES = sorted(" ".join(SUPERCLASSES.values()).split())
+"""The name of each class, by its number."""
+
+
+def coarse_labels() -> np.ndarray:
+    """Return the number of each class's superclass, of shape (100,)."""
+    coarse = np.empty(100, dtype=np.int64)
+    for number, names in enumerate(SUPERCLASSES.values()):
+        coarse[[CLASS_NAMES.index(name) for name in names.split()]] = number
+    return coarse

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import ExponentialLR
 
-from benchmarks.cifar100 import CLASSES, SUPERCLASSES
+from benchmarks.cifar100 import CLASS_NAMES, SUPERCLASSES
 from benchmarks.data import load_images
 from benchmarks.networks import compact_convnet
 from sklearn_structreg import BlockoutClassifier
@@ -210,7 +210,7 @@ def load(setting: Setting, folder: Path) -> tuple[np.ndarray, ...]:
     """Load, pick classes and images, average down, standardise the channels."""
     X, y, X_test, y_test = load_images("cifar100", folder)
     names = " ".join(list(SUPERCLASSES.values())[: setting.superclasses]).split()
-    labels = sorted(CLASSES.index(name) for name in names)
+    labels = sorted(CLASS_NAMES.index(name) for name in names)
     rows = np.concatenate(
         [np.flatnonzero(y == label)[: setting.images_per_class] for label in labels]
     )

@@ -53,7 +53,7 @@ def train_augmented(
     """
     parts = [data]
     if estimator.early_stopping:
-        parts = [*data.split(estimator.validation_fraction, seed)]
+        parts = [*data.split(estimator.validation_fraction, seed % 2**32)]
     parts[0] = canonical_rows(parts[0], estimator.batch_size)
     reads_features = False
     if module.frozen and not isinstance(data.samples, Dataset):

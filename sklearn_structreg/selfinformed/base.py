@@ -91,19 +91,26 @@ def _rows_of(X: Any, rows: NDArray[np.int64]) -> Any:
     return X[rows] if isinstance(X, Tensor) else _safe_indexing(X, rows)
 
 
-def network_of(base: Any, classes: NDArray[Any]) -> nn.Module:
+def network_of(base: Any, classes: NDArray[Any], multilabel: bool) -> nn.Module:
     """Return the torch module of a fitted base.
 
     Raises
     ------
     ValueError
-        If it has none, or knows other classes than `classes`.
+        If it has none, knows other classes than `classes`, or was fitted for one
+        label where there are several, or the other way round.
     """
     module = getattr(base, "module_", None)
     if not isinstance(module, nn.Module):
         raise ValueError(
             f"base={type(base).__name__} has no torch module in `module_` once it is "
             "fitted; pass a classifier of this package or a skorch NeuralNetClassifier."
+        )
+    if getattr(base, "multilabel_", multilabel) != multilabel:
+        several, one = "several labels per sample", "one label per sample"
+        raise ValueError(
+            f"The base was fitted for {one if multilabel else several}, but y holds "
+            f"{several if multilabel else one}; they must be alike."
         )
     known = np.asarray(getattr(base, "classes_", classes))
     if not np.array_equal(known, classes):

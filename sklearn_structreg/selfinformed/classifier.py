@@ -35,6 +35,7 @@ from sklearn_structreg.selfinformed.augmentation import (
     canonical_rows,
     train_augmented,
 )
+from sklearn_structreg.selfinformed.auto import resolve_top_k
 from sklearn_structreg.selfinformed.base import (
     check_base,
     fit_base,
@@ -44,7 +45,11 @@ from sklearn_structreg.selfinformed.base import (
 )
 from sklearn_structreg.selfinformed.conditional import ConditionalNet
 from sklearn_structreg.selfinformed.heads import AugmentedNet
-from sklearn_structreg.selfinformed.holdout import HoldOut, hold_out
+from sklearn_structreg.selfinformed.holdout import (
+    HoldOut,
+    check_labels_occur,
+    hold_out,
+)
 from sklearn_structreg.selfinformed.partition import (
     ClassPartition,
     partition_by_scores,
@@ -53,6 +58,7 @@ from sklearn_structreg.selfinformed.partition import (
 __all__ = ["MultiplyAdds", "SelfInformedClassifier"]
 
 _SAMPLE_ROWS = 2
+SOURCES = ("confusion", "codetection", "random", "random_codetection")
 COMMON = tuple(StructuredClassifier().get_params(deep=False))
 
 
@@ -90,10 +96,11 @@ class SelfInformedClassifier(StructuredClassifier):
         How the heads' units are shared out: alike, in proportion to the classes in
         the group, or to the share of the group's held-out samples that the network
         missed.
-    source : {"confusion", "codetection", "random"}, default="confusion"
+    source : {"confusion", "codetection", "random", "random_codetection"}, \
+            default="confusion"
         What the groups are made of: classes predicted where another is true (Eq. 3),
-        or classes predicted together (Eq. 4). "random" is the control: as many and as
-        large groups as by confusions, with classes drawn by lot.
+        or classes predicted together (Eq. 4). "random" and "random_codetection" are
+        the controls: as many and as large groups, with classes drawn by lot.
     top_k : int or "auto", default="auto"
         How many of a sample's best predictions count as detections; less than the
         number of classes. "auto" is the paper's share of the classes, at least 2.
@@ -135,8 +142,8 @@ class SelfInformedClassifier(StructuredClassifier):
         The number of groups in the last round.
     top_k_ : int or None
         K of the detections.
-    n_held_out_ : int
-        How many samples were held out; 0 if the training samples were scored.
+    held_out_indices_ : ndarray of shape (n_held_out,)
+        Which rows were held out; none if the training samples were scored.
     multiply_adds_ : MultiplyAdds
         What a prediction costs: ``(base, augmented)``, counted.
     history_ : skorch.history.History
@@ -183,7 +190,7 @@ class SelfInformedClassifier(StructuredClassifier):
         ],
         "head_layer_sizes": ["array-like"],
         "head_allocation": [StrOptions({"equal", "size", "difficulty"})],
-        "source": [StrOptions({"confusion", "codetection", "random"})],
+        "source": [StrOptions(set(SOURCES))],
         "top_k": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "holdout_fraction": [Interval(Real, 0, 1, closed="left")],
         "attach": [str],
@@ -194,7 +201,7 @@ class SelfInformedClassifier(StructuredClassifier):
 
     base_: Any
     partitions_: list[ClassPartition]
-    n_held_out_: int
+    held_out_indices_: NDArray[np.int64]
     multiply_adds_: MultiplyAdds
 
     def __init__(
@@ -331,18 +338,18 @@ class SelfInformedClassifier(StructuredClassifier):
         base = self._checked_base(data, sample_weight is not None, device)
         n_rounds = 0 if self.n_clusters == 0 else self.n_rounds
         seed = self._draw_seed() if n_rounds else 0
-        split = HoldOut(data, data, 0)
+        split = HoldOut(data, data, np.empty(0, np.int64))
         if n_rounds and self.holdout_fraction:
             split_seed = derive_seed(seed, 0)
             split = hold_out(data, self.classes_, self.holdout_fraction, split_seed)
-        self.n_held_out_ = split.n_held_out
-        rows = split.train.rows if split.n_held_out else None
+        self.held_out_indices_ = split.held_out
+        rows = split.train.rows if split.held_out.size else None
         self.base_ = fit_base(base, X, y, sample_weight, rows)
         self.input_shape_ = getattr(self.base_, "input_shape_", self.input_shape_)
 
         placement = self._placement(device)
         sample = data.head(_SAMPLE_ROWS, **placement)
-        network = copy.deepcopy(network_of(self.base_, self.classes_))
+        network = copy.deepcopy(network_of(self.base_, self.classes_, self.multilabel_))
         network = network.to(device, sample.dtype).eval()
         junction = find_junction(network, sample, len(self.classes_), self.attach)
         module = AugmentedNet(network, junction)
@@ -407,6 +414,9 @@ class SelfInformedClassifier(StructuredClassifier):
                 f"n_clusters={self.n_clusters} groups were asked for, but y has only "
                 f"{n_classes} class(es); ask for at most {n_classes}, or 'auto'."
             )
+        if self.n_clusters != 0:
+            resolve_top_k(self.top_k, n_classes, self.source)
+            check_labels_occur(data, self.classes_)
         base = self.base
         if base is None:
             base = StructuredClassifier(
@@ -419,7 +429,7 @@ class SelfInformedClassifier(StructuredClassifier):
                 "more than once."
             )
         if is_fitted(base):
-            network_of(unwrap(base), self.classes_)
+            network_of(unwrap(base), self.classes_, self.multilabel_)
         elif isinstance(base, StructuredClassifier):
             probe = clone(base)
             probe.input_shape_ = tuple(base.image_shape or self.input_shape_)

@@ -84,8 +84,8 @@ class ConfusionPartitionDisplay:
         Parameters
         ----------
         estimator : ConfusionSpectralPartitioner or classifier
-            A fitted partitioner, which needs nothing else, or a fitted classifier with
-            `predict_proba` or `decision_function`.
+            A fitted partitioner or `SelfInformedClassifier`, which need nothing else,
+            or a fitted classifier with `predict_proba` or `decision_function`.
         X : array-like of shape (n_samples, n_features), default=None
             Held-out samples for the classifier.
         y : array-like of shape (n_samples,), default=None
@@ -108,9 +108,12 @@ class ConfusionPartitionDisplay:
         ValueError
             If a classifier comes without samples.
         """
+        groups = getattr(estimator, "partition_", None) if X is None else None
         if isinstance(estimator, ConfusionSpectralPartitioner):
-            names = estimator.classes_ if display_labels is None else display_labels
-            display = cls(estimator.confusion_, estimator.labels_, display_labels=names)
+            groups = estimator
+        if groups is not None:
+            names = groups.classes_ if display_labels is None else display_labels
+            display = cls(groups.confusion_, groups.labels_, display_labels=names)
             return display.plot(**plot_params)
         if X is None:
             raise ValueError(

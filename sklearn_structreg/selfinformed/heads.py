@@ -220,11 +220,11 @@ class AugmentedNet(nn.Module):
     @contextmanager
     def reading_features(self, does: bool = True) -> Iterator[None]:
         """Take rows made by `join` for samples, inside of this context."""
-        self._reads_features = does
+        before, self._reads_features = self._reads_features, does
         try:
             yield
         finally:
-            self._reads_features = False
+            self._reads_features = before
 
     def _split(self, row: Tensor) -> tuple[Tensor, Tensor]:
         if self.junction.shared:

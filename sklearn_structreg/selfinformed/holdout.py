@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from sklearn_structreg.core.data import TrainingData
 
-__all__ = ["HoldOut", "hold_out"]
+__all__ = ["HoldOut", "check_labels_occur", "hold_out"]
 
 # A held-out part of fewer different rows per class tells nothing: see `hold_out`.
 MIN_ROWS_PER_CLASS = 2
@@ -23,7 +23,7 @@ class HoldOut(NamedTuple):
 
     train: TrainingData
     scored: TrainingData
-    n_held_out: int
+    held_out: NDArray[np.int64]
 
 
 def hold_out(
@@ -68,7 +68,7 @@ def hold_out(
     row = np.cumsum(new_row) - 1
     row_weight = np.bincount(row, weights=weight[order])
     if fraction * row_weight.size < MIN_ROWS_PER_CLASS * len(classes):
-        return HoldOut(data, data, 0)
+        return HoldOut(data, data, np.empty(0, np.int64))
     first = np.flatnonzero(new_stratum[new_row])  # the first row of each stratum
     held = np.zeros(row_weight.size, dtype=bool)
     for start, stop in zip(first, [*first[1:], row_weight.size], strict=True):
@@ -81,7 +81,7 @@ def hold_out(
     train = replace(data, rows=data.rows[~is_held])
     scored = replace(data, rows=data.rows[is_held])
     _check_present(train, scored, classes)
-    return HoldOut(train, scored, scored.n_rows)
+    return HoldOut(train, scored, scored.rows)
 
 
 def _rarest_label(target: NDArray[np.int64], weight: NDArray[Any]) -> NDArray[np.int64]:
@@ -115,20 +115,39 @@ def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return keys ^ (keys >> np.uint64(32))
 
 
+def check_labels_occur(data: TrainingData, classes: NDArray[Any]) -> None:
+    """Check that every column of an indicator holds a one.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    absent = ~_present(data, classes)
+    if absent.any():
+        raise ValueError(
+            f"The label(s) {classes[absent][:5].tolist()} are true for no sample, so "
+            "nothing tells what they are confused with; leave their columns out of y."
+        )
+
+
 def _check_present(
     train: TrainingData, scored: TrainingData, classes: NDArray[Any]
 ) -> None:
     """Check that every class is there to be learned and to be scored."""
     for part, name in ((train, "training"), (scored, "held-out")):
-        target = part.target[part.rows]
-        if target.ndim == 2:
-            present = target.any(axis=0)
-        else:
-            present = np.bincount(target, minlength=len(classes)) > 0
-        if not present.all():
-            missing = classes[~present][:5].tolist()
+        absent = ~_present(part, classes)
+        if absent.any():
             raise ValueError(
-                f"The {name} part has no sample of the class(es) {missing}: too few "
-                "different samples to split; give more of them, or score the training "
-                "part with holdout_fraction=0."
+                f"The {name} part has no sample of the class(es) "
+                f"{classes[absent][:5].tolist()}: too few different samples to split; "
+                "give more of them, or score the training part with holdout_fraction=0."
             )
+
+
+def _present(data: TrainingData, classes: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell which classes occur."""
+    target = data.target[data.rows]
+    if target.ndim == 2:
+        return np.asarray(target.any(axis=0))
+    return np.bincount(target, minlength=len(classes)) > 0

@@ -90,8 +90,9 @@ def partition_by_scores(
         Labels.
     n_clusters, top_k : int or "auto"
         As in `ConfusionSpectralPartitioner`.
-    source : {"confusion", "codetection", "random"}
-        "random" permutes the classes of the groups found by confusions.
+    source : {"confusion", "codetection", "random", "random_codetection"}
+        The random ones permute the classes of the groups found by confusions or by
+        co-detections.
     seed : int
         Of the clustering and the permutation.
     placement : dict
@@ -103,7 +104,7 @@ def partition_by_scores(
     """
     partitioner = ConfusionSpectralPartitioner(
         n_clusters,
-        source="codetection" if source == "codetection" else "confusion",
+        source="codetection" if "codetection" in source else "confusion",
         top_k=top_k,
         classes=classes,
         random_state=np.random.RandomState(seed % 2**32),
@@ -123,7 +124,7 @@ def partition_by_scores(
         missed / np.where(true > 0.0, true, 1.0),
         int(partitioner.top_k_ or 1),
     )
-    if source == "random":
+    if source.startswith("random"):
         return partition.permuted(np.random.default_rng(seed))
     return partition
 

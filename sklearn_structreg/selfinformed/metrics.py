@@ -1,0 +1,129 @@
+"""Mean average precision at K: how well a sample's labels are ranked at the top."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils import check_array
+
+from sklearn_structreg.selfinformed.checks import check_weight
+from sklearn_structreg.selfinformed.labels import (
+    check_classes,
+    check_truth,
+    infer_classes,
+    read_truth,
+)
+
+__all__ = ["mean_average_precision_at_k"]
+
+
+def mean_average_precision_at_k(
+    y_true: Any,
+    y_score: ArrayLike,
+    *,
+    k: int = 50,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    r"""Average the precision at each true label among a sample's K best, over samples.
+
+    .. math:: \mathrm{AP}_K(x) = \frac{1}{\min(|y|, K)} \sum_{j \in y:\ r_j \le K}
+              \frac{|\{i \in y: r_i \le r_j\}|}{r_j}
+
+    with :math:`r_j` the number of labels that score at least as high as label j. For
+    one true label this is one over its rank, or zero beyond K.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,) or (n_samples, n_labels)
+        Labels, or an indicator (dense or sparse). Samples without a true label have no
+        average precision and are left out.
+    y_score : array-like of shape (n_samples, n_labels) or (n_samples,)
+        Scores, the higher the likelier. One dimension is the probability of the second
+        of two classes.
+    k : int, default=50
+        How many of the best scores count; the paper's 50. More than there are labels
+        counts all.
+    labels : array-like of shape (n_labels,), default=None
+        The label of each column; None takes the sorted labels, if there are as many as
+        columns, or else column numbers.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Non-negative; zero means absent.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If no sample has a true label, or truth and scores do not fit each other.
+
+    See Also
+    --------
+    sklearn.metrics.label_ranking_average_precision_score : The same with all labels
+        counted, where every sample has one.
+
+    Notes
+    -----
+    A label that ties with others gets the last rank of them, so that no label gains
+    from its position.
+
+    As a scorer: ``make_scorer(mean_average_precision_at_k, k=5,
+    response_method="predict_proba")``.
+
+    Examples
+    --------
+    >>> from sklearn_structreg.selfinformed import mean_average_precision_at_k
+    >>> y_true = [[1, 0, 1, 0], [0, 1, 0, 0]]
+    >>> y_score = [[0.9, 0.8, 0.7, 0.1], [0.4, 0.3, 0.2, 0.1]]
+    >>> mean_average_precision_at_k(y_true, y_score, k=3)
+    0.666...
+    """
+    if k < 1:
+        raise ValueError(f"k={k}, but at least one of the best scores must count.")
+    scores = check_array(y_score, ensure_2d=False, dtype=(np.float64, np.float32))
+    y = np.asarray(y_true) if not hasattr(y_true, "shape") else y_true
+    if scores.ndim == 1:
+        if scores.min() < 0 or scores.max() > 1:
+            raise ValueError(
+                "y_score has one dimension, so it must hold probabilities of the "
+                "second of two classes; give a column for each label instead."
+            )
+        scores = np.column_stack([1 - scores, scores])
+        if labels is None and y.ndim == 1:
+            labels = np.unique(y)
+    y = check_truth(y, scores)
+    n_labels = scores.shape[1]
+    classes = (
+        infer_classes(y, n_labels, None, whole=True)
+        if labels is None
+        else check_classes(labels, n_labels)
+    )
+    truth = read_truth(y, classes).toarray() > 0
+    weight = check_weight(sample_weight, scores)
+    present = truth.any(axis=1) if weight is None else truth.any(axis=1) & (weight > 0)
+    if not present.any():
+        raise ValueError("No sample has a true label, so there is nothing to rank.")
+    precision = _average_precision(scores[present], truth[present], k)
+    weights = None if weight is None else weight[present]
+    return float(np.average(precision, weights=weights))
+
+
+def _average_precision(scores: Any, truth: Any, k: int) -> Any:
+    """Return each sample's average precision among its K best."""
+    n_labels = scores.shape[1]
+    order = np.argsort(-scores, axis=1)
+    ranked = np.take_along_axis(scores, order, axis=1)
+    true = np.take_along_axis(truth, order, axis=1)
+    # Labels that tie share the last place of them.
+    is_last = np.diff(ranked, axis=1, append=np.nan) != 0
+    last = np.where(is_last, np.arange(n_labels), n_labels)
+    place = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
+    hits = np.take_along_axis(true.cumsum(axis=1), place, axis=1)
+    counted = true & (place < k)
+    total = np.where(counted, hits / (place + 1), 0.0).sum(axis=1)
+    return total / np.minimum(true.sum(axis=1), k)

@@ -1,0 +1,110 @@
+"""Where heads attach, and what is heard there."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from sklearn_structreg.core import make_convnet, make_mlp
+from sklearn_structreg.selfinformed.attach import (
+    capture,
+    find_junction,
+    take_classifier,
+)
+
+
+class Branches(nn.Module):
+    """A net with named parts, a layer nobody calls, and a softmax at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Linear(6, 5)
+        self.stack = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 4))
+        self.unused = nn.Linear(2, 2)
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.out(self.stack(self.stem(x))).softmax(dim=1)
+
+
+def hear(module, junction, x):
+    trunk, _ = take_classifier(module, junction.classifier)
+    with capture(trunk, junction) as captured:
+        trunk(x)
+    return captured["features"], captured["hidden"]
+
+
+def test_auto_reads_what_the_first_fully_connected_layer_reads():
+    torch.manual_seed(0)
+    net, x = make_convnet((1, 8, 8), 10, (20, 30)), torch.randn(3, 1, 8, 8)
+    junction = find_junction(net, x, 10, "auto")
+    expected, hidden = net[:7](x), net[:11](x)
+    assert isinstance(net[7], nn.Linear)
+    assert not junction.shared
+    features, heard = hear(net, junction, x)
+    assert torch.equal(features, expected)
+    assert torch.equal(heard, hidden)
+    assert (junction.n_features, junction.n_hidden) == (256, 30)
+
+
+def test_a_named_layer_gives_its_output_flattened_before_anything_changes_it():
+    torch.manual_seed(0)
+    net, x = make_convnet((1, 8, 8), 10), torch.randn(3, 1, 8, 8)
+    expected = net[:2](x).flatten(1)
+    features, _ = hear(net, find_junction(net, x, 10, "1"), x)
+    assert torch.equal(features, expected)
+    branches, x = Branches(), torch.randn(4, 6)
+    stem = branches.stem(x)  # the layer that comes next works in place
+    features, _ = hear(branches, find_junction(branches, x, 3, "stem"), x)
+    assert torch.equal(features, stem)
+
+
+def test_a_linear_model_shares_what_it_reads_with_the_heads():
+    x = torch.randn(3, 6)
+    for net in (make_mlp(6, 4, ()), nn.Linear(6, 4)):
+        junction = find_junction(net, x, 4, "auto")
+        assert junction.shared
+        features, hidden = hear(net, junction, x)
+        assert torch.equal(features, x)
+        assert torch.equal(hidden, x)
+
+
+@pytest.mark.parametrize(
+    ("attach", "message"),
+    [
+        ("nowhere", "names no layer of the base network; its layers are 'stem', "),
+        ("out", "before the classifier layer"),
+        ("unused", "before the classifier layer"),
+        ("", "before the classifier layer"),
+    ],
+)
+def test_a_layer_that_cannot_be_read_is_an_error(attach, message):
+    with pytest.raises(ValueError, match=message):
+        find_junction(Branches(), torch.zeros(2, 6), 3, attach)
+
+
+def test_a_network_without_a_classifier_layer_is_an_error():
+    net = nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten())
+    with pytest.raises(ValueError, match="no fully-connected layer"):
+        find_junction(net, torch.zeros(2, 1, 8, 8), 3, "auto")
+
+
+def test_looking_leaves_the_network_as_it_was():
+    net = Branches()
+    net.train()
+    find_junction(net, torch.zeros(2, 6), 3, "auto")
+    assert all(part.training for part in net.modules())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+def test_threads_do_not_hear_each_other():
+    net = make_mlp(2, 2, (3,))
+    junction = find_junction(net, torch.zeros(1, 2), 2, "auto")
+    trunk, _ = take_classifier(net, junction.classifier)
+    with capture(trunk, junction) as captured:
+        trunk(torch.ones(1, 2))
+        other = threading.Thread(target=trunk, args=(torch.zeros(1, 2),))
+        other.start()
+        other.join()
+    assert captured["features"].sum() == 2

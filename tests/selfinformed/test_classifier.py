@@ -1,0 +1,401 @@
+"""SelfInformedClassifier: heads where asked for, and the base alone where not."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from sklearn_structreg import CGESClassifier, SelfInformedClassifier
+from sklearn_structreg.core import StructuredClassifier, make_mlp
+
+FAST = {"max_epochs": 3, "random_state": 0}
+HEADS = {"n_clusters": 3, "head_layer_sizes": (8,)}
+EXACT = {"dtype": "float64", "batch_size": None, "max_epochs": 5, "random_state": 0}
+
+
+def states(module):
+    return dict(module.state_dict())
+
+
+@pytest.fixture
+def some_digits(digits):
+    return digits[0][:600], digits[1][:600]
+
+
+@pytest.fixture
+def convnet():
+    """Batch normalization and dropout, both of which change while they train."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        *make_mlp(128, 10, (20,)),
+    )
+
+
+@pytest.fixture
+def base(some_digits):
+    return StructuredClassifier(max_epochs=5, random_state=0).fit(*some_digits)
+
+
+# ---- off -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("holdout_fraction", [0, 0.2])
+@pytest.mark.parametrize("shape", [None, (1, 8, 8)])
+def test_no_groups_is_the_plain_net_bit_for_bit(some_digits, shape, holdout_fraction):
+    X, y = some_digits
+    plain = StructuredClassifier(image_shape=shape, **FAST).fit(X, y)
+    off = SelfInformedClassifier(
+        n_clusters=0, image_shape=shape, holdout_fraction=holdout_fraction, **FAST
+    ).fit(X, y)
+    np.testing.assert_array_equal(off.predict_proba(X), plain.predict_proba(X))
+    assert off.multiply_adds_.base == off.multiply_adds_.augmented
+    assert (off.partition_, off.n_clusters_, off.top_k_) == (None, 0, None)
+    assert off.held_out_indices_.size == 0
+    on = SelfInformedClassifier(image_shape=shape, **HEADS, **FAST).fit(X, y)
+    assert not np.array_equal(on.predict_proba(X), plain.predict_proba(X))
+
+
+def test_no_groups_and_a_fitted_base_are_that_base(some_digits, base):
+    X, _ = some_digits
+    off = SelfInformedClassifier(FrozenEstimator(base), n_clusters=0)
+    off.fit(*some_digits)
+    np.testing.assert_array_equal(off.predict_proba(X), base.predict_proba(X))
+
+
+# ---- the base ------------------------------------------------------------------
+
+
+def test_old_weights_and_buffers_are_bit_identical(some_digits, convnet):
+    X, y = some_digits
+    base = StructuredClassifier(convnet, image_shape=(1, 8, 8), **FAST).fit(X, y)
+    before = pickle.loads(pickle.dumps(states(base.module_)))
+    model = SelfInformedClassifier(base, n_rounds=2, **HEADS, **FAST).fit(X, y)
+    assert model.base_ is base
+    old = [states(base.module_), states(model.module_.trunk)]
+    for name, value in before.items():
+        assert torch.equal(old[0][name], value)
+        assert name.startswith("8.") or torch.equal(old[1][name], value)
+    moved = SelfInformedClassifier(base, fine_tune=True, **HEADS, **FAST).fit(X, y)
+    assert not torch.equal(moved.module_.trunk[0].weight, before["0.weight"])
+    assert not torch.equal(
+        moved.module_.trunk[1].running_mean, before["1.running_mean"]
+    )
+    assert torch.equal(base.module_[0].weight, before["0.weight"])
+
+
+def test_an_unfitted_base_is_cloned_and_trained_on_the_training_part(some_digits):
+    X, y = some_digits
+    base = CGESClassifier(alpha=0.05, max_epochs=6, random_state=0)
+    model = SelfInformedClassifier(base, **HEADS, **FAST).fit(X, y)
+    assert not hasattr(base, "net_")
+    assert isinstance(model.base_, CGESClassifier)
+    assert model.base_.n_iter_ == 6
+    assert model.n_iter_ == 3
+    assert model.base_.sparsity_ > 0
+    assert 0.15 < model.held_out_indices_.size / len(X) < 0.25
+
+
+def test_default_base_is_the_plain_net_on_the_training_part(some_digits):
+    X, y = some_digits
+    model = SelfInformedClassifier(holdout_fraction=0, **HEADS, **FAST).fit(X, y)
+    plain = StructuredClassifier(**FAST).fit(X, y)
+    np.testing.assert_array_equal(model.base_.predict_proba(X), plain.predict_proba(X))
+
+
+def test_a_skorch_net_that_ends_in_a_softmax(some_digits):
+    X, y = some_digits[0].astype(np.float32), some_digits[1].astype(np.int64)
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(
+        nn.Sequential(*make_mlp(64, 10, (30,)), nn.Softmax(dim=1)),
+        lr=0.5,
+        max_epochs=20,
+        train_split=None,
+        verbose=0,
+    ).fit(X, y)
+    off = SelfInformedClassifier(net, n_clusters=0).fit(X, y)
+    np.testing.assert_allclose(off.predict_proba(X), net.predict_proba(X), atol=1e-6)
+    model = SelfInformedClassifier(net, **HEADS, **FAST).fit(X, y)
+    assert model.score(X, y) > 0.8
+
+
+def test_a_fitted_base_of_images_brings_their_shape(some_digits):
+    X, y = some_digits
+    base = StructuredClassifier(image_shape=(1, 8, 8), **FAST).fit(X, y)
+    model = SelfInformedClassifier(base, **HEADS, **FAST).fit(X, y)
+    assert model.input_shape_ == (1, 8, 8)
+    assert model.multiply_adds_.base == 339944
+
+
+def test_a_fitted_base_and_a_dtype_of_ones_own(some_digits, base):
+    model = SelfInformedClassifier(base, dtype="float64", **HEADS, **FAST)
+    model.fit(*some_digits)
+    assert {p.dtype for p in model.module_.parameters()} == {torch.float64}
+    assert {p.dtype for p in base.module_.parameters()} == {torch.float32}
+
+
+# ---- groups --------------------------------------------------------------------
+
+
+def test_groups_come_from_the_held_out_confusions(some_digits, base):
+    from sklearn_structreg import ConfusionSpectralPartitioner
+
+    X, y = some_digits
+    names = np.array([f"d{i}" for i in range(10)])
+    model = SelfInformedClassifier(
+        StructuredClassifier(max_epochs=3, random_state=1), holdout_fraction=0, **HEADS
+    ).set_params(max_epochs=1, random_state=0)
+    model.fit(X, names[y])
+    scores = model.base_.decision_function(X)
+    partitioner = ConfusionSpectralPartitioner(3, classes=names, random_state=0)
+    partitioner.fit(scores, names[y])
+    np.testing.assert_allclose(
+        model.partition_.confusion_.toarray(), partitioner.confusion_.toarray()
+    )
+    guessed = scores.argmax(axis=1)
+    for c in range(10):
+        missed = np.mean(guessed[y == c] != c)
+        assert model.partition_.miss_rate_[c] == pytest.approx(missed)
+    assert sorted(np.concatenate(model.partition_.clusters_)) == sorted(names)
+    assert model.n_clusters_ == 3
+    assert model.top_k_ == 2
+
+
+@pytest.mark.parametrize("kind", ["", "_codetection"])
+def test_the_random_control_keeps_the_sizes_and_draws_the_members(
+    some_digits, base, kind
+):
+    fitted = {}
+    for source in (kind[1:] or "confusion", f"random{kind}"):
+        model = SelfInformedClassifier(base, source=source, **HEADS, **FAST)
+        fitted[source] = model.fit(*some_digits)
+    found, drawn = (model.partition_ for model in fitted.values())
+    sizes = [[group.size for group in p.groups_] for p in (found, drawn)]
+    assert sizes[0] == sizes[1]
+    assert not np.array_equal(found.labels_, drawn.labels_)
+    costs = {model.multiply_adds_ for model in fitted.values()}
+    assert len(costs) == 1
+
+
+def test_rounds_add_heads_and_freeze_the_last_ones(some_digits, base):
+    model = SelfInformedClassifier(base, n_rounds=3, **HEADS, **FAST)
+    model.fit(*some_digits)
+    assert len(model.module_.rounds) == len(model.partitions_) == 3
+    assert model.partition_ is model.partitions_[-1]
+    assert model.n_iter_ == 9
+    one = SelfInformedClassifier(base, **HEADS, **FAST).fit(*some_digits)
+    first, only = (m.module_.rounds[0].heads[0].hidden for m in (model, one))
+    assert torch.equal(first[0].weight, only[0].weight)
+    assert model.multiply_adds_.augmented > one.multiply_adds_.augmented
+
+
+@pytest.mark.parametrize("allocation", ["equal", "size", "difficulty"])
+def test_heads_share_the_units_out(some_digits, base, allocation):
+    model = SelfInformedClassifier(
+        base, n_clusters=3, head_layer_sizes=(40,), head_allocation=allocation, **FAST
+    ).fit(*some_digits)
+    units = [head.output.in_features for head in model.module_.rounds[0].heads]
+    partition = model.partition_
+    merits = {
+        "equal": [1, 1, 1],
+        "size": [len(group) for group in partition.groups_],
+        "difficulty": [partition.miss_rate_[g].mean() for g in partition.groups_],
+    }[allocation]
+    expected = np.maximum(1, np.round(120 * np.array(merits) / np.sum(merits)))
+    assert units == expected.astype(int).tolist()
+
+
+def test_one_label_and_two_classes_will_do(blobs):
+    X, y = blobs
+    for labels in (np.full(90, "only"), y == 1):
+        model = SelfInformedClassifier(head_layer_sizes=(4,), **FAST).fit(X, labels)
+        assert model.n_clusters_ == 1
+        assert model.predict_proba(X).shape == (90, len(set(labels)))
+
+
+# ---- training ------------------------------------------------------------------
+
+
+def test_kept_features_train_as_the_samples_do(some_digits, convnet, monkeypatch):
+    """Up to rounding: a batch of one sample more takes other kernels."""
+    X, y = some_digits
+    base = StructuredClassifier(convnet, image_shape=(1, 8, 8), **FAST).fit(X, y)
+    settings = HEADS | FAST | {"dtype": "float64", "attach": "3"}
+    kept = SelfInformedClassifier(base, **settings).fit(X, y)
+    name = "sklearn_structreg.selfinformed.augmentation.MAX_KEPT_BYTES"
+    monkeypatch.setattr(name, 0)
+    anew = SelfInformedClassifier(base, **settings).fit(X, y)
+    np.testing.assert_allclose(kept.predict_proba(X), anew.predict_proba(X), rtol=1e-9)
+
+
+def test_weight_zero_is_absent_and_weight_k_is_k_copies(digits):
+    X, y = digits[0][:300], digits[1][:300]
+    rng = np.random.default_rng(0)
+    weight = rng.integers(0, 4, size=300)
+    order = rng.permutation(weight.sum())
+    settings = HEADS | EXACT
+    weighted = SelfInformedClassifier(**settings).fit(X, y, sample_weight=weight)
+    copied = SelfInformedClassifier(**settings)
+    copied.fit(X.repeat(weight, 0)[order], y.repeat(weight)[order])
+    assert copied.held_out_indices_.size > weighted.held_out_indices_.size > 0
+    np.testing.assert_array_equal(
+        weighted.partition_.labels_, copied.partition_.labels_
+    )
+    np.testing.assert_allclose(
+        weighted.partition_.miss_rate_, copied.partition_.miss_rate_
+    )
+    np.testing.assert_allclose(
+        weighted.predict_proba(X), copied.predict_proba(X), rtol=1e-12
+    )
+    kept = weight > 0
+    subset = SelfInformedClassifier(**settings)
+    subset.fit(X[kept], y[kept], sample_weight=weight[kept])
+    np.testing.assert_array_equal(weighted.predict_proba(X), subset.predict_proba(X))
+
+
+def test_early_stopping_and_callbacks_reach_the_heads(some_digits):
+    model = SelfInformedClassifier(
+        early_stopping=True, n_iter_no_change=2, learning_rate=1e-6, **HEADS
+    ).set_params(max_epochs=50, random_state=0, momentum=0)
+    model.fit(*some_digits)
+    assert "valid_loss" in model.history_[0]
+
+
+def test_a_dataset_is_trained_on_as_an_array_is(some_digits):
+    X, y = some_digits
+    dataset = TensorDataset(torch.from_numpy(X.copy()), torch.from_numpy(y))
+    model = SelfInformedClassifier(**HEADS, **FAST).set_params(max_epochs=10)
+    assert model.fit(dataset).score(X, y) > 0.8
+    assert model.held_out_indices_.size > 100
+    assert model.predict(dataset).shape == (600,)
+
+
+def test_the_same_seed_gives_the_same_model_and_no_state_is_touched(some_digits):
+    X, y = some_digits
+    np_state = np.random.get_state()[1].copy()  # noqa: NPY002
+    torch_state = torch.get_rng_state()
+    one, two = (SelfInformedClassifier(**HEADS, **FAST).fit(X, y) for _ in range(2))
+    np.testing.assert_array_equal(one.predict_proba(X), two.predict_proba(X))
+    np.testing.assert_array_equal(np.random.get_state()[1], np_state)  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    other = SelfInformedClassifier(**HEADS, **FAST).set_params(random_state=1)
+    assert not np.array_equal(other.fit(X, y).predict_proba(X), one.predict_proba(X))
+
+
+# ---- around scikit-learn -------------------------------------------------------
+
+
+def test_a_pickle_predicts_and_goes_on_as_the_original(some_digits):
+    X, y = some_digits
+    model = SelfInformedClassifier(warm_start=True, **HEADS, **FAST).fit(X, y)
+    copy = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(copy.predict_proba(X), model.predict_proba(X))
+    before = states(model.module_.trunk)
+    for fitted in (model, copy):
+        fitted.fit(X, y)
+    assert model.n_iter_ == 6
+    np.testing.assert_array_equal(copy.predict_proba(X), model.predict_proba(X))
+    for name, value in states(model.module_.trunk).items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_grid_search_over_groups_and_sources(some_digits, base):
+    X, y = some_digits
+    model = SelfInformedClassifier(FrozenEstimator(base), head_layer_sizes=(8,), **FAST)
+    grid = {"n_clusters": [0, 2], "source": ["confusion", "random"]}
+    search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(X, y)
+    assert search.best_estimator_.base_ is base
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    nested = SelfInformedClassifier(StructuredClassifier(**FAST), **HEADS, **FAST)
+    assert clone(nested).set_params(base__max_epochs=1).base.max_epochs == 1
+    pipeline = make_pipeline(StandardScaler(), nested)
+    assert pipeline.fit(X, y).score(X, y) > 0.8
+
+
+def test_there_is_no_partial_fit():
+    assert not hasattr(SelfInformedClassifier(), "partial_fit")
+
+
+def test_conditional_heads_cost_less_and_can_be_switched(some_digits, base):
+    X, _ = some_digits
+    model = SelfInformedClassifier(base, **HEADS, **FAST).fit(*some_digits)
+    everything = model.predict_proba(X)
+    assert model.count_multiply_adds(X) == model.multiply_adds_.augmented
+    model.set_params(conditional=1)
+    low, extra = model.multiply_adds_
+    gate = 100 * 10  # the old classifier layer, which decides
+    assert low + gate < model.count_multiply_adds(X) < extra
+    assert np.mean(model.predict(X) == everything.argmax(axis=1)) > 0.8
+    model.set_params(conditional=10)
+    np.testing.assert_allclose(model.predict_proba(X), everything, atol=1e-5)
+
+
+# ---- bad input -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"n_clusters": 11}, "11 groups were asked for, but y has only 10 class"),
+        ({"attach": "nowhere"}, "attach='nowhere' names no layer"),
+        ({"attach": "2"}, "before the classifier layer"),
+        ({"head_layer_sizes": (0,)}, "head_layer_sizes=.* positive integers"),
+        ({"top_k": 10}, "top_k=10"),
+        ({"base": FrozenEstimator(StructuredClassifier())}, "is not fitted; fit it"),
+        ({"base": SelfInformedClassifier()}, "use n_rounds"),
+        ({"base": LogisticRegression(max_iter=2000)}, "no torch module"),
+        ({"source": "luck"}, "source"),
+        ({"holdout_fraction": 1.0}, "holdout_fraction"),
+    ],
+)
+def test_bad_parameters_are_one_clear_sentence(some_digits, params, message):
+    model = SelfInformedClassifier(max_epochs=1, random_state=0).set_params(**params)
+    with pytest.raises(ValueError, match=message):
+        model.fit(*some_digits)
+
+
+def test_a_base_of_other_classes_is_an_error(some_digits, base):
+    X, y = some_digits
+    with pytest.raises(
+        ValueError, match=r"fitted for the classes \[0, .*y holds \['0'"
+    ):
+        SelfInformedClassifier(base).fit(X, y.astype(str))
+    with pytest.raises(ValueError, match="they must be the same"):
+        SelfInformedClassifier(base).fit(X[y < 9], y[y < 9])
+
+
+def test_a_class_that_cannot_be_held_out_is_an_error(some_digits):
+    X, y = some_digits
+    y = y.copy()
+    y[0] = 77
+    model = SelfInformedClassifier(**HEADS, **FAST)
+    with pytest.raises(ValueError, match=r"class\(es\) \[77\]: too few"):
+        model.fit(X, y)
+    model.set_params(holdout_fraction=0).fit(X, y)
+
+
+def test_weights_for_a_base_that_takes_none_are_an_error(some_digits):
+    X, y = some_digits[0].astype(np.float32), some_digits[1].astype(np.int64)
+    net = NeuralNetClassifier(make_mlp(64, 10), max_epochs=1, verbose=0)
+    with pytest.raises(ValueError, match="takes no sample_weight"):
+        SelfInformedClassifier(net).fit(X, y, sample_weight=np.ones(600))
+
+
+def test_before_fit_there_is_nothing_to_predict():
+    with pytest.raises(NotFittedError):
+        SelfInformedClassifier().predict(np.zeros((2, 3)))

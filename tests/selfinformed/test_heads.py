@@ -1,0 +1,189 @@
+"""The augmented network: what is old stays, what is new adds up."""
+
+import copy
+
+import pytest
+import torch
+from skorch import NeuralNetClassifier
+from torch import nn
+from torch.nn import functional
+
+from sklearn_structreg.core import count_multiply_adds, make_convnet, make_mlp
+from sklearn_structreg.selfinformed.attach import find_junction
+from sklearn_structreg.selfinformed.conditional import ConditionalNet
+from sklearn_structreg.selfinformed.heads import AugmentedNet
+
+GROUPS = [[0, 3], [1, 2, 4]]
+
+
+@pytest.fixture
+def base():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(4),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        *make_mlp(16, 5, (7,)),
+    ).eval()
+
+
+@pytest.fixture
+def x():
+    return torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def augmented(base, x, rounds=1):
+    net = AugmentedNet(base, find_junction(base, x, 5, "auto"))
+    for seed in range(rounds):
+        net.add_heads(GROUPS, [(3,), (4, 2)], seed=seed)
+    return net.eval()
+
+
+def test_without_heads_it_is_the_old_network_bit_for_bit(base, x):
+    net = augmented(base, x, rounds=0).eval()
+    assert torch.equal(net(x), base(x))
+    assert count_multiply_adds(net, x) == count_multiply_adds(base, x)
+
+
+def test_the_logits_are_the_sum_written_out_by_hand(base, x):
+    net = augmented(base, x)
+    flat = base[:6](x)
+    hidden = functional.relu(functional.linear(flat, base[6].weight, base[6].bias))
+    expected = functional.linear(hidden, net.classifier.weight, net.classifier.bias)
+    for group, head in zip(GROUPS, net.rounds[0].heads, strict=True):
+        units = flat
+        for layer in head.hidden[::2]:
+            units = functional.relu(functional.linear(units, layer.weight, layer.bias))
+        expected[:, group] += units @ head.output.weight.T
+    torch.testing.assert_close(net(x), expected)
+
+
+def test_with_the_heads_outputs_zeroed_it_is_base_features_and_classifier(base, x):
+    net = augmented(base, x, rounds=2)
+    for heads in net.rounds:
+        for head in heads.heads:
+            nn.init.zeros_(head.output.weight)
+    assert torch.equal(net(x), net.classifier(base[:8](x)))
+
+
+def test_old_weights_and_buffers_survive_training_bit_for_bit(base, x):
+    old = copy.deepcopy(base.state_dict())
+    net = augmented(base, x).train()
+    assert not net.trunk[1].training  # batch normalization
+    assert not net.trunk[5].training  # dropout
+    before = copy.deepcopy(net.state_dict())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        functional.cross_entropy(net(x), torch.arange(6) % 5).backward()
+        optimizer.step()
+    after = net.state_dict()
+    for name, value in after.items():
+        is_old = name.startswith("trunk") or name.endswith("columns")
+        assert torch.equal(value, before[name]) == is_old, name
+    for name, value in old.items():
+        assert torch.equal(base.state_dict()[name], value)
+
+
+def test_a_second_round_freezes_the_first_ones_stacks_and_renews_their_outputs(base, x):
+    net = augmented(base, x)
+    first = net.rounds[0].heads[1]
+    stack, output = copy.deepcopy(first.hidden), first.output.weight.clone()
+    classifier = net.classifier
+    net.add_heads([[4, 3, 2], [0, 1]], [(2,), (2,)], seed=9)
+    assert net.classifier is not classifier
+    assert not torch.equal(first.output.weight, output)
+    assert torch.equal(first.hidden[0].weight, stack[0].weight)
+    learning = {name for name, p in net.named_parameters() if p.requires_grad}
+    assert {name.rsplit(".", 1)[0] for name in learning} == {
+        "classifier",
+        *(f"rounds.0.heads.{i}.output" for i in (0, 1)),
+        *(f"rounds.1.heads.{i}.output" for i in (0, 1)),
+        *(f"rounds.1.heads.{i}.hidden.0" for i in (0, 1)),
+    }
+    net.unfreeze()
+    assert all(p.requires_grad for p in net.parameters())
+    assert net.train().trunk[1].training
+
+
+@pytest.mark.parametrize("attach", ["auto", "2", "6"])
+def test_kept_features_give_the_same_logits(base, x, attach):
+    net = AugmentedNet(base, find_junction(base, x, 5, attach))
+    net.add_heads(GROUPS, [(3,), ()], seed=0)
+    net.eval()
+    rows = net.join(x)
+    with net.reading_features():
+        kept = net(rows)
+    torch.testing.assert_close(kept, net(x))
+
+
+def test_weights_are_drawn_from_the_seed_alone(base, x):
+    state = torch.get_rng_state()
+    one, two, other = (augmented(base, x) for _ in range(3))
+    assert torch.equal(torch.get_rng_state(), state)
+    other = AugmentedNet(base, one.junction)
+    other.add_heads(GROUPS, [(3,), (4, 2)], seed=1)
+    assert torch.equal(one(x), two(x))
+    assert not torch.equal(one(x), other.eval()(x))
+
+
+def test_the_extra_multiply_adds_are_the_heads_own(base, x):
+    extra = 16 * 3 + 3 * 2 + 16 * 4 + 4 * 2 + 2 * 3
+    before = count_multiply_adds(base, x)
+    assert count_multiply_adds(augmented(base, x), x) == before + extra
+
+
+def test_double_precision_stays(base, x):
+    net = AugmentedNet(base.double(), find_junction(base, x.double(), 5, "auto"))
+    net.add_heads(GROUPS, [(3,), (4, 2)], seed=0)
+    assert {p.dtype for p in net.parameters()} == {torch.float64}
+
+
+# ---- conditional evaluation ----------------------------------------------------
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 5])
+def test_heads_add_to_the_samples_whose_best_classes_are_theirs(base, x, top_k):
+    net = augmented(base, x, rounds=2)
+    gate = base[8]
+    best = base(x).topk(top_k).indices
+    expected = net.classifier(base[:8](x))
+    for heads in net.rounds:
+        for group, head in zip(GROUPS, heads.heads, strict=True):
+            for row in range(len(x)):
+                if set(best[row].tolist()) & set(group):
+                    expected[row, group] += head(base[:6](x[row : row + 1]))[0]
+    with torch.inference_mode():
+        got = ConditionalNet(net, gate, top_k).eval()(x)
+    torch.testing.assert_close(got, expected)
+
+
+def test_a_large_convnet_can_be_augmented_anywhere():
+    net, x = make_convnet((3, 16, 16), 4), torch.randn(2, 3, 16, 16)
+    for name, _ in net.named_children():
+        if name not in ("7", "8", "9"):
+            junction = find_junction(net, x, 4, name)
+            module = AugmentedNet(net, junction)
+            module.add_heads([[0, 1], [2, 3]], [(3,), (3,)], seed=0)
+            assert module(x).shape == (2, 4)
+
+
+def test_it_trains_in_a_skorch_net_of_ones_own(base, x):
+    net = augmented(base, x)
+    old = copy.deepcopy(net.trunk.state_dict())
+    head = net.rounds[0].heads[0].output.weight.clone()
+    wrapper = NeuralNetClassifier(
+        net,
+        criterion=nn.CrossEntropyLoss,
+        train_split=None,
+        max_epochs=2,
+        lr=0.1,
+        verbose=0,
+    )
+    wrapper.fit(x.repeat(5, 1, 1, 1), torch.arange(30) % 5)
+    trained = wrapper.module_
+    assert all(torch.equal(v, old[k]) for k, v in trained.trunk.state_dict().items())
+    assert not torch.equal(trained.rounds[0].heads[0].output.weight, head)
