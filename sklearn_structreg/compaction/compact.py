@@ -6,6 +6,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from sklearn_structreg.compaction.graph import describe, rounding, same_outputs, trace
 from sklearn_structreg.compaction.liveness import follow, solve
@@ -76,6 +77,9 @@ def compact(
     cannot be empty. Before it is returned, the copy is compared with the module on
     the samples, in double precision.
 
+    While it is followed, `torch.fx` replaces how modules are called, so no other thread
+    should run a network meanwhile.
+
     Examples
     --------
     >>> import torch
@@ -95,6 +99,11 @@ def compact(
         raise ValueError(f"unsupported={unsupported!r} must be 'raise' or 'keep'.")
     if not isinstance(module, nn.Module):
         raise TypeError(f"compact takes a torch.nn.Module; got {module!r}.")
+    if not isinstance(sample_batch, Tensor) or not len(sample_batch):
+        raise ValueError(
+            "sample_batch must be a tensor of at least one sample, as the module takes "
+            "it."
+        )
     sample = sample_batch.detach()[:SAMPLE_ROWS]
     result = _copy(module)
     modes = {name: part.training for name, part in result.named_modules()}
@@ -111,6 +120,10 @@ def compact(
 
 def _copy(module: nn.Module) -> nn.Module:
     for name, part in module.named_modules():
+        if any(is_lazy(parameter) for parameter in part._parameters.values()):
+            raise ValueError(
+                f"{describe(name, part)} has no shape yet; run the network once first."
+            )
         for attribute, tensor in vars(part).items():
             if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
                 raise ValueError(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, fx, nn
 
 from sklearn_structreg.compaction.channels import Bools, Channels, Floats, Ids, Value
@@ -24,8 +26,6 @@ class MapUse:
         Channels of the columns and rows of the weight.
     nonzero : ndarray of shape (n_out, n_in)
         Whether an output reads an input at all.
-    sums : ndarray of shape (n_out, n_in)
-        Weights summed over the kernel: what a constant input of one contributes.
     foldable : ndarray of shape (n_in,)
         Whether the input is a constant whose contribution is one, too.
     constant : ndarray of shape (n_in,)
@@ -35,7 +35,6 @@ class MapUse:
     in_ids: Ids
     out_ids: Ids
     nonzero: Bools
-    sums: Floats
     foldable: Bools
     constant: Floats
 
@@ -80,6 +79,13 @@ class Flow:
             if source in self.values:
                 self.channels.fix(self.values[source].ids)
 
+    def keep_layers(self, names: set[str]) -> None:
+        """Keep all channels of the named layers, on both sides."""
+        for uses in (self.maps, self.channelwise):
+            for name in names & uses.keys():
+                self.channels.fix(uses[name].in_ids)
+                self.channels.fix(uses[name].out_ids)
+
     def read(self, source: fx.Node, axis: int) -> Value:
         """Return a node's value with its channels along `axis`.
 
@@ -109,16 +115,15 @@ class Flow:
         At the borders of a map that is padded with zeros a constant other than zero
         does not contribute a constant.
         """
-        weight = as_array(layer.weight)  # type: ignore[arg-type]
-        weight = weight.reshape(*weight.shape[:2], -1)
-        nonzero, sums = (weight != 0).any(2), weight.sum(2)
+        weight = layer.weight.detach()  # type: ignore[operator]
+        nonzero = (weight != 0).flatten(2).any(2) if weight.ndim > 2 else weight != 0
         foldable = _foldable(x, zero_padded)
         constant = np.where(foldable, x.constant, 0.0)
-        use = MapUse(
-            x.ids, self.channels.new(len(weight)), nonzero, sums, foldable, constant
-        )
-        output = Value.unknown(use.out_ids, x.axis).with_constants(
-            ~(nonzero & ~foldable).any(1), sums @ constant + bias_of(layer)
+        out_ids = self.channels.new(len(weight))
+        use = MapUse(x.ids, out_ids, nonzero.cpu().numpy(), foldable, constant)
+        varies: Any = (use.nonzero & ~foldable).any(1)
+        output = Value.unknown(out_ids, x.axis).with_constants(
+            ~varies, contribution(weight, constant) + bias_of(layer)
         )
         name = layer_name(node)
         if name in self.maps:
@@ -168,6 +173,23 @@ def as_array(tensor: Tensor) -> Floats:
     """Return a tensor's numbers in double precision."""
     array: Floats = tensor.detach().cpu().double().numpy()
     return array
+
+
+def contribution(weight: Tensor, constant: Floats) -> Floats:
+    """Return what constant inputs add to each output of a linear map.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (n_out, n_in, ...)
+        Of a linear layer or a convolution.
+    constant : ndarray of shape (n_in,)
+        Inputs of zero cost nothing.
+    """
+    columns = np.flatnonzero(constant)
+    chosen = weight.detach()[:, torch.from_numpy(columns).to(weight.device)]
+    part = as_array(chosen)
+    total: Floats = part.sum(axis=tuple(range(2, part.ndim))) @ constant[columns]
+    return total
 
 
 def bias_of(layer: nn.Module) -> Floats | float:

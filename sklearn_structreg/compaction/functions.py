@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import replace
@@ -260,6 +261,9 @@ def reshape(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
     if len(sizes) == 1 and isinstance(sizes[0], list | tuple):
         sizes = list(sizes[0])
     if node.kwargs or len(sizes) != 2 or sizes[1] != -1 or not is_batch_size(sizes[0]):
+        return None
+    shape = shape_of(source) or ()
+    if shape_of(node) != (shape[0], math.prod(shape[1:])):
         return None
     return flatten(flow, node, source, nn.Flatten())
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["describe", "layer_of", "shape_of", "trace"]
+__all__ = ["describe", "layer_name", "layer_of", "shape_of", "trace"]
 
 ROOT = "network"
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -97,16 +97,15 @@ def trace(network: nn.Module, sample: Tensor) -> fx.Graph:
         ) from error
     try:
         graph = tracer.trace(root)
+        recorder = Recorder(root, garbage_collect_values=False, graph=graph)
+        result = recorder.run(sample.clone())
     except Exception as error:
-        where = describe(tracer.path[-1], root.get_submodule(tracer.path[-1]))
+        path = tracer.path[-1]
+        where = describe(plain_name(path), root.get_submodule(path))
         raise ValueError(
             f"{where} cannot be followed by torch.fx: {_first_line(error)}. A network "
             "can be compacted if no branch or loop of its forward pass depends on data."
         ) from error
-    recorder = Recorder(fx.GraphModule(root, graph), garbage_collect_values=False)
-    result = recorder.run(sample.clone())
-    # the graph that the interpreter ran is a copy of the one that was traced
-    graph = recorder.module.graph  # type: ignore[assignment]
     _check_in_place(root, graph)
     if not same_outputs(expected, result, rounding(sample.dtype)):
         raise ValueError(
@@ -168,9 +167,14 @@ def layer_of(node: fx.Node) -> nn.Module | None:
     return layer
 
 
+def plain_name(path: str) -> str:
+    """Return the name that the network itself has for a module in the graph."""
+    return path.removeprefix(ROOT).removeprefix(".")
+
+
 def layer_name(node: fx.Node) -> str:
     """Return the name of the layer that a node calls, as the network has it."""
-    return str(node.target).removeprefix(ROOT).removeprefix(".")
+    return plain_name(str(node.target))
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
@@ -179,9 +183,8 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     return tuple(result.shape) if isinstance(result, Tensor) else None
 
 
-def describe(path: str, layer: nn.Module) -> str:
-    """Name a layer, for errors."""
-    name = path.removeprefix(ROOT).removeprefix(".")
+def describe(name: str, layer: nn.Module) -> str:
+    """Name a layer, for errors; the network itself has the name ""."""
     kind = type(layer).__name__
     return f"The layer {name!r} ({kind})" if name else f"The network ({kind})"
 
@@ -189,7 +192,7 @@ def describe(path: str, layer: nn.Module) -> str:
 def _describe_node(root: nn.Module, node: fx.Node) -> str:
     layer = _find_layer(root, node)
     if layer is not None:
-        return describe(str(node.target), layer)
+        return describe(layer_name(node), layer)
     return f"The operation {getattr(node.target, '__name__', node.target)!r}"
 
 
@@ -219,6 +222,7 @@ def same_outputs(a: Any, b: Any, tolerance: float) -> bool:
             return False
         if not a.is_floating_point() or not a.numel():
             return bool(torch.equal(a, b))
+        a, b = torch.nan_to_num(a), torch.nan_to_num(b)
         error, scale = (a - b).abs().max(), a.abs().max()
         return bool(error.item() <= tolerance * scale.item())
     if isinstance(a, dict):

@@ -9,7 +9,7 @@ from torch import fx
 from sklearn_structreg.compaction.channels import Bools, Ids
 from sklearn_structreg.compaction.flow import Flow
 from sklearn_structreg.compaction.functions import follow_function, reads_no_channels
-from sklearn_structreg.compaction.graph import describe, layer_of
+from sklearn_structreg.compaction.graph import describe, layer_name, layer_of
 from sklearn_structreg.compaction.layers import LAYER_RULES
 
 __all__ = ["Liveness", "follow", "solve"]
@@ -51,6 +51,7 @@ def follow(graph: fx.Graph, unsupported: str) -> Flow:
         Naming the layer that there is no rule for.
     """
     flow = Flow()
+    whole: set[str] = set()
     for node in graph.nodes:
         value = None
         if node.op == "call_module":
@@ -60,12 +61,14 @@ def follow(graph: fx.Graph, unsupported: str) -> Flow:
             reason = _unsupported(node)
             if reason and unsupported == "raise":
                 raise ValueError(
-                    f"{describe(str(node.target), layer)} {reason}; pass "
+                    f"{describe(layer_name(node), layer)} {reason}; pass "
                     "unsupported='keep' to leave it, and all channels that it reads, "
                     "as they are."
                 )
             if not reason and not node.meta["bound"] and isinstance(source, fx.Node):
                 value = LAYER_RULES[type(layer)](flow, node, source, layer)
+            if value is None:
+                whole.add(layer_name(node))
         elif node.op in ("call_function", "call_method"):
             value = follow_function(flow, node)
             if value is None and reads_no_channels(flow, node):
@@ -74,6 +77,7 @@ def follow(graph: fx.Graph, unsupported: str) -> Flow:
             flow.keep_inputs(node)
         else:
             flow.values[node] = value
+    flow.keep_layers(whole)  # also where another call of the layer was followed
     return flow
 
 
@@ -120,5 +124,5 @@ def _unsupported(node: fx.Node) -> str:
             "has hooks, say of torch.nn.utils.prune, that may change what it computes"
         )
     if len(node.all_input_nodes) != 1 or len(node.args) != 1:
-        return "is called with more than one argument"
+        return "is called with something else than one positional argument"
     return ""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_structreg.compaction.channels import Bools, Floats
-from sklearn_structreg.compaction.flow import ChannelwiseUse, Flow, MapUse
+from sklearn_structreg.compaction.flow import ChannelwiseUse, Flow, MapUse, contribution
 from sklearn_structreg.compaction.liveness import Liveness
 
 __all__ = ["shrink"]
@@ -45,7 +45,7 @@ def _shrink_map(layer: Any, use: MapUse, liveness: Liveness) -> None:
     if rows.all() and not gone.any():
         return
     needed_rows = liveness.needed[use.out_ids]
-    folded = use.sums[:, gone] @ use.constant[gone]
+    folded = contribution(layer.weight, np.where(gone, use.constant, 0.0))
     _add_to_bias(layer, np.where(needed_rows, folded, 0.0))
     with torch.no_grad():  # placeholders read nothing, and nothing reads them
         layer.weight[_indices(~needed_rows, layer.weight)] = 0.0

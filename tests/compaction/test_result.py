@@ -142,6 +142,16 @@ def test_half_precision(dtype):
     assert_same_outputs(network, smaller, batch, 20 * torch.finfo(dtype).eps)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu(pair):
+    network = copy.deepcopy(pair[0]).cuda()
+    smaller = compact(network, BATCH.cuda())
+    assert {p.device.type for p in smaller.parameters()} == {"cuda"}
+    shapes = [p.shape for p in pair[1].parameters()]
+    assert [p.shape for p in smaller.parameters()] == shapes
+    assert_same_outputs(network, smaller, BATCH.cuda())
+
+
 def test_a_single_layer_and_a_network_without_layers():
     for network in (nn.Linear(4, 2), nn.Identity(), nn.Sequential()):
         smaller = compact(network, torch.zeros(2, 4))

@@ -165,6 +165,31 @@ def test_a_weight_that_a_function_reads_stays():
     assert smaller.first.out_features == 6
 
 
+class Keyword(nn.Module):
+    """Calls a layer once more, by a keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.network, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = torch.sigmoid(self.network(x))
+        return self.last(torch.sigmoid(self.network(input=x)))
+
+
+def test_a_layer_with_one_call_that_cannot_be_followed():
+    network = Keyword()
+    with torch.no_grad():
+        network.last.weight[:, 0] = 0.0
+        network.network.weight[:, 0] = 0.0
+        network.network.weight[1] = 0.0
+    with pytest.raises(ValueError, match=r"'network' \(Linear\) is called with"):
+        compact(network, X)
+    smaller = compact(network, X, unsupported="keep")
+    assert_same_outputs(network, smaller, X)
+    assert smaller.network.weight.shape == (4, 4)
+
+
 class InPlace(nn.Module):
     """Writes to a tensor that is read again."""
 
@@ -277,7 +302,18 @@ def test_samples_that_do_not_fit():
         compact(perceptron(), torch.zeros(2, 4, dtype=torch.float64))
 
 
+def test_a_lazy_layer_that_has_not_run():
+    network = nn.Sequential(nn.LazyLinear(5), nn.ReLU(), nn.Linear(5, 2))
+    with pytest.raises(ValueError, match=r"'0' \(LazyLinear\) has no shape yet"):
+        compact(network, X)
+    network(X)
+    assert_same_outputs(network, compact(network, X), X)
+
+
 def test_wrong_arguments():
+    for sample in (X.numpy(), (X,), X[:0]):
+        with pytest.raises(ValueError, match="tensor of at least one sample"):
+            compact(perceptron(), sample)
     with pytest.raises(ValueError, match="unsupported='skip' must be"):
         compact(perceptron(), X, unsupported="skip")
     with pytest.raises(TypeError, match=r"takes a torch\.nn\.Module; got 'net'"):
