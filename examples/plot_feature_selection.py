@@ -73,10 +73,10 @@ ax.legend()
 # features that are kept. Many of the 30 repeat each other (radius, perimeter and area
 # of the same nuclei), so a good selection need not have a high recall.
 #
-# At a precision of one the networks keep more of the features: a group is kept as a
-# whole, while the L1 penalty picks single ones of what repeats itself. For accuracy it
-# makes no difference here: all three stay within a point and a half over the whole
-# range, where a single one of the 228 test samples is 0.4 points.
+# Where the precision is high CGES keeps more of the features than L1 does: a group
+# goes or stays as a whole, while the L1 penalty picks single ones of what repeats
+# itself. For accuracy it makes little difference here: it lies between 94 and 97 %
+# throughout, where a single one of the 228 test samples is 0.4 points.
 
 models = {
     "CGES": [CGESClassifier(alpha=a) for a in (0.05, 0.1, 0.2, 0.3, 0.5)],

@@ -4,7 +4,7 @@ For each data set, network and penalty: `alpha_max`, the weakest strength of a g
 (steps of 10 ** 0.25) that still leaves no weight, and the next, which does not; trained
 in full batches from fresh weights.
 
-Run ``python -m benchmarks.reproduce.cges_alpha_max`` (about a minute).
+Run ``python -m benchmarks.reproduce.cges_alpha_max`` (a few minutes).
 """
 
 from __future__ import annotations

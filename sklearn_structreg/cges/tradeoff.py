@@ -113,9 +113,10 @@ class TradeOffDisplay:
         check_matplotlib_support("TradeOffDisplay.plot")
         import matplotlib.pyplot as plt
 
-        if ax is None:
+        own_figure = ax is None
+        if own_figure:
             _, ax = plt.subplots(
-                1, 2, figsize=(9.5, 4.2), sharey=True, layout="constrained"
+                1, 2, figsize=(10.5, 4.2), sharey=True, layout="constrained"
             )
         axes = np.array(ax, dtype=object).ravel()
         if len(axes) != 2:
@@ -136,7 +137,8 @@ class TradeOffDisplay:
                     marker=_MARKERS[i % len(_MARKERS)],
                     markersize=5,
                     linewidth=1.5,
-                    capsize=3,
+                    elinewidth=0.8,
+                    capsize=2,
                 )
             if self.reference is not None:
                 best, _ = _mean_and_error(self.curves[self.reference]["accuracy"])
@@ -144,7 +146,11 @@ class TradeOffDisplay:
             axis.set_xlabel(f"{cost.replace('_', '-')} left (%)")
             axis.grid(alpha=0.3)
         axes[0].set_ylabel("accuracy (%)")
-        axes[0].legend(fontsize="small")
+        handles, labels = axes[0].get_legend_handles_labels()
+        if own_figure:  # beside the curves, however many there are
+            self.figure_.legend(handles, labels, loc="outside right center")
+        else:
+            axes[0].legend(handles, labels, fontsize="small")
         return self
 
 

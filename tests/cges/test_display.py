@@ -180,12 +180,17 @@ def test_trade_off_of_seeds_with_error_bars():
         line = ax.lines[-1].get_ydata()
         assert line[0] == pytest.approx(100 * paths[0].accuracy.max())
     assert display.axes_[1].get_xlabel() == "multiply-adds left (%)"
+    (legend,) = display.figure_.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["many", "one"]
 
 
 def test_trade_off_into_given_axes():
     curve = {"accuracy": [0.9], "parameters": [0.5], "multiply_adds": [0.7]}
     figure, axes = plt.subplots(2)
-    assert TradeOffDisplay({"a": curve}).plot(axes).figure_ is figure
+    display = TradeOffDisplay({"a": curve}).plot(axes)
+    assert display.figure_ is figure
+    assert axes[0].get_legend() is not None
+    assert not figure.legends
     with pytest.raises(ValueError, match="ax must hold two Axes, got 1"):
         TradeOffDisplay({"a": curve}).plot(axes[0])
 

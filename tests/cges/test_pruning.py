@@ -300,6 +300,22 @@ def test_compaction_in_place_keeps_the_zeros_and_prunes_no_further(digits, densi
     assert abs(n_nonzero(model.fit(X, y).module_) - n_left / 2) <= 1
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_masks_are_on_the_gpu_while_training_and_on_the_cpu_in_a_pickle(digits):
+    X, y = digits[0][:400], digits[1][:400]
+    model = CGESClassifier(alpha=0, target_density=0.1, device="cuda", **FAST).fit(X, y)
+    masks = model.net_.regularizer.pruner.pruned_.values()
+    assert all(mask.is_cuda for mask in masks)
+    loaded = pickle.loads(pickle.dumps(model))
+    masks = loaded.net_.regularizer.pruner.pruned_.values()
+    assert all(mask.device.type == "cpu" for mask in masks)
+    for device in ("cpu", "cuda"):
+        loaded.set_params(device=device).partial_fit(X, y)
+        assert loaded.module_[0].weight.device.type == device
+        assert n_nonzero(loaded.module_) == 740
+    assert (loaded.feature_importances_ >= 0).all()
+
+
 # ---- in a skorch net -----------------------------------------------------------
 
 
