@@ -364,6 +364,7 @@ def draw(records: list[dict[str, Any]], setting: Setting, path: Path) -> None:
     dropout = [row for row in rows if row["method"].startswith("Dropout")]
     best = max(dropout, key=lambda row: row["accuracy"])["method"] if dropout else ""
     shown = ["baseline", "FC", best, "soft/learned", "hard/fixed", "hard/learned"]
+    shown += ["hard/learned, p = 0.8", "hard/learned, logit rate x 400"]
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
     for color, name in enumerate(shown):
         found = [record for record in records if record["method"] == name]
