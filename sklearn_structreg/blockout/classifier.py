@@ -100,7 +100,9 @@ class BlockoutClassifier(StructuredClassifier):
     The constants :math:`s_j` let the activations of training start at the plain net's
     scale. The paper has none (s = 1), so that a layer starts at 0.31 of that scale for
     the defaults. They are factors of the mask, as dropout's 1 / (1 - rate) is one of
-    the activations, so that learning rates carry over from the plain net.
+    the activations. With them in the first weights instead, a step of the same learning
+    rate would change the masked weights about ten times less; with them in the mask,
+    the highest rate that a plain net stands is too high.
 
     References
     ----------
