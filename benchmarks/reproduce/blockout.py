@@ -14,6 +14,12 @@ Small setting (a CPU core, about 6 minutes for each seed; 20 classes of 4 superc
 
     python -m benchmarks.reproduce.blockout --data FOLDER --small
 
+Pixels (a CPU core, two minutes for each seed; 150 images of the same classes, averaged
+down to 8 x 8, and the fully-connected layers alone, without convolutions, so that they
+overfit at once)::
+
+    python -m benchmarks.reproduce.blockout --data FOLDER --setting pixels
+
 FOLDER holds cifar100.npz (see benchmarks/data.py). Dropout's rate is the best of
 several by test accuracy, which favours Dropout.
 """
@@ -22,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +45,7 @@ from benchmarks.cifar100 import CLASS_NAMES, SUPERCLASSES
 from benchmarks.data import load_images
 from benchmarks.networks import compact_convnet
 from sklearn_structreg import BlockoutClassifier
+from sklearn_structreg.core import make_mlp
 
 RESULTS = Path(__file__).parents[1] / "results"
 PAPER = {
@@ -99,6 +107,20 @@ SETTINGS = {
         max_epochs=80,
         batch_size=64,
         learning_rate=0.05,
+        weight_decay=5e-4,
+        augment=False,
+    ),
+    "pixels": Setting(
+        superclasses=4,
+        images_per_class=150,
+        test_per_class=100,
+        image_size=8,
+        widths=(),
+        nodes=(256, 512, 1024),
+        drop_rates=(0.2, 0.4, 0.6),
+        max_epochs=60,
+        batch_size=128,
+        learning_rate=0.03,
         weight_decay=5e-4,
         augment=False,
     ),
@@ -164,7 +186,10 @@ class Augment(nn.Module):
 
 
 class Network(nn.Sequential):
-    """The compact net, with `nodes` in two more layers unless that is zero."""
+    """The compact net, with `nodes` in two more layers unless that is zero.
+
+    Without `widths` there are no convolutions.
+    """
 
     def __init__(
         self,
@@ -175,9 +200,13 @@ class Network(nn.Sequential):
         augment: bool,
     ) -> None:
         hidden = (nodes, nodes) if nodes else ()
-        net = compact_convnet(
-            input_shape, n_outputs, widths=widths, hidden_layer_sizes=hidden
-        )
+        if widths:
+            net = compact_convnet(
+                input_shape, n_outputs, widths=widths, hidden_layer_sizes=hidden
+            )
+        else:
+            mlp = make_mlp(math.prod(input_shape), n_outputs, hidden)
+            net = nn.Sequential(nn.Flatten(), *mlp)
         super().__init__(*([Augment()] if augment else []), *net)
 
 
@@ -335,6 +364,7 @@ def draw(records: list[dict[str, Any]], setting: Setting, path: Path) -> None:
     dropout = [row for row in rows if row["method"].startswith("Dropout")]
     best = max(dropout, key=lambda row: row["accuracy"])["method"] if dropout else ""
     shown = ["baseline", "FC", best, "soft/learned", "hard/fixed", "hard/learned"]
+    shown += ["hard/learned, p = 0.8", "hard/learned, logit rate x 400"]
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
     for color, name in enumerate(shown):
         found = [record for record in records if record["method"] == name]
