@@ -292,9 +292,7 @@ def means(
 def report(records: list[dict[str, Any]]) -> None:
     """Print the tables, each beside the paper's."""
     groups = means(records)
-    print(
-        "\nregularizer        rate  train set  seeds  top-1   se    top-5   paper's top-1"
-    )
+    print("\nregularizer        rate  train set  seeds  top-1   se    top-5  paper's")
     for (method, rate, fraction), runs in groups.items():
         ones = [run["top1"] for run in runs]
         error = np.std(ones, ddof=1) / len(ones) ** 0.5 if len(ones) > 1 else np.nan
