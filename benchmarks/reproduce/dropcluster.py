@@ -292,7 +292,7 @@ def means(
 def report(records: list[dict[str, Any]]) -> None:
     """Print the tables, each beside the paper's."""
     groups = means(records)
-    print("\nregularizer        rate  train set  seeds  top-1 (se)     top-5   paper")
+    print("\nregularizer        rate  train set  seeds  top-1   se    top-5  paper's")
     for (method, rate, fraction), runs in groups.items():
         ones = [run["top1"] for run in runs]
         error = np.std(ones, ddof=1) / len(ones) ** 0.5 if len(ones) > 1 else np.nan
@@ -302,7 +302,7 @@ def report(records: list[dict[str, Any]]) -> None:
             paper = PAPER_TABLE_1[method][0]
         print(
             f"{method:18s} {rate:4.2f}  {fraction:8.0%}  {len(runs):6d}  "
-            f"{np.mean(ones):5.2f} ({error:4.2f})  {five:6.2f}   {paper}"
+            f"{np.mean(ones):5.2f} {error:5.2f}  {five:6.2f}   {paper}"
         )
     print(
         "\ntop-1 at severity 1 / 3 / 5 (the paper's Table 5: Tiny ImageNet, severity 1)"

@@ -396,3 +396,21 @@ def test_a_single_row_is_not_clustered_and_the_next_batch_is(images):
     with pytest.raises(ValueError, match="n_samples=1 is too small to cluster"):
         strict.partial_fit(X[:1], y[:1])
     assert strict.n_iter_ == 1  # no half an epoch is left behind
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu(images):
+    X, y = images
+    params = FAST | {"unstructured": "hopkins", "start_epoch": 1, "update_every": 1}
+    model = DropClusterClassifier(device="cuda", **params).fit(X, y)
+    assert all(buffer.is_cuda for buffer in layer_of(model).buffers())
+    loaded = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(loaded.cluster_labels_, model.cluster_labels_)
+    np.testing.assert_allclose(
+        loaded.predict_proba(X), model.predict_proba(X), rtol=1e-3, atol=1e-4
+    )
+    loaded.set_params(device="cpu").partial_fit(X, y)
+    assert not any(buffer.is_cuda for buffer in layer_of(loaded).buffers())
+    model.partial_fit(X, y)
+    model.compact()
+    assert set(model.layer_hopkins(X[:10])) == set(loaded.layer_hopkins(X[:10]))
