@@ -49,7 +49,7 @@ OF_SCIKIT_LEARN = {"get_metadata_routing", "get_params", "set_output", "set_para
 def skip_member(app, what, name, member, skip, options):
     """Leave out what scikit-learn and skorch document themselves."""
     origin = (getattr(member, "__module__", None) or "").partition(".")[0]
-    foreign = origin in ("sklearn", "skorch")
+    foreign = origin in ("sklearn", "skorch", "torch")
     request = name.startswith("set_") and name.endswith("_request")
     return skip or foreign or request or name in OF_SCIKIT_LEARN
 
