@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-TASKS = ("100 classes", "120 labels")
+TASKS = ("100 classes", "120 labels", "deep base")
 PAPER = {
     "base": (36.80, 1.0),
     "confusions": (39.41, 1.026),
@@ -36,7 +36,7 @@ def summarize(records: Records, variants: list[str]) -> str:
             seeds = [
                 key.split("/")[1]
                 for key in records
-                if key.startswith(task) and key.endswith(f"/{variant}")
+                if key.startswith(f"{task}/") and key.endswith(f"/{variant}")
             ]
             if not seeds:
                 continue
@@ -73,7 +73,7 @@ def _superclass_lines(records: Records, task: str) -> list[str]:
         rows = [
             r["superclasses"]
             for key, r in records.items()
-            if key.startswith(task) and key.endswith(f"/{variant}")
+            if key.startswith(f"{task}/") and key.endswith(f"/{variant}")
         ]
         if rows:
             cells = [
@@ -89,12 +89,12 @@ def _conditional_lines(records: Records, task: str) -> list[str]:
     rows = [
         r["conditional"]
         for key, r in records.items()
-        if key.startswith(task) and "conditional" in r
+        if key.startswith(f"{task}/") and "conditional" in r
     ]
     bases = [
         r["multiply_adds"]
         for key, r in records.items()
-        if key.startswith(task) and key.endswith("/base")
+        if key.startswith(f"{task}/") and key.endswith("/base")
     ]
     lines = ["heads evaluated for the groups of so many best classes: extra cost"]
     for index, first in enumerate(rows[0] if rows else []):
@@ -113,13 +113,13 @@ def draw(records: Records, variants: list[str], title: str, file: Path) -> None:
     """Plot each variant's gain over its base, a point a seed."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True)
     for ax, task in zip(axes, TASKS, strict=True):
         for place, variant in enumerate(variants):
             gains = [
                 100 * (r["map"] - records[key.replace(variant, "base")]["map"])
                 for key, r in records.items()
-                if key.startswith(task) and key.endswith(f"/{variant}")
+                if key.startswith(f"{task}/") and key.endswith(f"/{variant}")
             ]
             ax.plot(gains, [place] * len(gains), "o", color="tab:blue", alpha=0.5)
             if gains:

@@ -131,6 +131,13 @@ def _watch(module: nn.Module, sample: Tensor) -> list[tuple[str, str, Tensor]]:
     handles = [h for item in module.named_modules() for h in listen(*item)]
     try:
         run_once(module, sample)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"The base network does not take samples of shape "
+            f"{tuple(sample.shape[1:])}: {reason}. Give X as the base was given it, or "
+            "image_shape if X's rows are images."
+        ) from error
     finally:
         for handle in handles:
             handle.remove()

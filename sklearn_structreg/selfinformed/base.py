@@ -14,7 +14,13 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-__all__ = ["check_base", "fit_base", "is_fitted", "network_of"]
+from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.training import build_network
+from sklearn_structreg.selfinformed.attach import find_junction
+
+__all__ = ["check_base", "fit_base", "is_fitted", "network_of", "try_network"]
+
+SAMPLE_ROWS = 2  # shown to a network before it is trained
 
 
 def is_fitted(base: Any) -> bool:
@@ -91,14 +97,51 @@ def _rows_of(X: Any, rows: NDArray[np.int64]) -> Any:
     return X[rows] if isinstance(X, Tensor) else _safe_indexing(X, rows)
 
 
-def network_of(base: Any, classes: NDArray[Any], multilabel: bool) -> nn.Module:
-    """Return the torch module of a fitted base.
+def try_network(
+    base: Any, estimator: Any, data: TrainingData, placement: dict[str, Any]
+) -> None:
+    """Build the network that a base will train, to see whether heads can attach.
+
+    Parameters
+    ----------
+    base : StructuredClassifier
+        Not fitted.
+    estimator : SelfInformedClassifier
+        Read for `input_shape_`, `classes_` and `attach`.
+    data : TrainingData
+        Samples to run through it.
+    placement : dict
+        As `TrainingData.batches` takes it.
 
     Raises
     ------
     ValueError
-        If it has none, knows other classes than `classes`, or was fitted for one
-        label where there are several, or the other way round.
+        If they cannot.
+    """
+    probe = clone(base)
+    probe.input_shape_ = tuple(base.image_shape or estimator.input_shape_)
+    placement = placement | {"input_shape": probe.input_shape_}
+    sample = data.head(SAMPLE_ROWS, **placement)
+    n_classes = len(estimator.classes_)
+    network = build_network(probe, n_classes, sample, 0)
+    find_junction(network, sample, n_classes, estimator.attach)
+
+
+def network_of(base: Any, estimator: Any) -> nn.Module:
+    """Return the torch module of a fitted base.
+
+    Parameters
+    ----------
+    base : classifier
+        Fitted.
+    estimator : SelfInformedClassifier
+        Read for what it has seen of the data: features, classes, how many labels.
+
+    Raises
+    ------
+    ValueError
+        If the base has none, or was fitted for other features or classes, or for one
+        label per sample where there are several, or the other way round.
     """
     module = getattr(base, "module_", None)
     if not isinstance(module, nn.Module):
@@ -106,12 +149,20 @@ def network_of(base: Any, classes: NDArray[Any], multilabel: bool) -> nn.Module:
             f"base={type(base).__name__} has no torch module in `module_` once it is "
             "fitted; pass a classifier of this package or a skorch NeuralNetClassifier."
         )
+    n_features = getattr(base, "n_features_in_", estimator.n_features_in_)
+    if n_features != estimator.n_features_in_:
+        raise ValueError(
+            f"The base was fitted for {n_features} features, but X has "
+            f"{estimator.n_features_in_}; they must be the same."
+        )
+    multilabel = estimator.multilabel_
     if getattr(base, "multilabel_", multilabel) != multilabel:
         several, one = "several labels per sample", "one label per sample"
         raise ValueError(
             f"The base was fitted for {one if multilabel else several}, but y holds "
             f"{several if multilabel else one}; they must be alike."
         )
+    classes = estimator.classes_
     known = np.asarray(getattr(base, "classes_", classes))
     if not np.array_equal(known, classes):
         raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self, cast
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import _fit_context, clone
+from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -24,7 +24,7 @@ from sklearn_structreg.core.device import resolve_device
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.core.regularizer import Regularizer
-from sklearn_structreg.core.training import build_network, make_net
+from sklearn_structreg.core.training import make_net
 from sklearn_structreg.core.validation import validate_training_data
 from sklearn_structreg.selfinformed.allocation import (
     check_layer_sizes,
@@ -37,10 +37,12 @@ from sklearn_structreg.selfinformed.augmentation import (
 )
 from sklearn_structreg.selfinformed.auto import resolve_top_k
 from sklearn_structreg.selfinformed.base import (
+    SAMPLE_ROWS,
     check_base,
     fit_base,
     is_fitted,
     network_of,
+    try_network,
     unwrap,
 )
 from sklearn_structreg.selfinformed.conditional import ConditionalNet
@@ -57,7 +59,6 @@ from sklearn_structreg.selfinformed.partition import (
 
 __all__ = ["MultiplyAdds", "SelfInformedClassifier"]
 
-_SAMPLE_ROWS = 2
 SOURCES = ("confusion", "codetection", "random", "random_codetection")
 COMMON = tuple(StructuredClassifier().get_params(deep=False))
 
@@ -348,8 +349,8 @@ class SelfInformedClassifier(StructuredClassifier):
         self.input_shape_ = getattr(self.base_, "input_shape_", self.input_shape_)
 
         placement = self._placement(device)
-        sample = data.head(_SAMPLE_ROWS, **placement)
-        network = copy.deepcopy(network_of(self.base_, self.classes_, self.multilabel_))
+        sample = data.head(SAMPLE_ROWS, **placement)
+        network = copy.deepcopy(network_of(self.base_, self))
         network = network.to(device, sample.dtype).eval()
         junction = find_junction(network, sample, len(self.classes_), self.attach)
         module = AugmentedNet(network, junction)
@@ -422,21 +423,16 @@ class SelfInformedClassifier(StructuredClassifier):
             base = StructuredClassifier(
                 **{name: getattr(self, name) for name in COMMON}
             )
-        check_base(base, weighted)
         if isinstance(unwrap(base), SelfInformedClassifier):
             raise ValueError(
                 "base is itself a SelfInformedClassifier; use n_rounds to add heads "
                 "more than once."
             )
+        check_base(base, weighted)
         if is_fitted(base):
-            network_of(unwrap(base), self.classes_, self.multilabel_)
+            network_of(unwrap(base), self)
         elif isinstance(base, StructuredClassifier):
-            probe = clone(base)
-            probe.input_shape_ = tuple(base.image_shape or self.input_shape_)
-            placement = self._placement(device) | {"input_shape": probe.input_shape_}
-            sample = data.head(_SAMPLE_ROWS, **placement)
-            network = build_network(probe, n_classes, sample, 0)
-            find_junction(network, sample, n_classes, self.attach)
+            try_network(base, self, data, self._placement(device))
         return base
 
     # ---- predicting ------------------------------------------------------------

@@ -379,6 +379,16 @@ def test_a_base_of_other_classes_is_an_error(some_digits, base):
         SelfInformedClassifier(base).fit(X[y < 9], y[y < 9])
 
 
+def test_a_base_of_other_samples_is_an_error(some_digits, base):
+    X, y = some_digits
+    with pytest.raises(ValueError, match="fitted for 64 features, but X has 63"):
+        SelfInformedClassifier(base).fit(X[:, 1:], y)
+    net = NeuralNetClassifier(make_mlp(64, 10), max_epochs=1, train_split=None)
+    net.set_params(verbose=0).fit(X.astype(np.float32), y.astype(np.int64))
+    with pytest.raises(ValueError, match=r"does not take samples of shape \(63,\)"):
+        SelfInformedClassifier(net).fit(X[:, 1:], y)
+
+
 def test_a_class_that_cannot_be_held_out_is_an_error(some_digits):
     X, y = some_digits
     y = y.copy()
