@@ -160,10 +160,21 @@ def runs(setting: Setting) -> dict[str, dict[str, Any]]:
         "hard/learned, logit rate x 1": {"logit_rate_factor": 1.0},
         "hard/learned, logit rate x 400": {"logit_rate_factor": 400.0},
         "hard/learned, last two layers": {"layers": "last two"},
+        "hard/learned, 4 x epochs": {"epochs": 4},
+        f"Dropout {setting.drop_rates[0]:g}, 4 x epochs": {
+            "regularizer": "dropout",
+            "drop_rate": setting.drop_rates[0],
+            "epochs": 4,
+        },
         **{f"hard/learned, {n} nodes": {"nodes": n} for n in wider},
         **{f"FC, {n} nodes": {"nodes": n, "regularizer": None} for n in wider},
     }
     return {name: {"nodes": narrow} | changed for name, changed in methods.items()}
+
+
+def dropout_names(setting: Setting) -> set[str]:
+    """Return what the best Dropout is chosen from."""
+    return {f"Dropout {rate:g}" for rate in setting.drop_rates}
 
 
 class Augment(nn.Module):
@@ -278,7 +289,7 @@ def train(
     model = BlockoutClassifier(
         Network,
         module_params=params,
-        max_epochs=setting.max_epochs,
+        max_epochs=setting.max_epochs * changed.pop("epochs", 1),
         batch_size=setting.batch_size,
         learning_rate=setting.learning_rate,
         weight_decay=setting.weight_decay,
@@ -314,7 +325,7 @@ def summarize(records: list[dict[str, Any]], setting: Setting) -> list[dict[str,
         found = [r["test_accuracy"] for r in records if r["method"] == name]
         if found:
             curves[name] = np.array(found)
-    dropout = {n: c[:, -1].mean() for n, c in curves.items() if n.startswith("Dropout")}
+    dropout = {n: curves[n][:, -1].mean() for n in dropout_names(setting) & set(curves)}
     best = max(dropout, key=lambda name: dropout[name]) if dropout else None
     rows = []
     for name, curve in curves.items():
@@ -361,7 +372,7 @@ def draw(records: list[dict[str, Any]], setting: Setting, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     rows = summarize(records, setting)
-    dropout = [row for row in rows if row["method"].startswith("Dropout")]
+    dropout = [row for row in rows if row["method"] in dropout_names(setting)]
     best = max(dropout, key=lambda row: row["accuracy"])["method"] if dropout else ""
     shown = ["baseline", "FC", best, "soft/learned", "hard/fixed", "hard/learned"]
     shown += ["hard/learned, p = 0.8", "hard/learned, logit rate x 400"]
