@@ -95,9 +95,7 @@ def _conditional_lines(records: Records, task: str) -> list[str]:
         for key, r in records.items()
         if key.startswith(f"{task}/") and key.endswith("/base")
     ]
-    lines = [
-        "heads only for the groups of so many best classes: accuracy, mAP, extra cost"
-    ]
+    lines = ["heads of so many best classes only: accuracy, mAP, extra cost"]
     for index, first in enumerate(rows[0] if rows else []):
         extra = np.mean([r[index]["multiply_adds"] for r in rows]) / bases[0] - 1
         accuracy, precision = (
