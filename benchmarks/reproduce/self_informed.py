@@ -228,7 +228,7 @@ def conditional(
     """Evaluate only the heads that the base's best classes ask for."""
     rows = []
     for top_k in (1, 2, 5):
-        module = ConditionalNet(net, base[-1], top_k)
+        module = ConditionalNet(net, base[-1], top_k, y.ndim == 2)
         with FlopCounterMode(display=False) as counter:
             figures = measure(module, X, y)
         cost = counter.get_total_flops() / (2 * len(X))

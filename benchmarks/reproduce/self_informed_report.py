@@ -27,8 +27,7 @@ def summarize(records: Records, variants: list[str]) -> str:
     for task in TASKS:
         lines += [
             "",
-            f"{task}: mean and standard deviation over seeds, of the difference to "
-            "the base too",
+            f"{task}: mean and standard deviation over seeds",
             f"{'':28}{'accuracy':>16}{'mAP@5':>16}{'mAP - base':>18}"
             f"{'cost':>9}{'paper: mAP':>12}{'cost':>8}",
         ]
@@ -96,7 +95,7 @@ def _conditional_lines(records: Records, task: str) -> list[str]:
         for key, r in records.items()
         if key.startswith(f"{task}/") and key.endswith("/base")
     ]
-    lines = ["heads evaluated for the groups of so many best classes: extra cost"]
+    lines = ["heads of so many best classes only: accuracy, mAP, extra cost"]
     for index, first in enumerate(rows[0] if rows else []):
         extra = np.mean([r[index]["multiply_adds"] for r in rows]) / bases[0] - 1
         accuracy, precision = (

@@ -119,8 +119,8 @@ class SelfInformedClassifier(StructuredClassifier):
         network.
     conditional : int or None, default=None
         In predictions, evaluate only the heads whose group holds one of so many best
-        classes by the base network. None evaluates all of them. May be changed after
-        `fit`.
+        classes by the base network; the other classes keep what the base gives them.
+        None evaluates all heads. May be changed after `fit`.
     module, module_params, hidden_layer_sizes, image_shape
     max_epochs, batch_size, optimizer, learning_rate, momentum, weight_decay
     lr_schedule, class_weight, early_stopping, validation_fraction
@@ -465,4 +465,4 @@ class SelfInformedClassifier(StructuredClassifier):
         parameter = next(module.parameters())
         gate = self.base_.module_.get_submodule(module.junction.classifier)
         gate = copy.deepcopy(gate).to(parameter.device, parameter.dtype)
-        return ConditionalNet(module, gate, n_best)
+        return ConditionalNet(module, gate, n_best, self.multilabel_)

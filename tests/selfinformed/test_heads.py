@@ -145,20 +145,38 @@ def test_double_precision_stays(base, x):
 # ---- conditional evaluation ----------------------------------------------------
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("top_k", [1, 2, 5])
-def test_heads_add_to_the_samples_whose_best_classes_are_theirs(base, x, top_k):
-    net = augmented(base, x, rounds=2)
-    gate = base[8]
-    best = base(x).topk(top_k).indices
-    expected = net.classifier(base[:8](x))
-    for heads in net.rounds:
-        for group, head in zip(GROUPS, heads.heads, strict=True):
-            for row in range(len(x)):
-                if set(best[row].tolist()) & set(group):
-                    expected[row, group] += head(base[:6](x[row : row + 1]))[0]
+def test_heads_decide_over_what_the_old_network_holds_likely(
+    base, x, top_k, multilabel
+):
+    net = AugmentedNet(base, find_junction(base, x, 5, "auto"))
+    rounds = [GROUPS, [[0, 1, 2], [3, 4]]]
+    for groups in rounds:
+        net.add_heads(groups, [(3,), (4, 2)], seed=0)
+    net.eval()
     with torch.inference_mode():
-        got = ConditionalNet(net, gate, top_k).eval()(x)
-    torch.testing.assert_close(got, expected)
+        old, new = base(x), net(x)
+        got = ConditionalNet(net, base[8], top_k, multilabel).eval()(x)
+    for row in range(len(x)):
+        best = set(old[row].topk(top_k).indices.tolist())
+        refined = [
+            label
+            for label in range(5)
+            if all(
+                best & set(next(group for group in groups if label in group))
+                for groups in rounds
+            )
+        ]
+        rest = sorted(set(range(5)) - set(refined))
+        if multilabel:
+            torch.testing.assert_close(got[row, refined], new[row, refined])
+            torch.testing.assert_close(got[row, rest], old[row, rest])
+            continue
+        p, before = got[row].softmax(0), old[row].softmax(0)
+        shares = new[row, refined].softmax(0)
+        torch.testing.assert_close(p[rest], before[rest])
+        torch.testing.assert_close(p[refined], before[refined].sum() * shares)
 
 
 def test_a_large_convnet_can_be_augmented_anywhere():
