@@ -80,65 +80,6 @@ def paper_convnet(
     return nn.Sequential(*layers, nn.Linear(n_hidden, n_outputs))
 
 
-class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions with batch normalization, added to a shortcut."""
-
-    def __init__(self, n_inputs: int, n_outputs: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(n_inputs, n_outputs, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(n_outputs),
-            nn.ReLU(),
-            nn.Conv2d(n_outputs, n_outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(n_outputs),
-        )
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or n_inputs != n_outputs:
-            self.shortcut = nn.Conv2d(n_inputs, n_outputs, 1, stride, bias=False)
-        self.activation = nn.ReLU()
-
-    def forward(self, X: Tensor) -> Tensor:
-        """Return the activated sum."""
-        out: Tensor = self.activation(self.body(X) + self.shortcut(X))
-        return out
-
-
-def small_resnet(
-    input_shape: Sequence[int],
-    n_outputs: int,
-    *,
-    widths: Sequence[int] = (32, 64, 128),
-    n_blocks: int = 2,
-) -> nn.Sequential:
-    """Build a residual network with global average pooling.
-
-    Parameters
-    ----------
-    input_shape : sequence of int
-        ``(C, H, W)``.
-    n_outputs : int
-        Number of classes.
-    widths : sequence of int, default=(32, 64, 128)
-        Channels of each stage; maps are halved between them.
-    n_blocks : int, default=2
-        Residual blocks per stage.
-
-    Returns
-    -------
-    torch.nn.Sequential
-    """
-    channels = widths[0]
-    stem = nn.Conv2d(input_shape[0], channels, 3, padding=1, bias=False)
-    layers: list[nn.Module] = [stem, nn.BatchNorm2d(channels), nn.ReLU()]
-    for stage, width in enumerate(widths):
-        for block in range(n_blocks):
-            stride = 2 if stage and not block else 1
-            layers.append(ResidualBlock(channels, width, stride))
-            channels = width
-    head = nn.Linear(channels, n_outputs)
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
-
-
 class Residual(nn.Module):
     """A residual block: two 3 x 3 convolutions, or a bottleneck of three.
 
@@ -180,6 +121,42 @@ class Residual(nn.Module):
         """Add the branch to the shortcut."""
         result: Tensor = self.relu(self.branch(x) + self.shortcut(x))
         return result
+
+
+def small_resnet(
+    input_shape: Sequence[int],
+    n_outputs: int,
+    *,
+    widths: Sequence[int] = (32, 64, 128),
+    n_blocks: int = 2,
+) -> nn.Sequential:
+    """Build a residual network with global average pooling.
+
+    Parameters
+    ----------
+    input_shape : sequence of int
+        ``(C, H, W)``.
+    n_outputs : int
+        Number of classes.
+    widths : sequence of int, default=(32, 64, 128)
+        Channels of each stage; maps are halved between them.
+    n_blocks : int, default=2
+        Residual blocks per stage.
+
+    Returns
+    -------
+    torch.nn.Sequential
+    """
+    channels = widths[0]
+    stem = nn.Conv2d(input_shape[0], channels, 3, padding=1, bias=False)
+    layers: list[nn.Module] = [stem, nn.BatchNorm2d(channels), nn.ReLU()]
+    for stage, width in enumerate(widths):
+        for block in range(n_blocks):
+            stride = 2 if stage and not block else 1
+            layers.append(Residual(channels, width, stride))
+            channels = width
+    head = nn.Linear(channels, n_outputs)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
 
 
 class ResNet(nn.Module):

@@ -5,7 +5,7 @@ the first weights ("weights"), or is left out as in the paper ("none"). Digits, 
 means over seeds: accuracy on held-out samples, training loss of the last epoch, and how
 far the classes' probabilities are from one half on average.
 
-Run ``python benchmarks/reproduce/blockout_scale.py`` (about a minute).
+Run ``python -m benchmarks.reproduce.blockout_scale`` (about a minute).
 """
 
 from __future__ import annotations

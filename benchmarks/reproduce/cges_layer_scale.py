@@ -6,7 +6,7 @@ c; "bare" is the paper's formula, all ones. Digits, an MLP and a ConvNet, means 
 seeds: accuracy on held-out samples, per cent of parameters left, and per layer the
 fractions of zeros and of groups that are zero altogether.
 
-Run ``python benchmarks/reproduce/cges_layer_scale.py`` (a few minutes).
+Run ``python -m benchmarks.reproduce.cges_layer_scale`` (a few minutes).
 """
 
 from __future__ import annotations

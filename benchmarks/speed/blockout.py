@@ -5,7 +5,7 @@ layer of as many outputs as inputs. The peers take turns in one process; a figur
 the median over the repeats, a ratio the median of the ratios of each turn. Memory is
 what a step holds at most, in matrices as large as the weight, beyond what was there.
 
-Run ``python benchmarks/speed/blockout.py``; ``--device cuda`` for a GPU, where the
+Run ``python -m benchmarks.speed.blockout``; ``--device cuda`` for a GPU, where the
 plain path is measured with and without ``torch.compile``; ``--json FILE`` to keep the
 figures, and to go on where a run broke off.
 """

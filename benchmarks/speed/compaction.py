@@ -7,7 +7,7 @@ network is as slow as before; then it is compacted. The dense network and the co
 ones take turns, in one process, on one thread; a figure is the median over the repeats
 of the ratio to the dense network's pass just before.
 
-Run ``python benchmarks/speed/compaction.py``; ``--device cuda`` for a GPU,
+Run ``python -m benchmarks.speed.compaction``; ``--device cuda`` for a GPU,
 ``--threads`` for more than one thread, ``--json FILE`` to keep the figures.
 """
 
@@ -25,60 +25,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from benchmarks.networks import paper_convnet, small_resnet
 from sklearn_structreg.compaction import compact
 from sklearn_structreg.core import count_multiply_adds, make_mlp
 
 DENSITIES = (1.0, 0.75, 0.5, 0.25, 0.1)
-
-
-def paper_convnet() -> nn.Module:
-    """Build the paper's network for MNIST."""
-    return nn.Sequential(
-        nn.Conv2d(1, 32, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(64 * 7 * 7, 1024),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Linear(1024, 10),
-    )
-
-
-class Block(nn.Module):
-    """A residual block of two convolutions."""
-
-    def __init__(self, n_in: int, n_out: int) -> None:
-        super().__init__()
-        stride = 1 if n_in == n_out else 2
-        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(n_out)
-        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(n_out)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride == 2:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the block."""
-        out = functional.relu(self.norm1(self.conv1(x)))
-        return functional.relu(self.norm2(self.conv2(out)) + self.shortcut(x))
-
-
-def small_resnet() -> nn.Module:
-    """Build a residual network of 15 layers for images of 32 x 32 in colour."""
-    blocks = [Block(32, 32), Block(32, 32), Block(32, 64), Block(64, 64)]
-    blocks += [Block(64, 128), Block(128, 128)]
-    stem = nn.Conv2d(3, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()
-    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 100)
-    return nn.Sequential(*stem, *blocks, *head)
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -86,8 +38,14 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: make_mlp(784, 10, (1024, 1024)),
         (128, 784),
     ),
-    "the paper's ConvNet, 28 x 28": (paper_convnet, (64, 1, 28, 28)),
-    "ResNet 32-64-128, 32 x 32": (small_resnet, (32, 3, 32, 32)),
+    "the paper's ConvNet, 28 x 28": (
+        lambda: paper_convnet((1, 28, 28), 10),
+        (64, 1, 28, 28),
+    ),
+    "ResNet 32-64-128, 32 x 32": (
+        lambda: small_resnet((3, 32, 32), 100),
+        (32, 3, 32, 32),
+    ),
 }
 """How to build each network, and the shape of a batch."""
 

@@ -1,7 +1,7 @@
 """The DropCluster layer beside DropBlock as users have it, in one process.
 
     pip install dropblock  # for this comparison only
-    OMP_NUM_THREADS=1 python benchmarks/speed/dropcluster.py
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.dropcluster
 
 One thread. Forward and backward of each layer alone, in training, float32, on maps of
 128 samples and 64 channels; the contenders take turns, medians of several rounds. The
@@ -22,7 +22,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from statistics import median
 import torch
 from torch import nn
 
+from benchmarks.networks import resnet50
 from sklearn_structreg.dropcluster import (
     DropBlock2d,
     DropCluster2d,
@@ -39,10 +39,7 @@ from sklearn_structreg.dropcluster import (
     update_clusters,
 )
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))  # benchmarks.networks, wherever this is started
-from benchmarks.networks import resnet50  # noqa: E402
-
+RESULTS = Path(__file__).parents[1] / "results"
 SHAPES = {"16x16": (128, 64, 16, 16), "32x32": (128, 64, 32, 32)}
 STEPS_PER_EPOCH = 391
 UPDATE_EVERY = 50
@@ -135,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--steps", type=int, default=3, help="training steps to time")
-    default = ROOT / "benchmarks" / "results" / "dropcluster_speed.json"
+    default = RESULTS / "dropcluster_speed.json"
     parser.add_argument("--output", type=Path, default=default)
     arguments = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":

@@ -1,8 +1,8 @@
 """Time ConfusionSpectralPartitioner, alone and beside SpectralClustering.
 
-    OMP_NUM_THREADS=1 python benchmarks/speed/partitioner.py compare
-    OMP_NUM_THREADS=1 python benchmarks/speed/partitioner.py stream
-    OMP_NUM_THREADS=1 python benchmarks/speed/partitioner.py top_k
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.partitioner compare
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.partitioner stream
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.partitioner top_k
 
 `compare` gives both the same confusions of planted groups, in one process and by turns:
 the partitioner the sparse confusion matrix C, scikit-learn's SpectralClustering the

@@ -1,7 +1,7 @@
 """ReNA beside nilearn's ReNA and scikit-learn's Ward clustering, in one process.
 
     pip install nilearn  # for this comparison only
-    OMP_NUM_THREADS=1 python benchmarks/speed/rena.py
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.rena
 
 One thread. Every case draws its images anew for each of several seeds: smooth random
 fields under white noise, float32. Times are medians over repeated fits of the first

@@ -5,7 +5,7 @@ the same optimizer, batch size and number of epochs, in one process, taking turn
 figure is the median over the repeats of the time per epoch: the time of a `fit` less
 that of a `fit` of one epoch, over the number of epochs between them.
 
-Run ``python benchmarks/speed/training.py``; ``--device cuda`` for a GPU, ``--threads``
+Run ``python -m benchmarks.speed.training``; ``--device cuda`` for a GPU, ``--threads``
 for more than one thread, ``--json FILE`` to keep the figures.
 """
 

@@ -1,6 +1,5 @@
 """Blockout: networks that learn their own hierarchical architecture."""
 
-from sklearn_structreg.blockout.architecture import ArchitectureDisplay
 from sklearn_structreg.blockout.branches import BranchedLinear, to_branches
 from sklearn_structreg.blockout.chain import linear_chain
 from sklearn_structreg.blockout.classifier import BlockoutClassifier
@@ -18,10 +17,11 @@ from sklearn_structreg.blockout.diagnosis import (
     diagnose,
 )
 from sklearn_structreg.blockout.display import (
+    ArchitectureDisplay,
     ExpectedClustersDisplay,
+    NodeEmbeddingDisplay,
     ProbabilityHistoryDisplay,
 )
-from sklearn_structreg.blockout.embedding import NodeEmbeddingDisplay
 from sklearn_structreg.blockout.hardening import (
     HardenedNet,
     harden_network,

@@ -2,7 +2,11 @@
 
 from sklearn_structreg.cges.callback import CGESProx, IterativePruning
 from sklearn_structreg.cges.classifier import CGESClassifier
-from sklearn_structreg.cges.display import SparsityDisplay, SparsityHistoryDisplay
+from sklearn_structreg.cges.display import (
+    SparsityDisplay,
+    SparsityHistoryDisplay,
+    TradeOffDisplay,
+)
 from sklearn_structreg.cges.joint import prox_cges_joint
 from sklearn_structreg.cges.layers import (
     count_parameters,
@@ -20,7 +24,6 @@ from sklearn_structreg.cges.proximal import (
 from sklearn_structreg.cges.regularizer import CGESRegularizer
 from sklearn_structreg.cges.schedule import mu_schedule
 from sklearn_structreg.cges.strength import alpha_max, alpha_path
-from sklearn_structreg.cges.tradeoff import TradeOffDisplay
 
 __all__ = [
     "CGESClassifier",

@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from sklearn_structreg.blockout.display import cluster_colors, node_set_names
+from sklearn_structreg.blockout.display.probabilities import (
+    cluster_colors,
+    node_set_names,
+)
 from sklearn_structreg.blockout.memberships import BoolArray, group_nodes
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_structreg.blockout.display import (
+from sklearn_structreg.blockout.display.probabilities import (
     cluster_colors,
     node_set_names,
     panels,
