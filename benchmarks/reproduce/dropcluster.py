@@ -67,7 +67,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "images_per_class": 250,
         "rates": (0.05, 0.1, 0.2),
         "fractions": (1.0, 0.2),
-        "seeds": 2,
+        "seeds": 3,
     },
 }
 BEST_RATES = {
