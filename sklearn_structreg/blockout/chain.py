@@ -52,7 +52,8 @@ def linear_chain(
         A few samples.
     layers : "auto" or sequence of str, default="auto"
         Names of the chain's layers as in ``module.named_modules()``. "auto" takes the
-        last layer that runs and all that lead to it, the fully-connected head.
+        last layer that runs and all that lead to it, the fully-connected head. Layers
+        whose weight is computed, as by `torch.nn.utils.parametrizations`, are left out.
 
     Returns
     -------
@@ -74,7 +75,7 @@ def linear_chain(
     linears = {
         name: layer
         for name, layer in module.named_modules()
-        if type(layer) is nn.Linear
+        if type(layer) is nn.Linear and isinstance(layer.weight, nn.Parameter)
     }
     generator = torch.Generator().manual_seed(0)
     marks = {
@@ -192,8 +193,8 @@ def _check_name(
 ) -> None:
     if name not in linears:
         raise ValueError(
-            f"layers holds {name!r}, but the module has no torch.nn.Linear of that "
-            f"name; it has {sorted(linears)}."
+            f"layers holds {name!r}, but the module has no plain torch.nn.Linear of "
+            f"that name; it has {sorted(linears)}."
         )
     n_calls = probes[name].n_calls if name in probes else 0
     if n_calls != 1:

@@ -254,10 +254,13 @@ def _linear(module: nn.Module, name: str) -> nn.Linear:
 
 
 def _replace(module: nn.Module, name: str, layer: nn.Module) -> nn.Module:
-    """Put a layer in the place of that name; return the module that results."""
+    """Put a layer in the place of that name, and wherever the same one stands."""
     layer.train(module.get_submodule(name).training)
     if not name:
         return layer
-    parent, _, child = name.rpartition(".")
-    setattr(module.get_submodule(parent), child, layer)
+    old = module.get_submodule(name)
+    for parent in list(module.modules()):
+        for child, part in list(parent.named_children()):
+            if part is old:
+                setattr(parent, child, layer)
     return module

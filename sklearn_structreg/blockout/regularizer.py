@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from skorch.callbacks import Callback
@@ -110,17 +110,9 @@ def check_same_structure(before: Regularizer, after: Regularizer) -> None:
             "A warm start goes on with the network's own layers, so that regularizer "
             "cannot change; set it back, or warm_start to False to fit anew."
         )
-    changed = (
-        {
-            item.name: (getattr(before, item.name), getattr(after, item.name))
-            for item in fields(after)
-            if item.name != "logit_learning_rate"
-        }
-        if isinstance(after, BlockoutRegularizer | DropoutRegularizer)
-        else {}
-    )
-    for name, (old, new) in changed.items():
-        if old != new:
+    for name, new in vars(after).items():
+        old = vars(before)[name]
+        if old != new and name != "logit_learning_rate":
             raise ValueError(
                 f"A warm start goes on with the network's own layers, so that {name} "
                 f"cannot change from {old!r} to {new!r}; set it back, or warm_start to "

@@ -93,8 +93,11 @@ def test_a_skip_connection_is_no_chain():
         (["one", "out"], "do not form a chain"),
         (["two", "one"], "do not form a chain"),
         (["one", "one"], "do not form a chain"),
-        (["conv"], r"no torch.nn.Linear of that name; it has \['one', 'out', 'two'\]"),
-        (["three"], "no torch.nn.Linear of that name"),
+        (
+            ["conv"],
+            r"no plain torch.nn.Linear of that name; it has \['one', 'out', 'two'\]",
+        ),
+        (["three"], "no plain torch.nn.Linear of that name"),
         ([], "layers is empty"),
     ],
 )
@@ -177,3 +180,51 @@ def test_dropout_goes_between_the_layers():
     folded = fold(net)
     assert [type(part) for part in folded] == [nn.Linear, nn.ReLU, nn.Linear]
     assert torch.equal(folded(x), net.eval()(x))
+
+
+def test_a_layer_of_two_names_is_replaced_under_both():
+    class Aliased(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(5, 4), nn.Linear(4, 3)])
+            self.head = self.layers[-1]
+
+        def forward(self, x):
+            return self.head(self.layers[0](x).relu())
+
+    x = torch.randn(2, 5)
+    net = convert(Aliased(), x)
+    assert isinstance(net.head, BlockoutLinear)
+    assert net.head is net.layers[1]
+    folded = fold(net)
+    assert type(folded.head) is nn.Linear
+    assert folded.head is folded.layers[1]
+    torch.testing.assert_close(folded(x), net.eval()(x))
+
+
+def test_sizes_are_found_where_linear_has_them():
+    class Sized(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x.reshape(-1, self[0].in_features))
+
+    net = convert(Sized(nn.Linear(6, 4), nn.Linear(4, 3)), torch.zeros(2, 6))
+    assert net(torch.zeros(2, 2, 3)).shape == (2, net[1].out_features)
+
+
+def test_layers_with_computed_weights_are_left_alone():
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+    hooked = nn.utils.spectral_norm(nn.Linear(4, 3))
+    for last in (normed, hooked):
+        net = convert(nn.Sequential(nn.Linear(5, 4), last), torch.zeros(2, 5))
+        assert isinstance(net[0], BlockoutLinear)
+        assert net[1] is last
+        with pytest.raises(ValueError, match=r"no plain torch\.nn\.Linear of that"):
+            linear_chain(nn.Sequential(nn.Linear(5, 4), last), torch.zeros(2, 5), ["1"])
+
+
+def test_a_state_dict_makes_another_conversion_the_same():
+    nets = [convert(make_mlp(6, 3), torch.zeros(2, 6)).eval() for _ in range(2)]
+    assert nets[0][2].scale != nets[1][2].scale
+    nets[1].load_state_dict(nets[0].state_dict())
+    x = torch.randn(4, 6)
+    assert torch.equal(nets[0](x), nets[1](x))
