@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from sklearn_structreg.core.modules import run_once
 
@@ -72,6 +73,8 @@ def linear_chain(
     >>> linear_chain(make_convnet((1, 8, 8), 10), torch.zeros(2, 1, 8, 8))
     ['7', '9']
     """
+    if any(isinstance(part, LazyModuleMixin) for part in module.modules()):
+        run_once(module, sample_batch)  # gives lazy layers their shapes
     linears = {
         name: layer
         for name, layer in module.named_modules()

@@ -12,6 +12,8 @@ from torch.nn import functional
 from sklearn_structreg.blockout.chain import linear_chain, normalized_outputs
 from sklearn_structreg.blockout.initialisation import initial_scales
 from sklearn_structreg.blockout.layer import BlockoutLinear, NodeSet
+from sklearn_structreg.core.modules import run_once
+from sklearn_structreg.core.randomness import seeded
 
 __all__ = [
     "DropoutLinear",
@@ -60,7 +62,8 @@ def convert(
     Raises
     ------
     ValueError
-        If there is no such chain, or a parameter is out of range.
+        If there is no such chain, the module uses its weights other than by calling
+        its layers, or a parameter is out of range.
 
     Examples
     --------
@@ -114,6 +117,7 @@ def convert(
         )
         _move_parameters(linear, layer)
         module = _replace(module, name, layer)
+    _check_that_layers_are_called(module, sample_batch, names)
     return module
 
 
@@ -228,6 +232,32 @@ def fold(module: nn.Module) -> nn.Module:
         elif isinstance(layer, DropoutLinear):
             folded = _replace(folded, name, _plain(layer.weight, layer.bias))
     return folded
+
+
+def _check_that_layers_are_called(
+    module: nn.Module, sample_batch: Tensor, names: Sequence[str]
+) -> None:
+    """Raise where predictions would use the weights of the chain without its mask."""
+    probe = copy.deepcopy(module)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for nodes in node_sets(probe):
+            if nodes.learn_probabilities:
+                other = torch.randn(nodes.logits.shape, generator=generator)
+                nodes.logits.copy_(other)
+    outputs = []
+    for part in (probe, fold(probe)):
+        with torch.inference_mode(), seeded(0, sample_batch.device):
+            outputs.append(run_once(part, sample_batch))
+    masked, folded = outputs
+    if isinstance(masked, Tensor) and not torch.allclose(
+        masked, folded, rtol=1e-2, atol=1e-4, equal_nan=True
+    ):
+        raise ValueError(
+            f"The module uses the weights of {list(names)} other than by calling these "
+            "layers, as torch.nn.TransformerEncoderLayer does for predictions; its "
+            "masks would be passed over, so name other layers."
+        )
 
 
 def _plain(weight: Tensor, bias: Tensor | None) -> nn.Linear:

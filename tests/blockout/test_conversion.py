@@ -228,3 +228,67 @@ def test_a_state_dict_makes_another_conversion_the_same():
     nets[1].load_state_dict(nets[0].state_dict())
     x = torch.randn(4, 6)
     assert torch.equal(nets[0](x), nets[1](x))
+
+
+class Encoder(nn.Module):
+    """Predicts by a fast path that reads the weights of its linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.encoder(x).mean(1))
+
+
+class Tied(nn.Module):
+    """Uses a layer's weight twice, the second time without calling it."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(5, 5)
+
+    def forward(self, x):
+        return nn.functional.linear(self.one(x), self.one.weight)
+
+
+def test_weights_that_are_used_without_their_layer():
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 8)
+    inner = ["encoder.linear1", "encoder.linear2"]
+    with pytest.raises(ValueError, match=r"uses the weights of .* other than by"):
+        convert(Encoder(), x, layers=inner)
+    assert isinstance(convert(Encoder(), x).head, BlockoutLinear)
+    with pytest.raises(ValueError, match=r"uses the weights of \['one'\] other than"):
+        convert(Tied(), torch.randn(2, 5))
+
+
+def test_conversion_leaves_the_generator_alone():
+    class Noisy(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x + torch.randn_like(x))
+
+    x = torch.randn(2, 5)
+    linear_chain(Noisy(nn.Linear(5, 3)), x)
+    assert isinstance(convert(Noisy(nn.Linear(5, 3)), x)[0], BlockoutLinear)
+    net = make_mlp(5, 3)
+    state = torch.get_rng_state()
+    convert(net, x)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_lazy_layers_get_their_shapes():
+    lazy = nn.Sequential(nn.LazyLinear(5), nn.ReLU(), nn.LazyLinear(3))
+    net = convert(lazy, torch.zeros(2, 4))
+    assert [len(nodes.logits) for nodes in node_sets(net)] == [4, 5, 3]
+
+
+def test_modules_with_several_outputs_can_be_converted():
+    class Two(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x), x
+
+    assert isinstance(
+        convert(Two(nn.Linear(4, 3)), torch.zeros(2, 4))[0], BlockoutLinear
+    )

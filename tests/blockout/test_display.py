@@ -190,3 +190,12 @@ def test_they_draw_where_they_are_told(fitted):
 def test_unfitted(display):
     with pytest.raises(NotFittedError):
         display.from_estimator(BlockoutClassifier())
+
+
+def test_names_have_to_be_as_many_as_classes(fitted):
+    displays = ArchitectureDisplay, ExpectedClustersDisplay, NodeEmbeddingDisplay
+    for display in displays:
+        with pytest.raises(ValueError, match="give one name per class"):
+            display.from_estimator(fitted, class_names=NAMES[:-1])
+    with pytest.raises(ValueError, match="class_names has shape"):
+        ExpectedClustersDisplay([1.0, 2.0], ["cat"]).plot()

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_structreg.blockout.display.probabilities import (
+    check_names,
     cluster_colors,
     node_set_names,
     panels,
@@ -110,6 +111,8 @@ class NodeEmbeddingDisplay:
             The display.
         """
         P = check_probabilities(self.probabilities)
+        if self.class_names is not None:
+            names = check_names(self.class_names, len(P[-1]))
         self.axes_, self.figure_ = panels("NodeEmbeddingDisplay", axes, len(P), 3.4)
         self.points_, self.texts_ = [], []
         colors = cluster_colors(P[0].shape[1], cmap)
@@ -129,9 +132,7 @@ class NodeEmbeddingDisplay:
             ax.margins(0.12)
             self.points_.append(points)
         if self.class_names is not None:
-            self.texts_ = _name_points(
-                self.axes_[-1], self.points_[-1], np.asarray(self.class_names)
-            )
+            self.texts_ = _name_points(self.axes_[-1], self.points_[-1], names)
         return self
 
 

@@ -215,7 +215,7 @@ class ExpectedClustersDisplay:
         self.order_ = np.argsort(-expected, kind="stable")
         n_classes, many = len(expected), len(expected) > MOST_BARS
         names = np.arange(n_classes) if self.class_names is None else self.class_names
-        names = np.asarray(names)[self.order_]
+        names = check_names(names, n_classes)[self.order_]
         if ax is None:
             height = 6.0 if many else max(2.2, 0.24 * n_classes + 1.0)
             _, ax = plt.subplots(figsize=(5.6, height), layout="constrained")
@@ -266,6 +266,17 @@ def node_set_names(estimator: Any) -> list[str]:
         f"$P_{{{j}}}$: {n} {kind}"
         for j, (n, kind) in enumerate(zip(sizes, kinds, strict=True))
     ]
+
+
+def check_names(class_names: ArrayLike, n_classes: int) -> NDArray[Any]:
+    """Return the names as an array, one for each class."""
+    names = np.asarray(class_names)
+    if names.shape != (n_classes,):
+        raise ValueError(
+            f"class_names has shape {names.shape} for {n_classes} classes; give one "
+            "name per class."
+        )
+    return names
 
 
 def cluster_colors(n_clusters: int, cmap: Any = "tab10") -> list[Any]:
