@@ -15,7 +15,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_structreg.blockout.conversion import blockout_layers, fold, node_sets
+from sklearn_structreg.blockout.conversion import (
+    blockout_layers,
+    ends_at_outputs,
+    fold,
+    node_sets,
+)
 from sklearn_structreg.blockout.diagnosis import Diagnosis, diagnose
 from sklearn_structreg.blockout.hardening import HardenedNet, harden_network
 from sklearn_structreg.blockout.hierarchy import ClassHierarchy
@@ -68,7 +73,8 @@ class BlockoutClassifier(StructuredClassifier):
         "dropout" trains the same network with dropout between the same layers, None
         without either. Dropout layers that the module has itself stay in all three.
     drop_rate : float in [0, 1), default=0.5
-        Only with dropout: the probability of dropping a node. 0 is the plain network.
+        Only with dropout: the probability of dropping a node between two layers. 0 is
+        the plain network, and so is a chain of one layer.
     layers : "auto" or list of str, default="auto"
         The chain of linear layers to convert, by their names in the module. "auto"
         takes the fully-connected head, output layer included.
@@ -339,9 +345,9 @@ class BlockoutClassifier(StructuredClassifier):
         """
         check_is_fitted(self, "net_")
         P = self.cluster_probabilities_[-1]
-        if len(P) != len(self.classes_):
+        if not ends_at_outputs(self.module_, self.input_shape_):
             raise ValueError(
-                f"The last node set has {len(P)} nodes and is not the "
+                f"The {len(P)} nodes of the last set are not the "
                 f"{len(self.classes_)} classes; name a chain in layers that ends at "
                 "the output layer."
             )

@@ -19,6 +19,7 @@ __all__ = [
     "DropoutLinear",
     "blockout_layers",
     "convert",
+    "ends_at_outputs",
     "fold",
     "insert_dropout",
     "node_sets",
@@ -141,6 +142,40 @@ def node_sets(module: nn.Module) -> list[NodeSet]:
         for nodes in (layer.inputs, layer.outputs):
             sets.setdefault(id(nodes), nodes)
     return list(sets.values())
+
+
+def ends_at_outputs(module: nn.Module, input_shape: Sequence[int]) -> bool:
+    """Tell whether the outputs of the last Blockout layer are those of the module.
+
+    They may pass through something that keeps the largest largest, such as a softmax.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        With Blockout layers.
+    input_shape : sequence of int
+        Of one sample.
+
+    Returns
+    -------
+    bool
+    """
+    last = blockout_layers(module)[-1]
+    n = last.out_features
+    single = 10 * torch.eye(n, dtype=last.weight.dtype, device=last.weight.device)
+
+    def light_one(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        inner = [1] * (output.ndim - 2)
+        return single.reshape(n, *inner, n).expand_as(output).clone()
+
+    handle = last.register_forward_hook(light_one)
+    try:
+        outputs = run_once(module, last.weight.new_zeros(n, *input_shape))
+    finally:
+        handle.remove()
+    if outputs.shape != (n, n):
+        return False
+    return torch.equal(outputs.argmax(0), torch.arange(n, device=outputs.device))
 
 
 class DropoutLinear(nn.Linear):

@@ -371,3 +371,24 @@ def test_the_diagnosis_starts_where_the_layers_did(blobs):
     assert [nodes.outcome for nodes in found] == ["unchanged", "unchanged"]
     model = BlockoutClassifier(**FAST).fit(*blobs).set_params(init_probability=0.8)
     assert model.diagnose().node_sets[0].outcome == "unchanged"
+
+
+class Hidden(nn.Sequential):
+    """As many hidden nodes as classes, and a softmax at the end."""
+
+    def __init__(self):
+        super().__init__(
+            nn.Linear(64, 10), nn.Tanh(), nn.Linear(10, 10), nn.LogSoftmax(1)
+        )
+
+
+def test_hidden_nodes_are_not_taken_for_classes(digits):
+    X, y = digits[0][:300], digits[1][:300]
+    whole = BlockoutClassifier(Hidden, **FAST).fit(X, y)
+    assert len(whole.class_hierarchy().classes) == 10
+    part = BlockoutClassifier(Hidden, layers=["0"], **FAST).fit(X, y)
+    with pytest.raises(ValueError, match="nodes of the last set are not the 10"):
+        part.class_hierarchy()
+    part = BlockoutClassifier(layers=["0"], **FAST).fit(X, y)
+    with pytest.raises(ValueError, match="The 100 nodes of the last set are not"):
+        part.class_hierarchy()

@@ -13,6 +13,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn_structreg.blockout.display.probabilities import (
     check_names,
     cluster_colors,
+    ends_at_classes,
     node_set_names,
 )
 from sklearn_structreg.blockout.memberships import BoolArray, group_nodes
@@ -111,7 +112,7 @@ class ArchitectureDisplay:
         """
         memberships = estimator.harden(threshold=threshold).memberships
         names = estimator.classes_ if class_names is None else class_names
-        shown = names if len(memberships[-1]) == len(estimator.classes_) else None
+        shown = names if ends_at_classes(estimator) else None
         sets = node_set_names(estimator)
         return cls(memberships, sets, shown, max_groups=max_groups).plot(ax=ax)
 

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_structreg.blockout.display.probabilities import (
     check_names,
     cluster_colors,
+    ends_at_classes,
     node_set_names,
     panels,
 )
@@ -92,7 +93,7 @@ class NodeEmbeddingDisplay:
         check_is_fitted(estimator, "net_")
         probabilities = estimator.cluster_probabilities_
         names = estimator.classes_ if class_names is None else class_names
-        shown = names if len(probabilities[-1]) == len(estimator.classes_) else None
+        shown = names if ends_at_classes(estimator) else None
         return cls(probabilities, node_set_names(estimator), shown).plot(axes=axes)
 
     def plot(self, *, axes: Any = None, cmap: Any = "tab10") -> Self:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_structreg.blockout.conversion import ends_at_outputs
 from sklearn_structreg.blockout.recorder import QUANTILES
 
 if TYPE_CHECKING:
@@ -260,12 +261,17 @@ class ExpectedClustersDisplay:
 def node_set_names(estimator: Any) -> list[str]:
     """Name the node sets of a fitted estimator, for titles."""
     sizes = [len(P) for P in estimator.cluster_probabilities_]
-    last = "classes" if sizes[-1] == len(estimator.classes_) else "nodes"
+    last = "classes" if ends_at_classes(estimator) else "nodes"
     kinds = ["inputs", *["nodes"] * (len(sizes) - 2), last]
     return [
         f"$P_{{{j}}}$: {n} {kind}"
         for j, (n, kind) in enumerate(zip(sizes, kinds, strict=True))
     ]
+
+
+def ends_at_classes(estimator: Any) -> bool:
+    """Tell whether the last node set of a fitted estimator is its classes."""
+    return ends_at_outputs(estimator.module_, estimator.input_shape_)
 
 
 def check_names(class_names: ArrayLike, n_classes: int) -> NDArray[Any]:
