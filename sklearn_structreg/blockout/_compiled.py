@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from sklearn_structreg.blockout import _loops
+from sklearn_structreg.blockout.masks import block_mask
 from sklearn_structreg.core.compiled import compile_loop
 
 __all__ = ["fused_linear"]
@@ -68,8 +68,9 @@ def fused_linear(
         or c_out.ndim != 2
         or weight.dtype not in REALS
         or not weight.is_contiguous()
-        or not all(_is_plain(t) and t.dtype == weight.dtype for t in tensors)
+        or not all(t.dtype == weight.dtype and _is_plain(t) for t in tensors)
         or torch.compiler.is_compiling()
+        or torch.is_autocast_enabled("cpu")
         or _kernels(weight.dtype).mask is None
     ):
         return None
@@ -103,15 +104,18 @@ class _FusedLinear(torch.autograd.Function):
         plan = _plan(c_out, c_in, scale)
         masked = torch.empty_like(weight)
         _mask(weight, plan, masked)
-        ctx.save_for_backward(x, weight, masked, c_in)
+        ctx.save_for_backward(x, weight, masked, c_out, c_in)
         ctx.plan = plan
         return functional.linear(x, masked, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, masked, c_in = ctx.saved_tensors
+        x, weight, masked, c_out, c_in = ctx.saved_tensors
         needs = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # the gradient is to be differentiated itself
+            found = _differentiable(dy, x, weight, c_out, c_in, ctx.plan.scale)
+            pairs = zip((*found, None), needs, strict=True)
+            return tuple(gradient if need else None for gradient, need in pairs)
         rows = dy.reshape(-1, dy.shape[-1])
         dx = dy @ masked if needs[0] else None
         db = rows.sum(0) if needs[2] else None
@@ -123,6 +127,18 @@ class _FusedLinear(torch.autograd.Function):
             return dx, dw, db, None, None, None
         d_out, d_in = _mask_gradient(dw, weight, ctx.plan)
         return dx, dw, db, d_out, d_in * (c_in != 0), None
+
+
+def _differentiable(
+    dy: Tensor, x: Tensor, weight: Tensor, c_out: Tensor, c_in: Tensor, scale: float
+) -> tuple[Tensor, ...]:
+    """Return the gradients as torch operations, which have gradients themselves."""
+    rows = dy.reshape(-1, dy.shape[-1])
+    mask = block_mask(c_out, c_in, scale)
+    dw = rows.mT @ x.reshape(-1, x.shape[-1])
+    shared = dw * weight * (scale / c_out.shape[-1])
+    d_out, d_in = shared @ c_in * (c_out != 0), shared.mT @ c_out * (c_in != 0)
+    return dy @ (weight * mask), dw * mask, rows.sum(0), d_out, d_in
 
 
 class Plan(NamedTuple):

@@ -272,7 +272,12 @@ def chain_layers(
     module: nn.Module, names: Sequence[str], memberships: Sequence[BoolArray]
 ) -> list[nn.Linear]:
     """Look up the chain's layers and check them against the memberships."""
-    layers = [module.get_submodule(name) for name in names]
+    if not names:
+        raise ValueError("names is empty; name at least one Linear layer.")
+    parts = dict(module.named_modules())
+    if unknown := [name for name in names if name not in parts]:
+        raise ValueError(f"names holds {unknown}, which are no layers of the module.")
+    layers = [parts[name] for name in names]
     for name, layer in zip(names, layers, strict=True):
         if not isinstance(layer, nn.Linear):
             raise ValueError(
@@ -286,6 +291,11 @@ def chain_layers(
         raise ValueError(
             f"The chain {list(names)} has node sets of {expected} nodes, but the "
             f"memberships are of {sizes}; give C_0 to C_m."
+        )
+    if len({np.shape(members)[1:] for members in memberships}) > 1:
+        raise ValueError(
+            f"The memberships have shapes {[np.shape(C) for C in memberships]}; give "
+            "all node sets the same number of clusters."
         )
     return linear
 

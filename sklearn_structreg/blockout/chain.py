@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from sklearn_structreg.core.modules import run_once
 
@@ -52,7 +53,8 @@ def linear_chain(
         A few samples.
     layers : "auto" or sequence of str, default="auto"
         Names of the chain's layers as in ``module.named_modules()``. "auto" takes the
-        last layer that runs and all that lead to it, the fully-connected head.
+        last layer that runs and all that lead to it, the fully-connected head. Layers
+        whose weight is computed, as by `torch.nn.utils.parametrizations`, are left out.
 
     Returns
     -------
@@ -71,10 +73,12 @@ def linear_chain(
     >>> linear_chain(make_convnet((1, 8, 8), 10), torch.zeros(2, 1, 8, 8))
     ['7', '9']
     """
+    if any(isinstance(part, LazyModuleMixin) for part in module.modules()):
+        run_once(module, sample_batch)  # gives lazy layers their shapes
     linears = {
         name: layer
         for name, layer in module.named_modules()
-        if type(layer) is nn.Linear
+        if type(layer) is nn.Linear and isinstance(layer.weight, nn.Parameter)
     }
     generator = torch.Generator().manual_seed(0)
     marks = {
@@ -192,8 +196,8 @@ def _check_name(
 ) -> None:
     if name not in linears:
         raise ValueError(
-            f"layers holds {name!r}, but the module has no torch.nn.Linear of that "
-            f"name; it has {sorted(linears)}."
+            f"layers holds {name!r}, but the module has no plain torch.nn.Linear of "
+            f"that name; it has {sorted(linears)}."
         )
     n_calls = probes[name].n_calls if name in probes else 0
     if n_calls != 1:

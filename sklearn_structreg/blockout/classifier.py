@@ -15,13 +15,19 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_structreg.blockout.conversion import blockout_layers, fold, node_sets
+from sklearn_structreg.blockout.conversion import (
+    blockout_layers,
+    ends_at_outputs,
+    fold,
+    node_sets,
+)
 from sklearn_structreg.blockout.diagnosis import Diagnosis, diagnose
 from sklearn_structreg.blockout.hardening import HardenedNet, harden_network
 from sklearn_structreg.blockout.hierarchy import ClassHierarchy
 from sklearn_structreg.blockout.regularizer import (
     BlockoutRegularizer,
     DropoutRegularizer,
+    check_same_structure,
 )
 from sklearn_structreg.core import Regularizer, StructuredClassifier
 from sklearn_structreg.core.modules import ModuleLike
@@ -65,9 +71,10 @@ class BlockoutClassifier(StructuredClassifier):
         hardly leave `init_probability` in the first thousand steps.
     regularizer : {"blockout", "dropout"} or None, default="blockout"
         "dropout" trains the same network with dropout between the same layers, None
-        without either.
+        without either. Dropout layers that the module has itself stay in all three.
     drop_rate : float in [0, 1), default=0.5
-        Only with dropout: the probability of dropping a node. 0 is the plain network.
+        Only with dropout: the probability of dropping a node between two layers. 0 is
+        the plain network, and so is a chain of one layer.
     layers : "auto" or list of str, default="auto"
         The chain of linear layers to convert, by their names in the module. "auto"
         takes the fully-connected head, output layer included.
@@ -77,7 +84,9 @@ class BlockoutClassifier(StructuredClassifier):
     n_iter_no_change, callbacks, device, dtype, warm_start, random_state, verbose
         Common to all estimators: see
         :class:`~sklearn_structreg.core.StructuredClassifier`. The weight decay spares
-        the logits, which it would pull to a probability of one half.
+        the logits, which it would pull to a probability of one half. A warm start goes
+        on with the clusters or the dropout that there are: it takes another
+        `logit_rate_factor`, and raises an error for other settings of the regularizer.
 
     Attributes
     ----------
@@ -204,6 +213,12 @@ class BlockoutClassifier(StructuredClassifier):
         self.layers = layers
 
     def _make_regularizer(self) -> Regularizer:
+        made = self._regularizer_of_parameters()
+        if hasattr(self, "net_"):  # a warm start
+            check_same_structure(self.net_.regularizer, made)
+        return made
+
+    def _regularizer_of_parameters(self) -> Regularizer:
         if self.regularizer is None:
             return Regularizer()
         layers = self.layers if isinstance(self.layers, str) else list(self.layers)
@@ -259,8 +274,8 @@ class BlockoutClassifier(StructuredClassifier):
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), \
                 default=None
             Samples to compare the accuracies on, best held out.
-        y : array-like of shape (n_samples,), default=None
-            Their labels.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels), default=None
+            Their labels. Of several labels per sample, all have to be right.
         threshold : float in (0, 1], default=0.5
             From which probability on a node is in a cluster.
 
@@ -292,11 +307,12 @@ class BlockoutClassifier(StructuredClassifier):
         hardened = harden_network(self.fold(), names, probabilities, threshold)
         if X is None:
             return hardened
-        after = self._logits(X, hardened.module).argmax(axis=1)
+        logits = self._logits(X, hardened.module)
+        after = logits > 0 if self.multilabel_ else self.classes_[logits.argmax(axis=1)]
         return replace(
             hardened,
             accuracy=accuracy_score(y, self.predict(X)),
-            hardened_accuracy=accuracy_score(y, self.classes_[after]),
+            hardened_accuracy=accuracy_score(y, after),
         )
 
     def class_hierarchy(
@@ -329,9 +345,9 @@ class BlockoutClassifier(StructuredClassifier):
         """
         check_is_fitted(self, "net_")
         P = self.cluster_probabilities_[-1]
-        if len(P) != len(self.classes_):
+        if not ends_at_outputs(self.module_, self.input_shape_):
             raise ValueError(
-                f"The last node set has {len(P)} nodes and is not the "
+                f"The {len(P)} nodes of the last set are not the "
                 f"{len(self.classes_)} classes; name a chain in layers that ends at "
                 "the output layer."
             )
@@ -345,6 +361,13 @@ class BlockoutClassifier(StructuredClassifier):
         -------
         Diagnosis
             By node set; print it.
+
+        Raises
+        ------
+        ValueError
+            If the probabilities started so near to 0 or 1 that outcomes are all alike.
         """
         check_is_fitted(self, "net_")
-        return diagnose(self.cluster_probabilities_, self.init_probability)
+        probabilities = self.cluster_probabilities_
+        starts = [nodes.init_probability for nodes in node_sets(self.module_)]
+        return diagnose(probabilities, starts)

@@ -12,11 +12,14 @@ from torch.nn import functional
 from sklearn_structreg.blockout.chain import linear_chain, normalized_outputs
 from sklearn_structreg.blockout.initialisation import initial_scales
 from sklearn_structreg.blockout.layer import BlockoutLinear, NodeSet
+from sklearn_structreg.core.modules import run_once
+from sklearn_structreg.core.randomness import seeded
 
 __all__ = [
     "DropoutLinear",
     "blockout_layers",
     "convert",
+    "ends_at_outputs",
     "fold",
     "insert_dropout",
     "node_sets",
@@ -60,7 +63,8 @@ def convert(
     Raises
     ------
     ValueError
-        If there is no such chain, or a parameter is out of range.
+        If there is no such chain, the module uses its weights other than by calling
+        its layers, or a parameter is out of range.
 
     Examples
     --------
@@ -114,6 +118,7 @@ def convert(
         )
         _move_parameters(linear, layer)
         module = _replace(module, name, layer)
+    _check_that_layers_are_called(module, sample_batch, names)
     return module
 
 
@@ -137,6 +142,40 @@ def node_sets(module: nn.Module) -> list[NodeSet]:
         for nodes in (layer.inputs, layer.outputs):
             sets.setdefault(id(nodes), nodes)
     return list(sets.values())
+
+
+def ends_at_outputs(module: nn.Module, input_shape: Sequence[int]) -> bool:
+    """Tell whether the outputs of the last Blockout layer are those of the module.
+
+    They may pass through something that keeps the largest largest, such as a softmax.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        With Blockout layers.
+    input_shape : sequence of int
+        Of one sample.
+
+    Returns
+    -------
+    bool
+    """
+    last = blockout_layers(module)[-1]
+    n = last.out_features
+    single = 10 * torch.eye(n, dtype=last.weight.dtype, device=last.weight.device)
+
+    def light_one(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        inner = [1] * (output.ndim - 2)
+        return single.reshape(n, *inner, n).expand_as(output).clone()
+
+    handle = last.register_forward_hook(light_one)
+    try:
+        outputs = run_once(module, last.weight.new_zeros(n, *input_shape))
+    finally:
+        handle.remove()
+    if outputs.shape != (n, n):
+        return False
+    return torch.equal(outputs.argmax(0), torch.arange(n, device=outputs.device))
 
 
 class DropoutLinear(nn.Linear):
@@ -230,6 +269,32 @@ def fold(module: nn.Module) -> nn.Module:
     return folded
 
 
+def _check_that_layers_are_called(
+    module: nn.Module, sample_batch: Tensor, names: Sequence[str]
+) -> None:
+    """Raise where predictions would use the weights of the chain without its mask."""
+    probe = copy.deepcopy(module)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for nodes in node_sets(probe):
+            if nodes.learn_probabilities:
+                other = torch.randn(nodes.logits.shape, generator=generator)
+                nodes.logits.copy_(other)
+    outputs = []
+    for part in (probe, fold(probe)):
+        with torch.inference_mode(), seeded(0, sample_batch.device):
+            outputs.append(run_once(part, sample_batch))
+    masked, folded = outputs
+    if isinstance(masked, Tensor) and not torch.allclose(
+        masked, folded, rtol=1e-2, atol=1e-4, equal_nan=True
+    ):
+        raise ValueError(
+            f"The module uses the weights of {list(names)} other than by calling these "
+            "layers, as torch.nn.TransformerEncoderLayer does for predictions; its "
+            "masks would be passed over, so name other layers."
+        )
+
+
 def _plain(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """Make a linear layer of copies of these."""
     linear = nn.Linear(1, 1, bias=bias is not None, device="meta")
@@ -254,10 +319,13 @@ def _linear(module: nn.Module, name: str) -> nn.Linear:
 
 
 def _replace(module: nn.Module, name: str, layer: nn.Module) -> nn.Module:
-    """Put a layer in the place of that name; return the module that results."""
+    """Put a layer in the place of that name, and wherever the same one stands."""
     layer.train(module.get_submodule(name).training)
     if not name:
         return layer
-    parent, _, child = name.rpartition(".")
-    setattr(module.get_submodule(parent), child, layer)
+    old = module.get_submodule(name)
+    for parent in list(module.modules()):
+        for child, part in list(parent.named_children()):
+            if part is old:
+                setattr(parent, child, layer)
     return module

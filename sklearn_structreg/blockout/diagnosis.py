@@ -102,7 +102,8 @@ class Diagnosis:
 
 
 def diagnose(
-    probabilities: Sequence[ArrayLike], init_probability: float = 0.5
+    probabilities: Sequence[ArrayLike],
+    init_probability: float | Sequence[float] = 0.5,
 ) -> Diagnosis:
     """Name what became of the cluster probabilities (section 6 of the paper).
 
@@ -119,8 +120,8 @@ def diagnose(
     ----------
     probabilities : sequence of array-like of shape (d_j, k)
         P_0 to P_m after training.
-    init_probability : float in (0, 1), default=0.5
-        Where all of them started.
+    init_probability : float or sequence of float, default=0.5
+        Where all of them started, or those of each node set. In (0.1, 0.9).
 
     Returns
     -------
@@ -129,7 +130,8 @@ def diagnose(
     Raises
     ------
     ValueError
-        If `init_probability` leaves no room to rise or fall.
+        If `init_probability` leaves no room to rise or fall, or is not one for each
+        node set.
 
     Examples
     --------
@@ -140,17 +142,23 @@ def diagnose(
     unchanged: hardly any probability moved: ...
     diverged: some probabilities rose and others fell: ...
     """
-    if not MARGIN < init_probability < 1 - MARGIN:
+    matrices = check_probabilities(probabilities)
+    starts = np.atleast_1d(init_probability).tolist()
+    if np.ndim(init_probability) == 0:
+        starts *= len(matrices)
+    if len(starts) != len(matrices):
         raise ValueError(
-            f"init_probability={init_probability} leaves no room to rise or fall by "
-            f"{MARGIN}; from there the outcomes cannot be told apart."
+            f"init_probability holds {len(starts)} values for {len(matrices)} node "
+            "sets; give one for all or one for each."
         )
-    return Diagnosis(
-        tuple(
-            _diagnose_node_set(P, init_probability)
-            for P in check_probabilities(probabilities)
-        )
-    )
+    for start in starts:
+        if not MARGIN < start < 1 - MARGIN:
+            raise ValueError(
+                f"init_probability={start} leaves no room to rise or fall by "
+                f"{MARGIN}; from there the outcomes cannot be told apart."
+            )
+    pairs = zip(matrices, starts, strict=True)
+    return Diagnosis(tuple(_diagnose_node_set(P, start) for P, start in pairs))
 
 
 def _diagnose_node_set(P: FloatArray, start: float) -> NodeSetDiagnosis:

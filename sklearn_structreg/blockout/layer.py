@@ -108,7 +108,7 @@ class NodeSet(nn.Module):
         Parameters
         ----------
         shape : tuple of int, default=()
-            Leading dimensions: the rows, where each has a draw of its own.
+            Leading dimensions: the samples, where each has a draw of its own.
 
         Returns
         -------
@@ -154,10 +154,11 @@ class BlockoutLinear(nn.Module):
     bias : bool, default=True
         Whether there is a bias.
     mask_per : {"batch", "sample"}, default="batch"
-        One draw for all rows of a training forward (Algorithm 1), or one for each row.
+        One draw for a whole training forward (Algorithm 1), or one for each sample, an
+        entry of the first dimension.
     scale : float, default=1.0
         s; `convert` chooses it so that the activations start at the plain layer's
-        scale. One is the bare paper.
+        scale. One is the bare paper. It is part of the state dict.
     device, dtype
         Of weight and bias.
 
@@ -230,8 +231,10 @@ class BlockoutLinear(nn.Module):
             return functional.linear(x, self.weight, self.bias)
         if not self.training:
             return functional.linear(x, self.mean_weight(), self.bias)
-        shape = tuple(x.shape[:-1]) if self.mask_per == "sample" else ()
+        shape = tuple(x.shape[:1]) if self.mask_per == "sample" and x.ndim > 1 else ()
         c_in, c_out = self.inputs.take(shape), self.outputs.draw(shape)
+        if shape:
+            c_in, c_out = _for_samples(x, c_in), _for_samples(x, c_out)
         arguments = x, self.weight, self.bias, c_out, c_in, self.scale
         y = fused_linear(*arguments)
         return masked_linear(*arguments) if y is None else y
@@ -244,6 +247,24 @@ class BlockoutLinear(nn.Module):
         return masked_weight(self.weight, p_out, p_in, self.scale)
 
     @property
+    def in_features(self) -> int:
+        """Number of inputs, as `torch.nn.Linear` calls it."""
+        return self.inputs.n_nodes
+
+    @property
+    def out_features(self) -> int:
+        """Number of outputs, as `torch.nn.Linear` calls it."""
+        return self.outputs.n_nodes
+
+    def get_extra_state(self) -> Tensor:
+        """Return the scale, which the same weights need to be the same layer."""
+        return torch.tensor(self.scale, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the scale from a state dict."""
+        self.scale = float(state)
+
+    @property
     def unmasked(self) -> bool:
         """Whether all nodes are in all clusters for good, which is a plain layer."""
         sets = self.inputs, self.outputs
@@ -252,10 +273,22 @@ class BlockoutLinear(nn.Module):
     def extra_repr(self) -> str:
         """Describe the layer."""
         return (
-            f"in_features={self.inputs.n_nodes}, out_features={self.outputs.n_nodes}, "
+            f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}, mask_per={self.mask_per!r}, "
             f"scale={self.scale:.4g}"
         )
+
+
+def _for_samples(x: Tensor, memberships: Tensor) -> Tensor:
+    """Give each sample's memberships to all of its rows, where it has several."""
+    if len(memberships) != len(x):
+        raise ValueError(
+            f"A layer with mask_per='sample' got {len(x)} samples after one with "
+            f"{len(memberships)}; keep samples in the first dimension between the "
+            "layers of a chain, or use mask_per='batch'."
+        )
+    inner = [1] * (x.ndim - 2)
+    return memberships.reshape(len(x), *inner, *memberships.shape[-2:])
 
 
 def _check(

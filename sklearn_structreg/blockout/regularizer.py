@@ -19,7 +19,7 @@ from sklearn_structreg.blockout.conversion import (
 from sklearn_structreg.blockout.recorder import ProbabilityRecorder
 from sklearn_structreg.core import Regularizer
 
-__all__ = ["BlockoutRegularizer", "DropoutRegularizer"]
+__all__ = ["BlockoutRegularizer", "DropoutRegularizer", "check_same_structure"]
 
 
 @dataclass(eq=False)
@@ -90,3 +90,31 @@ class DropoutRegularizer(Regularizer):
         if any(isinstance(part, DropoutLinear) for part in module.modules()):
             return module
         return insert_dropout(module, sample_batch, self.drop_rate, layers=self.layers)
+
+
+def check_same_structure(before: Regularizer, after: Regularizer) -> None:
+    """Check that training can go on with another regularizer in the same layers.
+
+    Parameters
+    ----------
+    before, after : Regularizer
+        The one that the layers were made by, and the one to go on with.
+
+    Raises
+    ------
+    ValueError
+        If they would make other layers. The learning rate of the logits may differ.
+    """
+    if type(before) is not type(after):
+        raise ValueError(
+            "A warm start goes on with the network's own layers, so that regularizer "
+            "cannot change; set it back, or warm_start to False to fit anew."
+        )
+    for name, new in vars(after).items():
+        old = vars(before)[name]
+        if old != new and name != "logit_learning_rate":
+            raise ValueError(
+                f"A warm start goes on with the network's own layers, so that {name} "
+                f"cannot change from {old!r} to {new!r}; set it back, or warm_start to "
+                "False to fit anew."
+            )

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.datasets import make_multilabel_classification
 from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import minmax_scale
 from skorch import NeuralNetClassifier
 from torch import nn
 
@@ -318,3 +320,75 @@ def test_a_net_without_clusters_says_so(blobs):
     with pytest.raises(AttributeError, match="has no clusters"):
         _ = model.cluster_probabilities_
     assert isinstance(model.fold(), nn.Sequential)
+
+
+def test_a_warm_start_with_another_structure_says_so(blobs):
+    model = BlockoutClassifier(warm_start=True, **FAST).fit(*blobs)
+    changes = [
+        ({"n_clusters": 3}, "n_clusters cannot change from 6 to 3"),
+        ({"assignment": "soft"}, "assignment cannot change from 'hard' to 'soft'"),
+        ({"init_probability": 0.8}, "init_probability cannot change"),
+        ({"learn_probabilities": False}, "learn_probabilities cannot change"),
+        ({"mask_per": "sample"}, "mask_per cannot change"),
+        ({"layers": ["0"]}, "layers cannot change"),
+        ({"regularizer": None}, "regularizer cannot change"),
+        ({"regularizer": "dropout"}, "regularizer cannot change"),
+    ]
+    for change, message in changes:
+        old = {name: model.get_params()[name] for name in change}
+        before = weights(model)
+        with pytest.raises(ValueError, match=message):
+            model.set_params(**change).fit(*blobs)
+        assert torch.equal(weights(model), before)
+        model.set_params(**old)
+    model.set_params(logit_rate_factor=1.0).fit(*blobs)
+    assert model.n_iter_ == 6
+    dropout = BlockoutClassifier(regularizer="dropout", warm_start=True, **FAST)
+    dropout.fit(*blobs)
+    with pytest.raises(ValueError, match=r"drop_rate cannot change from 0\.5 to 0\.1"):
+        dropout.set_params(drop_rate=0.1).fit(*blobs)
+    dropout.set_params(warm_start=False).fit(*blobs)
+
+
+def test_hardening_with_several_labels_per_sample():
+    X, Y = make_multilabel_classification(200, 20, n_classes=5, random_state=0)
+    X = minmax_scale(X)
+    model = BlockoutClassifier(max_epochs=20, random_state=0).fit(X, Y)
+    hardened = model.harden(X, Y)
+    with torch.no_grad():
+        logits = hardened.module(torch.from_numpy(X.astype("float32"))).numpy()
+    assert hardened.accuracy == (model.predict(X) == Y).all(axis=1).mean()
+    assert hardened.hardened_accuracy == ((logits > 0) == Y).all(axis=1).mean()
+    assert hardened.hardened_accuracy > 0
+    assert model.class_hierarchy().classes.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_diagnosis_starts_where_the_layers_did(blobs):
+    n_features = blobs[0].shape[1]
+    sets = [NodeSet(size, 4, init_probability=0.8) for size in (n_features, 3)]
+    model = BlockoutClassifier(nn.Sequential(BlockoutLinear(*sets)), **FAST)
+    found = model.fit(*blobs).diagnose().node_sets
+    assert [nodes.outcome for nodes in found] == ["unchanged", "unchanged"]
+    model = BlockoutClassifier(**FAST).fit(*blobs).set_params(init_probability=0.8)
+    assert model.diagnose().node_sets[0].outcome == "unchanged"
+
+
+class Hidden(nn.Sequential):
+    """As many hidden nodes as classes, and a softmax at the end."""
+
+    def __init__(self):
+        super().__init__(
+            nn.Linear(64, 10), nn.Tanh(), nn.Linear(10, 10), nn.LogSoftmax(1)
+        )
+
+
+def test_hidden_nodes_are_not_taken_for_classes(digits):
+    X, y = digits[0][:300], digits[1][:300]
+    whole = BlockoutClassifier(Hidden, **FAST).fit(X, y)
+    assert len(whole.class_hierarchy().classes) == 10
+    part = BlockoutClassifier(Hidden, layers=["0"], **FAST).fit(X, y)
+    with pytest.raises(ValueError, match="nodes of the last set are not the 10"):
+        part.class_hierarchy()
+    part = BlockoutClassifier(layers=["0"], **FAST).fit(X, y)
+    with pytest.raises(ValueError, match="The 100 nodes of the last set are not"):
+        part.class_hierarchy()

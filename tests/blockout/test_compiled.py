@@ -126,14 +126,6 @@ def test_frozen_parts_get_no_gradient():
             assert (tensor.grad is None) == any(tensor is part for part in frozen)
 
 
-def test_a_second_derivative_is_refused_not_wrong():
-    arguments = problem(4, 5, 6, 2, False, torch.float64)
-    y = _compiled.fused_linear(*arguments, 1.0)
-    (gradient,) = torch.autograd.grad(y.square().sum(), arguments[1], create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -198,3 +190,37 @@ def test_an_estimator_trains_alike_on_both_paths(blobs, monkeypatch):
         return model.fit(*blobs).history_[:, "train_loss"]
 
     assert losses(True) == pytest.approx(losses(False), rel=1e-10)
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_gradients_of_gradients(with_bias):
+    results = []
+    for function in (_compiled.fused_linear, masked_linear):
+        x, w, b, c_out, c_in = problem(5, 7, 6, 3, True, torch.float64)
+        b = b if with_bias else None
+        leaves = [t for t in (x, w, b, c_out, c_in) if t is not None]
+        # A drawn membership's gradient is masked by it, as `draw_memberships` does.
+        drawn = [c.detach() + c.detach() * (c - c.detach()) for c in (c_out, c_in)]
+        y = function(x, w, b, *drawn, 1.3)
+        first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+        results.append([*first, *second])
+    for fused, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-10, atol=1e-10)
+
+
+def test_mixed_precision_goes_the_plain_way():
+    nodes = NodeSet(30, 2), NodeSet(20, 2)
+    layer, x = BlockoutLinear(*nodes), torch.randn(8, 30)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.manual_seed(0)
+        y = layer(x)
+        y.float().square().sum().backward()
+        compiled = layer.weight.grad.clone()
+        layer.weight.grad = None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_compiled, "ENABLED", False)
+            torch.manual_seed(0)
+            layer(x).float().square().sum().backward()
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(compiled, layer.weight.grad)

@@ -93,8 +93,11 @@ def test_a_skip_connection_is_no_chain():
         (["one", "out"], "do not form a chain"),
         (["two", "one"], "do not form a chain"),
         (["one", "one"], "do not form a chain"),
-        (["conv"], r"no torch.nn.Linear of that name; it has \['one', 'out', 'two'\]"),
-        (["three"], "no torch.nn.Linear of that name"),
+        (
+            ["conv"],
+            r"no plain torch.nn.Linear of that name; it has \['one', 'out', 'two'\]",
+        ),
+        (["three"], "no plain torch.nn.Linear of that name"),
         ([], "layers is empty"),
     ],
 )
@@ -177,3 +180,115 @@ def test_dropout_goes_between_the_layers():
     folded = fold(net)
     assert [type(part) for part in folded] == [nn.Linear, nn.ReLU, nn.Linear]
     assert torch.equal(folded(x), net.eval()(x))
+
+
+def test_a_layer_of_two_names_is_replaced_under_both():
+    class Aliased(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(5, 4), nn.Linear(4, 3)])
+            self.head = self.layers[-1]
+
+        def forward(self, x):
+            return self.head(self.layers[0](x).relu())
+
+    x = torch.randn(2, 5)
+    net = convert(Aliased(), x)
+    assert isinstance(net.head, BlockoutLinear)
+    assert net.head is net.layers[1]
+    folded = fold(net)
+    assert type(folded.head) is nn.Linear
+    assert folded.head is folded.layers[1]
+    torch.testing.assert_close(folded(x), net.eval()(x))
+
+
+def test_sizes_are_found_where_linear_has_them():
+    class Sized(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x.reshape(-1, self[0].in_features))
+
+    net = convert(Sized(nn.Linear(6, 4), nn.Linear(4, 3)), torch.zeros(2, 6))
+    assert net(torch.zeros(2, 2, 3)).shape == (2, net[1].out_features)
+
+
+def test_layers_with_computed_weights_are_left_alone():
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+    hooked = nn.utils.spectral_norm(nn.Linear(4, 3))
+    for last in (normed, hooked):
+        net = convert(nn.Sequential(nn.Linear(5, 4), last), torch.zeros(2, 5))
+        assert isinstance(net[0], BlockoutLinear)
+        assert net[1] is last
+        with pytest.raises(ValueError, match=r"no plain torch\.nn\.Linear of that"):
+            linear_chain(nn.Sequential(nn.Linear(5, 4), last), torch.zeros(2, 5), ["1"])
+
+
+def test_a_state_dict_makes_another_conversion_the_same():
+    nets = [convert(make_mlp(6, 3), torch.zeros(2, 6)).eval() for _ in range(2)]
+    assert nets[0][2].scale != nets[1][2].scale
+    nets[1].load_state_dict(nets[0].state_dict())
+    x = torch.randn(4, 6)
+    assert torch.equal(nets[0](x), nets[1](x))
+
+
+class Encoder(nn.Module):
+    """Predicts by a fast path that reads the weights of its linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.encoder(x).mean(1))
+
+
+class Tied(nn.Module):
+    """Uses a layer's weight twice, the second time without calling it."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(5, 5)
+
+    def forward(self, x):
+        return nn.functional.linear(self.one(x), self.one.weight)
+
+
+def test_weights_that_are_used_without_their_layer():
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 8)
+    inner = ["encoder.linear1", "encoder.linear2"]
+    with pytest.raises(ValueError, match=r"uses the weights of .* other than by"):
+        convert(Encoder(), x, layers=inner)
+    assert isinstance(convert(Encoder(), x).head, BlockoutLinear)
+    with pytest.raises(ValueError, match=r"uses the weights of \['one'\] other than"):
+        convert(Tied(), torch.randn(2, 5))
+
+
+def test_conversion_leaves_the_generator_alone():
+    class Noisy(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x + torch.randn_like(x))
+
+    x = torch.randn(2, 5)
+    linear_chain(Noisy(nn.Linear(5, 3)), x)
+    assert isinstance(convert(Noisy(nn.Linear(5, 3)), x)[0], BlockoutLinear)
+    net = make_mlp(5, 3)
+    state = torch.get_rng_state()
+    convert(net, x)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_lazy_layers_get_their_shapes():
+    lazy = nn.Sequential(nn.LazyLinear(5), nn.ReLU(), nn.LazyLinear(3))
+    net = convert(lazy, torch.zeros(2, 4))
+    assert [len(nodes.logits) for nodes in node_sets(net)] == [4, 5, 3]
+
+
+def test_modules_with_several_outputs_can_be_converted():
+    class Two(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x), x
+
+    assert isinstance(
+        convert(Two(nn.Linear(4, 3)), torch.zeros(2, 4))[0], BlockoutLinear
+    )

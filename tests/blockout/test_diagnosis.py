@@ -62,3 +62,10 @@ def test_bad_probabilities():
         diagnose([])
     with pytest.raises(ValueError, match=r"shapes \[\(2,\)\]"):
         diagnose([[0.5, 0.5]])
+
+
+def test_each_node_set_has_its_own_start():
+    found = diagnose([np.full((4, 2), 0.8), np.full((3, 2), 0.8)], [0.8, 0.5])
+    assert [nodes.outcome for nodes in found.node_sets] == ["unchanged", "towards one"]
+    with pytest.raises(ValueError, match="holds 1 values for 2 node sets"):
+        diagnose([np.full((4, 2), 0.8), np.full((3, 2), 0.8)], [0.8])

@@ -190,3 +190,21 @@ def test_they_draw_where_they_are_told(fitted):
 def test_unfitted(display):
     with pytest.raises(NotFittedError):
         display.from_estimator(BlockoutClassifier())
+
+
+def test_names_have_to_be_as_many_as_classes(fitted):
+    displays = ArchitectureDisplay, ExpectedClustersDisplay, NodeEmbeddingDisplay
+    for display in displays:
+        with pytest.raises(ValueError, match="give one name per class"):
+            display.from_estimator(fitted, class_names=NAMES[:-1])
+    with pytest.raises(ValueError, match="class_names has shape"):
+        ExpectedClustersDisplay([1.0, 2.0], ["cat"]).plot()
+
+
+def test_hidden_nodes_are_not_named_as_classes(digits):
+    settings = {"hidden_layer_sizes": (10,), "max_epochs": 1, "random_state": 0}
+    model = BlockoutClassifier(layers=["0"], **settings).fit(*digits)
+    display = NodeEmbeddingDisplay.from_estimator(model, class_names=NAMES)
+    assert display.texts_ == []
+    assert display.names == ["$P_{0}$: 64 inputs", "$P_{1}$: 10 nodes"]
+    assert ArchitectureDisplay.from_estimator(model).class_names is None

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_structreg.blockout import harden_network
+from sklearn_structreg.blockout import harden_network, mask_blocks
 from sklearn_structreg.core import make_mlp
 
 P = [
@@ -47,3 +47,19 @@ def test_bad_input():
         harden_network(net, ["0", "2"], P[:2])
     with pytest.raises(ValueError, match="same number k"):
         harden_network(net, ["0", "2"], [P[0], P[1][:, :1], P[2]])
+
+
+def test_names_and_memberships_that_do_not_fit():
+    net = make_mlp(6, 3, (4,))
+    P = [np.ones((size, 2)) for size in (6, 4, 3)]
+    for names, message in (
+        (["0", "9"], r"names holds \['9'\]"),
+        ([], "names is empty"),
+        (["0", "1"], "'1' is a ReLU"),
+        (["0"], "node sets of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            harden_network(net, names, P)
+    members = [np.ones((6, 2), bool), np.ones((4, 3), bool), np.ones((3, 2), bool)]
+    with pytest.raises(ValueError, match="the same number of clusters"):
+        mask_blocks(net, ["0", "2"], members)

@@ -156,3 +156,35 @@ def test_a_forward_that_broke_off_leaves_no_draw_to_the_next(path):
 def test_bad_parameters_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("between", [lambda h: h.mean(1), lambda h: h[:, 0]])
+def test_a_sample_of_several_rows_has_one_draw(between):
+    torch.manual_seed(0)
+    one, _, two = chain(mask_per="sample")
+    x = torch.randn(5, 3, 6)
+    alike = one(x[:, :1].expand(5, 3, 6))
+    torch.testing.assert_close(alike, alike[:, :1].expand(alike.shape))
+    hidden = between(one(x))
+    c_in = two.inputs._pending
+    y = two(hidden)
+    c_out = two.outputs._pending
+    for i in range(5):
+        weight = two.weight * (c_out[i] @ c_in[i].T / 3)
+        torch.testing.assert_close(y[i], weight @ hidden[i] + two.bias)
+
+
+def test_samples_that_are_mixed_up_between_layers():
+    one, _, two = chain(mask_per="sample")
+    with pytest.raises(ValueError, match="got 15 samples after one with 5"):
+        two(one(torch.randn(5, 3, 6)).flatten(0, 1))
+
+
+def test_a_state_dict_carries_the_scale():
+    torch.manual_seed(0)
+    sets = [NodeSet(size, 3) for size in (6, 4)]
+    one, two = BlockoutLinear(*sets, scale=2.5), BlockoutLinear(*sets)
+    two.load_state_dict(one.state_dict())
+    x = torch.randn(3, 6)
+    assert torch.equal(one.eval()(x), two.eval()(x))
+    assert (two.in_features, two.out_features) == (6, 4)

@@ -102,7 +102,7 @@ def test_bad_input(fitted, digits):
     with pytest.raises(ValueError, match="one name per class"):
         fitted.class_hierarchy(["cat", "dog"])
     inner = BlockoutClassifier(layers=["0"], max_epochs=1).fit(X[:100], y[:100])
-    with pytest.raises(ValueError, match="100 nodes and is not the 10 classes"):
+    with pytest.raises(ValueError, match="100 nodes of the last set are not"):
         inner.class_hierarchy()
     for method in ("harden", "class_hierarchy", "diagnose"):
         with pytest.raises(NotFittedError):

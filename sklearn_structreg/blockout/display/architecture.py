@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sklearn_structreg.blockout.display.probabilities import (
+    check_names,
     cluster_colors,
+    ends_at_classes,
     node_set_names,
 )
 from sklearn_structreg.blockout.memberships import BoolArray, group_nodes
@@ -110,7 +112,7 @@ class ArchitectureDisplay:
         """
         memberships = estimator.harden(threshold=threshold).memberships
         names = estimator.classes_ if class_names is None else class_names
-        shown = names if len(memberships[-1]) == len(estimator.classes_) else None
+        shown = names if ends_at_classes(estimator) else None
         sets = node_set_names(estimator)
         return cls(memberships, sets, shown, max_groups=max_groups).plot(ax=ax)
 
@@ -133,6 +135,8 @@ class ArchitectureDisplay:
         import matplotlib.pyplot as plt
 
         sets = [np.asarray(members, dtype=bool) for members in self.memberships]
+        if self.class_names is not None:
+            names = check_names(self.class_names, len(sets[-1]))
         if ax is None:
             size = (2.3 * len(sets) + (2.0 if self.class_names is not None else 0), 5.6)
             _, ax = plt.subplots(figsize=size, layout="constrained")
@@ -163,7 +167,7 @@ class ArchitectureDisplay:
             self._name_set(j, sets[j])
         margin = 0.3
         if self.class_names is not None:
-            longest = self._name_classes(np.asarray(self.class_names), spans[-1])
+            longest = self._name_classes(names, spans[-1])
             margin += 0.026 * longest
         ax.set(xlim=(-0.45, len(sets) - 1 + margin), ylim=(1.1, -0.09))
         ax.set_axis_off()

@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_structreg.blockout.display.probabilities import (
+    check_names,
     cluster_colors,
+    ends_at_classes,
     node_set_names,
     panels,
 )
@@ -91,7 +93,7 @@ class NodeEmbeddingDisplay:
         check_is_fitted(estimator, "net_")
         probabilities = estimator.cluster_probabilities_
         names = estimator.classes_ if class_names is None else class_names
-        shown = names if len(probabilities[-1]) == len(estimator.classes_) else None
+        shown = names if ends_at_classes(estimator) else None
         return cls(probabilities, node_set_names(estimator), shown).plot(axes=axes)
 
     def plot(self, *, axes: Any = None, cmap: Any = "tab10") -> Self:
@@ -110,6 +112,8 @@ class NodeEmbeddingDisplay:
             The display.
         """
         P = check_probabilities(self.probabilities)
+        if self.class_names is not None:
+            names = check_names(self.class_names, len(P[-1]))
         self.axes_, self.figure_ = panels("NodeEmbeddingDisplay", axes, len(P), 3.4)
         self.points_, self.texts_ = [], []
         colors = cluster_colors(P[0].shape[1], cmap)
@@ -129,9 +133,7 @@ class NodeEmbeddingDisplay:
             ax.margins(0.12)
             self.points_.append(points)
         if self.class_names is not None:
-            self.texts_ = _name_points(
-                self.axes_[-1], self.points_[-1], np.asarray(self.class_names)
-            )
+            self.texts_ = _name_points(self.axes_[-1], self.points_[-1], names)
         return self
 
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_structreg.blockout.conversion import ends_at_outputs
 from sklearn_structreg.blockout.recorder import QUANTILES
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ class ExpectedClustersDisplay:
         self.order_ = np.argsort(-expected, kind="stable")
         n_classes, many = len(expected), len(expected) > MOST_BARS
         names = np.arange(n_classes) if self.class_names is None else self.class_names
-        names = np.asarray(names)[self.order_]
+        names = check_names(names, n_classes)[self.order_]
         if ax is None:
             height = 6.0 if many else max(2.2, 0.24 * n_classes + 1.0)
             _, ax = plt.subplots(figsize=(5.6, height), layout="constrained")
@@ -260,12 +261,28 @@ class ExpectedClustersDisplay:
 def node_set_names(estimator: Any) -> list[str]:
     """Name the node sets of a fitted estimator, for titles."""
     sizes = [len(P) for P in estimator.cluster_probabilities_]
-    last = "classes" if sizes[-1] == len(estimator.classes_) else "nodes"
+    last = "classes" if ends_at_classes(estimator) else "nodes"
     kinds = ["inputs", *["nodes"] * (len(sizes) - 2), last]
     return [
         f"$P_{{{j}}}$: {n} {kind}"
         for j, (n, kind) in enumerate(zip(sizes, kinds, strict=True))
     ]
+
+
+def ends_at_classes(estimator: Any) -> bool:
+    """Tell whether the last node set of a fitted estimator is its classes."""
+    return ends_at_outputs(estimator.module_, estimator.input_shape_)
+
+
+def check_names(class_names: ArrayLike, n_classes: int) -> NDArray[Any]:
+    """Return the names as an array, one for each class."""
+    names = np.asarray(class_names)
+    if names.shape != (n_classes,):
+        raise ValueError(
+            f"class_names has shape {names.shape} for {n_classes} classes; give one "
+            "name per class."
+        )
+    return names
 
 
 def cluster_colors(n_clusters: int, cmap: Any = "tab10") -> list[Any]:
