@@ -96,7 +96,7 @@ def test_partial_fit_takes_an_indicator_and_stays_with_it(several):
     assert model.predict(X).shape == (300, 4)
     with pytest.raises(ValueError, match="as in the first fit"):
         model.partial_fit(X, y[:, 0])
-    with pytest.raises(ValueError, match=r"for each of 3 labels, but classes are \[0, 1, 2, 3\]"):
+    with pytest.raises(ValueError, match=r"of 3 labels, but classes are \[0, 1,"):
         model.partial_fit(X, y[:, :3])
 
 
