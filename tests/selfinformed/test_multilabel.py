@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import expit
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV
+from torch.utils.data import TensorDataset
 
 from sklearn_structreg import SelfInformedClassifier
 from sklearn_structreg.core import StructuredClassifier
@@ -73,6 +75,15 @@ def test_weight_k_is_k_copies_with_a_held_out_part(several):
     np.testing.assert_allclose(
         weighted.predict_proba(X), copied.predict_proba(X), rtol=1e-10
     )
+
+
+def test_a_dataset_with_an_indicator_is_trained_on_as_an_array_is(several):
+    X, y = several
+    dataset = TensorDataset(torch.from_numpy(X.copy()), torch.from_numpy(y))
+    model = SelfInformedClassifier(**HEADS).set_params(max_epochs=20, random_state=0)
+    model.fit(dataset)
+    assert model.held_out_indices_.size > 100
+    assert (model.predict(dataset) == y).mean() > 0.9
 
 
 def test_samples_without_a_label_are_samples(several):
