@@ -300,8 +300,10 @@ class SelfInformedClassifier(StructuredClassifier):
                 or torch Dataset
             Samples. If `base` is fitted, samples that it was not trained on tell more
             about its confusions.
-        y : array-like of shape (n_samples,)
-            Labels of any type. May be None only for a `Dataset` that holds them.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Labels of any type, or an indicator of several labels per sample (zeros
+            and ones, dense or sparse). May be None only for a `Dataset` that holds
+            them.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Non-negative; zero means absent, in what is scored and counted too.
 
@@ -314,8 +316,9 @@ class SelfInformedClassifier(StructuredClassifier):
         ------
         ValueError
             As for all estimators; and if the base is frozen and not fitted or was
-            fitted for other classes, if a class is missing in the held-out part, if
-            there are fewer classes than groups asked for, or no layer `attach`.
+            fitted for other classes, if a class is missing in the held-out part or a
+            label is true for no sample, if there are fewer classes than groups asked
+            for, or no layer `attach`.
         """
         if self.warm_start and hasattr(self, "net_"):
             super().fit(X, y, sample_weight)
@@ -411,6 +414,7 @@ class SelfInformedClassifier(StructuredClassifier):
         check_is_fitted(self, "net_")
         if self.conditional is None:
             return self.module_
+        self._validate_params()  # it may have been set since fit
         parameter = next(self.module_.parameters())
         gate = copy.deepcopy(self._gate).to(parameter.device, parameter.dtype)
         module = cast(AugmentedNet, self.module_)

@@ -383,6 +383,8 @@ def test_conditional_heads_cost_less_and_can_be_switched(some_digits, base):
     gate = 100 * 10  # the old classifier layer, which decides
     assert low + gate < model.count_multiply_adds(X) < extra
     assert np.mean(model.predict(X) == everything.argmax(axis=1)) > 0.8
+    with pytest.raises(ValueError, match="'conditional' parameter"):
+        model.set_params(conditional=0).predict(X)
     model.set_params(conditional=10)
     np.testing.assert_allclose(model.predict_proba(X), everything, atol=1e-5)
 
