@@ -292,11 +292,11 @@ class BlockoutClassifier(StructuredClassifier):
         hardened = harden_network(self.fold(), names, probabilities, threshold)
         if X is None:
             return hardened
-        after = self._logits(X, hardened.module).argmax(axis=1)
+        after = self._decide(self._logits(X, hardened.module))
         return replace(
             hardened,
             accuracy=accuracy_score(y, self.predict(X)),
-            hardened_accuracy=accuracy_score(y, self.classes_[after]),
+            hardened_accuracy=accuracy_score(y, after),
         )
 
     def class_hierarchy(

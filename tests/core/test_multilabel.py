@@ -19,6 +19,7 @@ from sklearn_structreg import (
     CGESClassifier,
     DropClusterClassifier,
 )
+from sklearn_structreg.cges import alpha_max
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.losses import WeightedBinaryCrossEntropy
 
@@ -177,3 +178,15 @@ def test_the_classes_of_an_indicator_are_its_columns(several, classes):
     X, y = several
     with pytest.raises(ValueError, match="the columns' numbers, 0 to 3"):
         StructuredClassifier().partial_fit(X, y, classes=classes)
+
+
+def test_what_methods_offer_beside_fit_knows_several_labels(several):
+    X, y = several
+    blockout = BlockoutClassifier(**FAST).fit(X, y)
+    report = blockout.harden(X, y)
+    assert report.accuracy == blockout.score(X, y)
+    with torch.inference_mode():
+        logits = report.module(torch.from_numpy(X).float()).numpy()
+    assert report.hardened_accuracy == np.mean(((logits > 0) == y).all(axis=1))
+    with pytest.raises(ValueError, match="no bound for several labels"):
+        alpha_max(CGESClassifier(), X, y)
