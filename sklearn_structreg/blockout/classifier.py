@@ -307,8 +307,7 @@ class BlockoutClassifier(StructuredClassifier):
         hardened = harden_network(self.fold(), names, probabilities, threshold)
         if X is None:
             return hardened
-        logits = self._logits(X, hardened.module)
-        after = logits > 0 if self.multilabel_ else self.classes_[logits.argmax(axis=1)]
+        after = self._decide(self._logits(X, hardened.module))
         return replace(
             hardened,
             accuracy=accuracy_score(y, self.predict(X)),

@@ -63,7 +63,8 @@ def alpha_max(
     ------
     ValueError
         If the network holds a layer for which no bound is known, such as batch
-        normalization, behind which the scale of the weights does not matter.
+        normalization, behind which the scale of the weights does not matter; or if y is
+        an indicator of several labels.
 
     See Also
     --------
@@ -115,6 +116,11 @@ def alpha_max(
     data = validate_training_data(
         probe, X, y, sample_weight, reset=True, min_samples=2, classes=None
     )
+    if probe.multilabel_:
+        raise ValueError(
+            "alpha_max knows no bound for several labels per sample; give the "
+            "strengths, say numpy.geomspace(1, 1e-3, 10)."
+        )
     batches = probe._batches(data, torch.device("cpu"), normalize=True)
     net = probe._make_net(data, torch.device("cpu"), probe._draw_seed(), None, batches)
     regularizer: CGESRegularizer = net.regularizer

@@ -407,11 +407,7 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples,) or (n_samples, n_labels)
             Labels; for several per sample, an indicator of the probable ones.
         """
-        logits = self._logits(X)
-        if self.multilabel_:
-            return (logits > 0).astype(np.int64)
-        labels: NDArray[Any] = self.classes_[logits.argmax(axis=1)]
-        return labels
+        return self._decide(self._logits(X))
 
     def predict_proba(self, X: ArrayLike | Dataset[Any]) -> NDArray[np.float64]:
         """Return the probabilities of the classes.
@@ -450,6 +446,13 @@ class StructuredClassifier(ClassifierMixin, BaseEstimator):
         if logits.shape[1] == 2 and not self.multilabel_:
             return logits[:, 1] - logits[:, 0]
         return logits
+
+    def _decide(self, logits: NDArray[np.float64]) -> NDArray[Any]:
+        """Return the labels, or the indicator of them, that logits stand for."""
+        if self.multilabel_:
+            return (logits > 0).astype(np.int64)
+        labels: NDArray[Any] = self.classes_[logits.argmax(axis=1)]
+        return labels
 
     def _logits(self, X: Any, module: nn.Module | None = None) -> NDArray[np.float64]:
         """Return what the trained module, or one made of it, gives for every row."""

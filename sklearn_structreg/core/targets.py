@@ -110,7 +110,7 @@ def read_indicator(y: Any, classes: NDArray[Any] | None) -> NDArray[np.int64]:
     y : ndarray or sparse matrix of shape (n_samples, n_labels)
         Zeros and ones; a row may have no one.
     classes : ndarray of shape (n_labels,) or None
-        The labels of the first fit, 0, 1, ..., or None.
+        The labels of the first fit, which must be 0, 1, ..., or None.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def read_indicator(y: Any, classes: NDArray[Any] | None) -> NDArray[np.int64]:
     Raises
     ------
     ValueError
-        If it holds other values, or has another number of columns than `classes`.
+        If it holds other values, or `classes` are not the numbers of its columns.
 
     Examples
     --------
@@ -136,10 +136,12 @@ def read_indicator(y: Any, classes: NDArray[Any] | None) -> NDArray[np.int64]:
             "holds values other than 0 and 1; give one label per sample, or an "
             "indicator."
         )
-    if classes is not None and dense.shape[1] != len(classes):
+    n_labels = dense.shape[1]
+    if classes is not None and not np.array_equal(classes, np.arange(n_labels)):
         raise ValueError(
-            f"y has a column for each of {dense.shape[1]} labels, but there were "
-            f"{len(classes)} in the first fit; fit anew."
+            f"y has a column for each of {n_labels} labels, but classes are "
+            f"{classes.tolist()}; they are the columns' numbers, 0 to {n_labels - 1}, "
+            "and cannot change after the first fit."
         )
     return dense.astype(np.int64)
 
@@ -202,7 +204,7 @@ def dataset_targets(dataset: Dataset[Any]) -> NDArray[Any]:
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
         return np.asarray(dataset.tensors[1].cpu())
     if isinstance(dataset, Subset):
-        return np.take(dataset_targets(dataset.dataset), dataset.indices)
+        return np.take(dataset_targets(dataset.dataset), dataset.indices, axis=0)
     if isinstance(dataset, ConcatDataset):
         return np.concatenate([dataset_targets(part) for part in dataset.datasets])
     items = (dataset[row] for row in range(len(dataset)))  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from sklearn_structreg.selfinformed.partition import ClassPartition
 __all__ = ["check_layer_sizes", "head_layer_sizes_by_group"]
 
 
-def check_layer_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+def check_layer_sizes(sizes: Sequence[int]) -> None:
     """Check the hidden layers of a head; none at all is a linear head.
 
     Raises
@@ -25,7 +25,6 @@ def check_layer_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
             f"head_layer_sizes={tuple(sizes)} must hold positive integers, the units "
             "of each hidden layer of a head."
         )
-    return tuple(int(size) for size in sizes)
 
 
 def head_layer_sizes_by_group(

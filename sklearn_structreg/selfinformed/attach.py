@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sklearn_structreg.core.modules import run_once
 
@@ -62,7 +64,8 @@ def find_junction(
         Number of classes.
     attach : str
         "auto" is the input of the first fully-connected layer; else the name of a
-        layer, as in `named_modules`, whose output the heads read.
+        layer, as in `named_modules`, whose output the heads read; of a layer that runs
+        more than once, the last one before the classifier layer.
 
     Returns
     -------
@@ -71,7 +74,8 @@ def find_junction(
     Raises
     ------
     ValueError
-        If the network has no such layer, or does not end in a fully-connected one.
+        If the network has no such layer, or does not end in a fully-connected one: only
+        a softmax or logistic function, or its logarithm, may come after.
 
     Examples
     --------
@@ -81,7 +85,7 @@ def find_junction(
     >>> find_junction(net, torch.zeros(2, 1, 8, 8), 10, "auto")
     Junction(layer='7', side='input', classifier='9', n_features=256, n_hidden=100)
     """
-    events = _watch(module, sample)
+    events, result = _watch(module, sample)
     layers = dict(module.named_modules())
     linear = [
         (name, moment)
@@ -95,23 +99,26 @@ def find_junction(
             f"output for each of the {n_outputs} classes; heads need one to join."
         )
     classifier, deadline = classifiers[-1]
+    _check_end(next(e[2] for e in events[deadline:] if e[1] == "output"), result)
     if attach == "auto":
         layer, side = linear[0][0], "input"
     else:
         layer, side = attach, "output"
         _check_name(attach, list(layers), events, deadline)
-    moment = next(i for i, e in enumerate(events) if e[:2] == (layer, side))
+    read = [e[2] for e in events[: deadline + 1] if e[:2] == (layer, side)][-1]
     return Junction(
         layer,
         side,
         classifier,
-        n_features=events[moment][2][0].numel(),
+        n_features=read[0].numel(),
         n_hidden=events[deadline][2].shape[1],
     )
 
 
-def _watch(module: nn.Module, sample: Tensor) -> list[tuple[str, str, Tensor]]:
-    """Run the module and record what goes in and out of its layers, in order."""
+def _watch(
+    module: nn.Module, sample: Tensor
+) -> tuple[list[tuple[str, str, Tensor]], Any]:
+    """Run the module; return what goes in and out of its layers in order, and of it."""
     events: list[tuple[str, str, Tensor]] = []
 
     def listen(name: str, layer: nn.Module) -> list[Any]:
@@ -121,7 +128,7 @@ def _watch(module: nn.Module, sample: Tensor) -> list[tuple[str, str, Tensor]]:
 
         def after(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if isinstance(output, Tensor):
-                events.append((name, "output", output))
+                events.append((name, "output", output.clone()))
 
         return [
             layer.register_forward_pre_hook(before),
@@ -130,7 +137,7 @@ def _watch(module: nn.Module, sample: Tensor) -> list[tuple[str, str, Tensor]]:
 
     handles = [h for item in module.named_modules() for h in listen(*item)]
     try:
-        run_once(module, sample)
+        result = run_once(module, sample)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
@@ -141,7 +148,30 @@ def _watch(module: nn.Module, sample: Tensor) -> list[tuple[str, str, Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-    return events
+    return events, result
+
+
+def _check_end(logits: Tensor, result: Any) -> None:
+    """Check that the classifier layer's outputs are the network's."""
+    if isinstance(result, tuple | list):
+        result = result[0]
+    known = [
+        logits,
+        logits.softmax(1),
+        logits.log_softmax(1),
+        logits.sigmoid(),
+        functional.logsigmoid(logits),
+    ]
+    if not any(
+        getattr(result, "shape", None) == end.shape
+        and torch.allclose(result, end, rtol=1e-4, atol=1e-6, equal_nan=True)
+        for end in known
+    ):
+        raise ValueError(
+            "The base network changes the outputs of its last fully-connected layer "
+            "(torch.nn.Linear) by more than a softmax, so they are not the logits "
+            "that heads could add to; give a network that ends in that layer."
+        )
 
 
 def _check_name(
@@ -206,13 +236,13 @@ def capture(trunk: nn.Module, junction: Junction) -> Iterator[dict[str, Tensor]]
     ------
     dict
         Holds "features" and "hidden" once the trunk has been called. Calls from other
-        threads are not heard.
+        threads are not heard, nor what comes after the classifier layer's place.
     """
     captured: dict[str, Tensor] = {}
     thread = threading.get_ident()
 
     def hear(what: str, value: Tensor) -> None:
-        if threading.get_ident() == thread:
+        if threading.get_ident() == thread and "hidden" not in captured:
             captured[what] = value
 
     def features_in(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Train an augmented network, on what its frozen part gives where possible."""
+"""Add heads and train them, on what the frozen part gives where possible."""
 
 from __future__ import annotations
 
@@ -11,14 +11,92 @@ from torch.utils.data import Dataset
 from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.net import StructuredNet
+from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.training import make_net
+from sklearn_structreg.selfinformed.allocation import head_layer_sizes_by_group
 from sklearn_structreg.selfinformed.heads import AugmentedNet
+from sklearn_structreg.selfinformed.holdout import HoldOut
+from sklearn_structreg.selfinformed.partition import (
+    ClassPartition,
+    partition_by_scores,
+)
 
-__all__ = ["canonical_rows", "keep_features", "train_augmented"]
+__all__ = ["augment", "keep_features", "train_augmented"]
 
 MAX_KEPT_BYTES = 2**32
 PREDICTION_ROWS = 1024  # per forward pass
+
+
+def augment(
+    estimator: Any,
+    module: AugmentedNet,
+    split: HoldOut,
+    *,
+    n_rounds: int,
+    seed: int,
+    placement: dict[str, Any],
+) -> tuple[list[ClassPartition], StructuredNet | None]:
+    """Score, group, add heads and train them, round by round; then fine-tune.
+
+    Parameters
+    ----------
+    estimator : SelfInformedClassifier
+        Read for its parameters and `classes_`.
+    module : AugmentedNet
+        Gets the heads, and is trained in place.
+    split : HoldOut
+        What to train on and what to score.
+    n_rounds : int
+        How often; 0 leaves the module as it is.
+    seed : int
+        Of all that is drawn.
+    placement : dict
+        Input shape, dtype and device, as `TrainingData.batches` takes them.
+
+    Returns
+    -------
+    partitions : list of ClassPartition
+        The groups of each round.
+    net : StructuredNet or None
+        Trained; None without a round.
+    """
+    partitions: list[ClassPartition] = []
+    net: StructuredNet | None = None
+
+    def train(*stage: int) -> StructuredNet:
+        return train_augmented(
+            estimator,
+            module,
+            split.train,
+            seed=derive_seed(seed, *stage),
+            placement=placement,
+            before=net,
+        )
+
+    scored = canonical_rows(split.scored, estimator.batch_size)
+    for index in range(n_rounds):
+        partition = partition_by_scores(
+            module,
+            scored,
+            estimator.classes_,
+            n_clusters=estimator.n_clusters,
+            source=estimator.source,
+            top_k=estimator.top_k,
+            seed=derive_seed(seed, 1, index),
+            placement=placement,
+        )
+        partitions.append(partition)
+        sizes = head_layer_sizes_by_group(
+            estimator.head_layer_sizes, estimator.head_allocation, partition
+        )
+        groups = [group.tolist() for group in partition.groups_]
+        module.add_heads(groups, sizes, seed=derive_seed(seed, 2, index))
+        net = train(3, index)
+    if n_rounds and estimator.fine_tune:
+        module.unfreeze()
+        net = train(4)
+    return partitions, net
 
 
 def train_augmented(

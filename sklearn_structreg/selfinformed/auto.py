@@ -13,7 +13,7 @@ def resolve_top_k(top_k: int | str, n_classes: int, source: str) -> int | None:
         What was asked for.
     n_classes : int
         The number of columns of the scores.
-    source : {"confusion", "codetection", "precomputed"}
+    source : {"confusion", "codetection", "precomputed"} or a control of those
         What is counted.
 
     Returns
@@ -38,10 +38,10 @@ def resolve_top_k(top_k: int | str, n_classes: int, source: str) -> int | None:
         return min(most, max(2, min(100, round(_PAPER_SHARE * n_classes))))
     if int(top_k) > most:
         raise ValueError(
-            f"top_k={top_k}, but X has {n_classes} feature(s), one per class: with all "
+            f"top_k={top_k}, but there are scores of {n_classes} class(es): with all "
             f"of them detected nothing is told apart. Give at most {most} or 'auto'."
         )
-    if source == "codetection" and int(top_k) == 1 and n_classes > 1:
+    if source.endswith("codetection") and int(top_k) == 1 and n_classes > 1:
         raise ValueError(
             "top_k=1 leaves no two classes detected together: co-detections need a "
             "top_k of at least 2."

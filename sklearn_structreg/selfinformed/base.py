@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,18 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
+from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.training import build_network
 from sklearn_structreg.selfinformed.attach import find_junction
 
-__all__ = ["check_base", "fit_base", "is_fitted", "network_of", "try_network"]
+__all__ = ["check_base", "fit_base", "is_fitted", "network_of"]
 
 SAMPLE_ROWS = 2  # shown to a network before it is trained
 
@@ -37,15 +40,46 @@ def unwrap(base: Any) -> Any:
     return base.estimator if isinstance(base, FrozenEstimator) else base
 
 
-def check_base(base: Any, weighted: bool) -> None:
+def check_base(
+    base: Any,
+    estimator: Any,
+    data: TrainingData,
+    *,
+    weighted: bool,
+    placement: dict[str, Any],
+) -> None:
     """Check what can be said about a base before any work is done.
+
+    Parameters
+    ----------
+    base : estimator
+        Fitted or not.
+    estimator : SelfInformedClassifier
+        Read for `attach` and for what it has seen of the data.
+    data : TrainingData
+        Samples to run through its network.
+    weighted : bool
+        Whether there are sample weights.
+    placement : dict
+        Input shape, dtype and device, as `TrainingData.batches` takes them.
 
     Raises
     ------
     ValueError
-        If it is frozen and not fitted, or has to be fitted and takes no weights.
+        If it is frozen and not fitted, has to be fitted and takes no weights, has no
+        network, or heads cannot attach to it.
     """
     name = type(unwrap(base)).__name__
+    if isinstance(unwrap(base), type(estimator)):
+        raise ValueError(
+            f"base is itself a {name}; use n_rounds to add heads more than once."
+        )
+    if isinstance(unwrap(base), Pipeline):
+        raise ValueError(
+            "base is a Pipeline, but must be the network alone: put the other steps "
+            "outside, as in make_pipeline(StandardScaler(), "
+            "SelfInformedClassifier(network))."
+        )
     if isinstance(base, FrozenEstimator) and not is_fitted(base):
         raise ValueError(
             f"base is a frozen {name} that is not fitted; fit it first, or pass it "
@@ -60,6 +94,10 @@ def check_base(base: Any, weighted: bool) -> None:
             f"base={name} takes no sample_weight in fit; fit it yourself and pass it "
             "fitted, or leave the weights out."
         )
+    if is_fitted(base):
+        network_of(unwrap(base), estimator)
+    elif isinstance(base, StructuredClassifier):
+        _try_network(base, estimator, data, placement)
 
 
 def fit_base(
@@ -97,27 +135,13 @@ def _rows_of(X: Any, rows: NDArray[np.int64]) -> Any:
     return X[rows] if isinstance(X, Tensor) else _safe_indexing(X, rows)
 
 
-def try_network(
-    base: Any, estimator: Any, data: TrainingData, placement: dict[str, Any]
+def _try_network(
+    base: StructuredClassifier,
+    estimator: Any,
+    data: TrainingData,
+    placement: dict[str, Any],
 ) -> None:
-    """Build the network that a base will train, to see whether heads can attach.
-
-    Parameters
-    ----------
-    base : StructuredClassifier
-        Not fitted.
-    estimator : SelfInformedClassifier
-        Read for `input_shape_`, `classes_` and `attach`.
-    data : TrainingData
-        Samples to run through it.
-    placement : dict
-        As `TrainingData.batches` takes it.
-
-    Raises
-    ------
-    ValueError
-        If they cannot.
-    """
+    """Build the network that a base will train, to see whether heads can attach."""
     probe = clone(base)
     probe.input_shape_ = tuple(base.image_shape or estimator.input_shape_)
     placement = placement | {"input_shape": probe.input_shape_}
@@ -128,7 +152,10 @@ def try_network(
 
 
 def network_of(base: Any, estimator: Any) -> nn.Module:
-    """Return the torch module of a fitted base.
+    """Return a copy of the network of a fitted base, in evaluation mode.
+
+    Layers that compute their weights (Blockout's) are folded into plain ones, which
+    compute the same.
 
     Parameters
     ----------
@@ -169,4 +196,5 @@ def network_of(base: Any, estimator: Any) -> nn.Module:
             f"The base was fitted for the classes {known.tolist()}, but y holds "
             f"{classes.tolist()}; they must be the same."
         )
-    return module
+    copied: nn.Module = base.fold() if hasattr(base, "fold") else copy.deepcopy(module)
+    return copied.eval()

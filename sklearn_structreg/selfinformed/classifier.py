@@ -26,24 +26,15 @@ from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.training import make_net
 from sklearn_structreg.core.validation import validate_training_data
-from sklearn_structreg.selfinformed.allocation import (
-    check_layer_sizes,
-    head_layer_sizes_by_group,
-)
+from sklearn_structreg.selfinformed.allocation import check_layer_sizes
 from sklearn_structreg.selfinformed.attach import find_junction
-from sklearn_structreg.selfinformed.augmentation import (
-    canonical_rows,
-    train_augmented,
-)
+from sklearn_structreg.selfinformed.augmentation import augment
 from sklearn_structreg.selfinformed.auto import resolve_top_k
 from sklearn_structreg.selfinformed.base import (
     SAMPLE_ROWS,
     check_base,
     fit_base,
-    is_fitted,
     network_of,
-    try_network,
-    unwrap,
 )
 from sklearn_structreg.selfinformed.conditional import ConditionalNet
 from sklearn_structreg.selfinformed.heads import AugmentedNet
@@ -52,14 +43,12 @@ from sklearn_structreg.selfinformed.holdout import (
     check_labels_occur,
     hold_out,
 )
-from sklearn_structreg.selfinformed.partition import (
-    ClassPartition,
-    partition_by_scores,
-)
+from sklearn_structreg.selfinformed.partition import ClassPartition
 
 __all__ = ["MultiplyAdds", "SelfInformedClassifier"]
 
 SOURCES = ("confusion", "codetection", "random", "random_codetection")
+PREDICTION_ROWS = 1024  # per forward pass
 COMMON = tuple(StructuredClassifier().get_params(deep=False))
 
 
@@ -204,6 +193,7 @@ class SelfInformedClassifier(StructuredClassifier):
     partitions_: list[ClassPartition]
     held_out_indices_: NDArray[np.int64]
     multiply_adds_: MultiplyAdds
+    _gate: nn.Linear
 
     def __init__(
         self,
@@ -310,8 +300,10 @@ class SelfInformedClassifier(StructuredClassifier):
                 or torch Dataset
             Samples. If `base` is fitted, samples that it was not trained on tell more
             about its confusions.
-        y : array-like of shape (n_samples,)
-            Labels of any type. May be None only for a `Dataset` that holds them.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Labels of any type, or an indicator of several labels per sample (zeros
+            and ones, dense or sparse). May be None only for a `Dataset` that holds
+            them.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Non-negative; zero means absent, in what is scored and counted too.
 
@@ -324,19 +316,27 @@ class SelfInformedClassifier(StructuredClassifier):
         ------
         ValueError
             As for all estimators; and if the base is frozen and not fitted or was
-            fitted for other classes, if a class is missing in the held-out part, if
-            there are fewer classes than groups asked for, or no layer `attach`.
+            fitted for other classes, if a class is missing in the held-out part or a
+            label is true for no sample, if there are fewer classes than groups asked
+            for, or no layer `attach`.
         """
         if self.warm_start and hasattr(self, "net_"):
             super().fit(X, y, sample_weight)
             return self
         device = resolve_device(self.device)
-        head_layer_sizes = check_layer_sizes(self.head_layer_sizes)
+        check_layer_sizes(self.head_layer_sizes)
         self.__dict__.pop("net_", None)  # its classes and features are gone
         data = validate_training_data(
             self, X, y, sample_weight, reset=True, min_samples=2, classes=None
         )
-        base = self._checked_base(data, sample_weight is not None, device)
+        self._check_groups(data)
+        base = self.base
+        if base is None:
+            base = StructuredClassifier(**{n: getattr(self, n) for n in COMMON})
+        placement = self._placement(device)
+        weighted = sample_weight is not None
+        check_base(base, self, data, weighted=weighted, placement=placement)
+
         n_rounds = 0 if self.n_clusters == 0 else self.n_rounds
         seed = self._draw_seed() if n_rounds else 0
         split = HoldOut(data, data, np.empty(0, np.int64))
@@ -346,51 +346,17 @@ class SelfInformedClassifier(StructuredClassifier):
         self.held_out_indices_ = split.held_out
         rows = split.train.rows if split.held_out.size else None
         self.base_ = fit_base(base, X, y, sample_weight, rows)
-        self.input_shape_ = getattr(self.base_, "input_shape_", self.input_shape_)
 
-        placement = self._placement(device)
+        self.input_shape_ = getattr(self.base_, "input_shape_", self.input_shape_)
+        placement["input_shape"] = self.input_shape_
         sample = data.head(SAMPLE_ROWS, **placement)
-        network = copy.deepcopy(network_of(self.base_, self))
-        network = network.to(device, sample.dtype).eval()
+        network = network_of(self.base_, self).to(sample.device, sample.dtype)
         junction = find_junction(network, sample, len(self.classes_), self.attach)
         module = AugmentedNet(network, junction)
-        scored = canonical_rows(split.scored, self.batch_size)
-        self.partitions_, net = [], None
-        for index in range(n_rounds):
-            partition = partition_by_scores(
-                module,
-                scored,
-                self.classes_,
-                n_clusters=self.n_clusters,
-                source=self.source,
-                top_k=self.top_k,
-                seed=derive_seed(seed, 1, index),
-                placement=placement,
-            )
-            self.partitions_.append(partition)
-            sizes = head_layer_sizes_by_group(
-                head_layer_sizes, self.head_allocation, partition
-            )
-            groups = [group.tolist() for group in partition.groups_]
-            module.add_heads(groups, sizes, seed=derive_seed(seed, 2, index))
-            net = train_augmented(
-                self,
-                module,
-                split.train,
-                seed=derive_seed(seed, 3, index),
-                placement=placement,
-                before=net,
-            )
-        if net is not None and self.fine_tune:
-            module.unfreeze()
-            net = train_augmented(
-                self,
-                module,
-                split.train,
-                seed=derive_seed(seed, 4),
-                placement=placement,
-                before=net,
-            )
+        self._gate = copy.deepcopy(module.classifier).cpu()
+        self.partitions_, net = augment(
+            self, module, split, n_rounds=n_rounds, seed=seed, placement=placement
+        )
         self.multiply_adds_ = MultiplyAdds(
             count_multiply_adds(network, sample), count_multiply_adds(module, sample)
         )
@@ -405,10 +371,8 @@ class SelfInformedClassifier(StructuredClassifier):
         """
         raise NotImplementedError
 
-    def _checked_base(
-        self, data: TrainingData, weighted: bool, device: torch.device
-    ) -> Any:
-        """Return the base, or a plain one, after checks that need no training."""
+    def _check_groups(self, data: TrainingData) -> None:
+        """Check what can be said about the groups before any work is done."""
         n_classes = len(self.classes_)
         if self.n_clusters != "auto" and int(self.n_clusters) > n_classes:
             raise ValueError(
@@ -418,22 +382,6 @@ class SelfInformedClassifier(StructuredClassifier):
         if self.n_clusters != 0:
             resolve_top_k(self.top_k, n_classes, self.source)
             check_labels_occur(data, self.classes_)
-        base = self.base
-        if base is None:
-            base = StructuredClassifier(
-                **{name: getattr(self, name) for name in COMMON}
-            )
-        if isinstance(unwrap(base), SelfInformedClassifier):
-            raise ValueError(
-                "base is itself a SelfInformedClassifier; use n_rounds to add heads "
-                "more than once."
-            )
-        check_base(base, weighted)
-        if is_fitted(base):
-            network_of(unwrap(base), self)
-        elif isinstance(base, StructuredClassifier):
-            try_network(base, self, data, self._placement(device))
-        return base
 
     # ---- predicting ------------------------------------------------------------
 
@@ -450,19 +398,24 @@ class SelfInformedClassifier(StructuredClassifier):
         float
             Multiply-adds per sample, on average.
         """
-        with FlopCounterMode(display=False) as counter:
-            n_samples = len(self._logits(X))
+        batches = self._batches_to_predict(X, PREDICTION_ROWS)
+        module, n_samples = self._predictor().eval(), 0
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            for samples, _, _ in batches.epoch(None):
+                module(samples)
+                n_samples += len(samples)
         return float(counter.get_total_flops()) / (2 * n_samples)
 
     def _logits(self, X: Any, module: nn.Module | None = None) -> NDArray[np.float64]:
-        if module is None and self.conditional is not None:
-            check_is_fitted(self, "net_")
-            module = self._conditional_net(self.conditional)
-        return super()._logits(X, module)
+        return super()._logits(X, self._predictor() if module is None else module)
 
-    def _conditional_net(self, n_best: int) -> ConditionalNet:
+    def _predictor(self) -> nn.Module:
+        """Return what predicts: the network, or the one that asks for its heads."""
+        check_is_fitted(self, "net_")
+        if self.conditional is None:
+            return self.module_
+        self._validate_params()  # it may have been set since fit
+        parameter = next(self.module_.parameters())
+        gate = copy.deepcopy(self._gate).to(parameter.device, parameter.dtype)
         module = cast(AugmentedNet, self.module_)
-        parameter = next(module.parameters())
-        gate = self.base_.module_.get_submodule(module.junction.classifier)
-        gate = copy.deepcopy(gate).to(parameter.device, parameter.dtype)
-        return ConditionalNet(module, gate, n_best, self.multilabel_)
+        return ConditionalNet(module, gate, self.conditional, self.multilabel_)

@@ -116,7 +116,7 @@ def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def check_labels_occur(data: TrainingData, classes: NDArray[Any]) -> None:
-    """Check that every column of an indicator holds a one.
+    """Check that every class, or label of an indicator, is true for some sample.
 
     Raises
     ------
@@ -126,8 +126,9 @@ def check_labels_occur(data: TrainingData, classes: NDArray[Any]) -> None:
     absent = ~_present(data, classes)
     if absent.any():
         raise ValueError(
-            f"The label(s) {classes[absent][:5].tolist()} are true for no sample, so "
-            "nothing tells what they are confused with; leave their columns out of y."
+            f"The label(s) {classes[absent][:5].tolist()} are true for no sample of "
+            "positive weight, so nothing tells what they are confused with; leave them "
+            "out of y."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,8 @@ def mean_average_precision_at_k(
     Raises
     ------
     ValueError
-        If no sample has a true label, or truth and scores do not fit each other.
+        If no sample has a true label, truth and scores do not fit each other, or it is
+        open which column belongs to which label.
 
     See Also
     --------
@@ -73,7 +75,9 @@ def mean_average_precision_at_k(
     from its position.
 
     As a scorer: ``make_scorer(mean_average_precision_at_k, k=5,
-    response_method="predict_proba")``.
+    response_method="predict_proba")``. Give `labels` too where a fold may lack a class.
+    For an indicator of just two labels take ``"decision_function"``: scikit-learn keeps
+    one column of the probabilities then, as it does of two classes.
 
     Examples
     --------
@@ -83,26 +87,19 @@ def mean_average_precision_at_k(
     >>> mean_average_precision_at_k(y_true, y_score, k=3)
     0.666...
     """
-    if k < 1:
-        raise ValueError(f"k={k}, but at least one of the best scores must count.")
+    if not isinstance(k, Integral) or k < 1:
+        raise ValueError(f"k={k!r} must be a positive integer: how many scores count.")
     scores = check_array(y_score, ensure_2d=False, dtype=(np.float64, np.float32))
-    y = np.asarray(y_true) if not hasattr(y_true, "shape") else y_true
+    y = y_true if hasattr(y_true, "shape") else np.asarray(y_true)
     if scores.ndim == 1:
-        if scores.min() < 0 or scores.max() > 1:
-            raise ValueError(
-                "y_score has one dimension, so it must hold probabilities of the "
-                "second of two classes; give a column for each label instead."
-            )
-        scores = np.column_stack([1 - scores, scores])
-        if labels is None and y.ndim == 1:
-            labels = np.unique(y)
+        scores, labels = _of_two_classes(scores, y, labels)
     y = check_truth(y, scores)
     n_labels = scores.shape[1]
-    classes = (
-        infer_classes(y, n_labels, None, whole=True)
-        if labels is None
-        else check_classes(labels, n_labels)
-    )
+    if labels is not None:
+        classes = check_classes(labels, n_labels)
+    else:
+        classes = infer_classes(y, n_labels, None, whole=True)
+        _check_numbers(y, classes)
     truth = read_truth(y, classes).toarray() > 0
     weight = check_weight(sample_weight, scores)
     present = truth.any(axis=1) if weight is None else truth.any(axis=1) & (weight > 0)
@@ -111,6 +108,38 @@ def mean_average_precision_at_k(
     precision = _average_precision(scores[present], truth[present], k)
     weights = None if weight is None else weight[present]
     return float(np.average(precision, weights=weights))
+
+
+def _of_two_classes(scores: Any, y: Any, labels: Any) -> tuple[Any, Any]:
+    """Make probabilities of the second of two classes a column for each."""
+    if y.ndim == 2 and y.shape[1] > 1:
+        raise ValueError(
+            "y_score has one dimension, but y_true is an indicator of several labels; "
+            "give a column of scores for each. (Of two labels, a scorer passes both "
+            "with response_method='decision_function'.)"
+        )
+    if scores.min() < 0 or scores.max() > 1:
+        raise ValueError(
+            "y_score has one dimension, so it must hold probabilities of the second of "
+            "two classes; give a column for each label instead."
+        )
+    if labels is None:
+        labels = np.unique(y)
+        if labels.size != 2:
+            raise ValueError(
+                f"y_score has one dimension, but y_true holds {labels.size} class(es), "
+                "not two; give the two in labels."
+            )
+    return np.column_stack([1 - scores, scores]), labels
+
+
+def _check_numbers(y: Any, classes: Any) -> None:
+    """Check that labels that nothing else names are numbers of columns."""
+    if y.ndim == 1 and not np.isin(y, classes).all():
+        raise ValueError(
+            f"y_true holds other labels than the numbers of the {classes.size} columns "
+            "of y_score, and not one for each; give the label of each column in labels."
+        )
 
 
 def _average_precision(scores: Any, truth: Any, k: int) -> Any:

@@ -1,14 +1,25 @@
 """Several labels per sample: an indicator in, logistic units, an indicator out."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 from scipy.special import expit
+from sklearn.base import clone
 from sklearn.datasets import make_multilabel_classification
+from sklearn.exceptions import DataConversionWarning
+from sklearn.metrics import average_precision_score, get_scorer, roc_auc_score
 from sklearn.preprocessing import scale
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
-from sklearn_structreg import CGESClassifier
+from sklearn_structreg import (
+    BlockoutClassifier,
+    CGESClassifier,
+    DropClusterClassifier,
+)
+from sklearn_structreg.cges import alpha_max
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.losses import WeightedBinaryCrossEntropy
 
@@ -86,7 +97,7 @@ def test_partial_fit_takes_an_indicator_and_stays_with_it(several):
     assert model.predict(X).shape == (300, 4)
     with pytest.raises(ValueError, match="as in the first fit"):
         model.partial_fit(X, y[:, 0])
-    with pytest.raises(ValueError, match="for each of 3 labels, but there were 4"):
+    with pytest.raises(ValueError, match=r"of 3 labels, but classes are \[0, 1,"):
         model.partial_fit(X, y[:, :3])
 
 
@@ -96,3 +107,86 @@ def test_bad_indicators_are_one_clear_sentence(several):
         StructuredClassifier().fit(X, 2 * y)
     with pytest.raises(ValueError, match="class_weight is for one label"):
         StructuredClassifier(class_weight="balanced").fit(X, y)
+
+
+ESTIMATORS = [
+    StructuredClassifier(**FAST),
+    CGESClassifier(**FAST),
+    BlockoutClassifier(**FAST),
+    DropClusterClassifier(image_shape=(1, 4, 5), **FAST),
+]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
+def test_every_method_takes_several_labels(several, estimator):
+    X, y = several
+    model = clone(estimator).set_params(early_stopping=True).fit(X, y)
+    logits = model.decision_function(X)
+    np.testing.assert_allclose(model.predict_proba(X), expit(logits))
+    np.testing.assert_array_equal(model.predict(X), logits > 0)
+    assert model.score(X, y) == np.mean(((logits > 0) == y).all(axis=1))
+    for name, metric in (
+        ("average_precision", average_precision_score),
+        ("roc_auc_ovr", roc_auc_score),
+    ):
+        assert get_scorer(name)(model, X, y) == pytest.approx(metric(y, logits))
+    with pytest.raises(ValueError, match="class_weight is for one label"):
+        clone(estimator).set_params(class_weight="balanced").fit(X, y)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
+def test_every_method_goes_on_from_a_pickle(several, estimator):
+    X, y = several
+    one = clone(estimator).partial_fit(X, y, classes=np.arange(4))
+    two = pickle.loads(pickle.dumps(one))
+    for model in (one, two):
+        model.partial_fit(X, y)
+    assert one.n_iter_ == 2
+    np.testing.assert_array_equal(one.predict_proba(X), two.predict_proba(X))
+
+
+def test_a_label_that_is_always_or_never_true_is_learned_as_such(several):
+    X, y = several
+    y = np.column_stack([y, np.ones(300, int), np.zeros(300, int)])
+    model = StructuredClassifier(max_epochs=30, random_state=0).fit(X, y)
+    assert model.predict(X)[:, 4:].tolist() == [[1, 0]] * 300
+
+
+def test_datasets_and_parts_of_them_hold_indicators(several):
+    X, y = several
+    dataset = TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
+    parts = [Subset(dataset, list(range(i, 300, 3))) for i in range(3)]
+    expected = StructuredClassifier(**FAST).fit(dataset).predict_proba(X)
+    for other in (ConcatDataset([dataset]), Subset(dataset, list(range(300)))):
+        model = StructuredClassifier(**FAST).fit(other)
+        np.testing.assert_array_equal(model.predict_proba(X), expected)
+    model = StructuredClassifier(**FAST).fit(parts[1])
+    assert model.multilabel_
+    assert model.predict(parts[0]).shape == (100, 4)
+
+
+def test_one_column_is_one_label_of_two_classes(several):
+    X, y = several
+    with pytest.warns(DataConversionWarning, match="column-vector"):
+        model = StructuredClassifier(**FAST).fit(X, y[:, :1])
+    assert not model.multilabel_
+    assert model.predict_proba(X).shape == (300, 2)
+
+
+@pytest.mark.parametrize("classes", [list("abcd"), [1, 2, 3, 4], [0, 1, 2]])
+def test_the_classes_of_an_indicator_are_its_columns(several, classes):
+    X, y = several
+    with pytest.raises(ValueError, match="the columns' numbers, 0 to 3"):
+        StructuredClassifier().partial_fit(X, y, classes=classes)
+
+
+def test_what_methods_offer_beside_fit_knows_several_labels(several):
+    X, y = several
+    blockout = BlockoutClassifier(**FAST).fit(X, y)
+    report = blockout.harden(X, y)
+    assert report.accuracy == blockout.score(X, y)
+    with torch.inference_mode():
+        logits = report.module(torch.from_numpy(X).float()).numpy()
+    assert report.hardened_accuracy == np.mean(((logits > 0) == y).all(axis=1))
+    with pytest.raises(ValueError, match="no bound for several labels"):
+        alpha_max(CGESClassifier(), X, y)

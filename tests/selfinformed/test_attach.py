@@ -90,6 +90,46 @@ def test_a_network_without_a_classifier_layer_is_an_error():
         find_junction(net, torch.zeros(2, 1, 8, 8), 3, "auto")
 
 
+class Reused(nn.Module):
+    """One ReLU for all layers, called once more after the classifier layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 5), nn.Linear(5, 4), nn.Linear(4, 3)
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        logits = self.c(self.relu(self.b(self.relu(self.a(x)))))
+        return logits + 0 * self.relu(logits)
+
+
+def test_of_a_layer_that_runs_more_than_once_the_last_output_is_read():
+    torch.manual_seed(0)
+    net, x = Reused(), torch.randn(7, 6)
+    expected = net.relu(net.b(net.relu(net.a(x))))
+    junction = find_junction(net, x, 3, "relu")
+    assert junction.n_features == 4
+    features, hidden = hear(net, junction, x)
+    assert torch.equal(features, expected)
+    assert torch.equal(hidden, expected)
+
+
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(1), nn.Sigmoid()])
+def test_a_softmax_or_logistic_function_may_come_after(end):
+    junction = find_junction(make_mlp(6, 3).append(end), torch.randn(2, 6), 3, "auto")
+    assert junction.classifier == "2"
+
+
+@pytest.mark.parametrize(
+    "end", [[nn.ReLU()], [nn.Unflatten(1, (3, 1)), nn.Conv1d(3, 3, 1), nn.Flatten()]]
+)
+def test_outputs_that_are_not_the_classifier_layers_are_an_error(end):
+    torch.manual_seed(0)
+    net = make_mlp(6, 3).extend(end)
+    with pytest.raises(ValueError, match="they are not the logits"):
+        find_junction(net, torch.randn(8, 6), 3, "auto")
+
+
 def test_looking_leaves_the_network_as_it_was():
     net = Branches()
     net.train()

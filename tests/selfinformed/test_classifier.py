@@ -16,7 +16,12 @@ from skorch import NeuralNetClassifier
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from sklearn_structreg import CGESClassifier, SelfInformedClassifier
+from sklearn_structreg import (
+    BlockoutClassifier,
+    CGESClassifier,
+    DropClusterClassifier,
+    SelfInformedClassifier,
+)
 from sklearn_structreg.core import StructuredClassifier, make_mlp
 
 FAST = {"max_epochs": 3, "random_state": 0}
@@ -132,6 +137,42 @@ def test_a_skorch_net_that_ends_in_a_softmax(some_digits):
     np.testing.assert_allclose(off.predict_proba(X), net.predict_proba(X), atol=1e-6)
     model = SelfInformedClassifier(net, **HEADS, **FAST).fit(X, y)
     assert model.score(X, y) > 0.8
+
+
+BASES = [
+    CGESClassifier(alpha=0.01, **FAST),
+    BlockoutClassifier(hidden_layer_sizes=(30, 20), **FAST),
+    BlockoutClassifier(image_shape=(1, 8, 8), **FAST),
+    BlockoutClassifier(regularizer="dropout", **FAST),
+    DropClusterClassifier(image_shape=(1, 8, 8), **FAST),
+]
+
+
+@pytest.mark.parametrize("base", BASES, ids=lambda base: type(base).__name__)
+def test_every_method_can_be_the_base(some_digits, base):
+    X, y = some_digits
+    model = SelfInformedClassifier(base, n_rounds=2, **HEADS, **FAST).fit(X, y)
+    off = SelfInformedClassifier(model.base_, n_clusters=0).fit(X, y)
+    np.testing.assert_array_equal(off.predict_proba(X), model.base_.predict_proba(X))
+    module = model.module_.train()
+    assert not any(part.training for part in module.trunk.modules())
+    assert not any(p.requires_grad for p in module.trunk.parameters())
+    for name, weight in states(module.trunk).items():
+        assert torch.equal(weight, states(off.module_.trunk)[name])
+    first = next(n for n, p in module.trunk.named_modules() if isinstance(p, nn.Linear))
+    assert (module.junction.layer, module.junction.side) == (first, "input")
+    extra = 2 * (3 * 8 * module.junction.n_features + 8 * 10)
+    assert model.multiply_adds_.augmented - model.multiply_adds_.base == extra
+    copied = pickle.loads(pickle.dumps(model.set_params(conditional=1)))
+    np.testing.assert_array_equal(copied.predict_proba(X), model.predict_proba(X))
+
+
+def test_what_becomes_of_the_base_later_changes_nothing(some_digits, base):
+    X, y = some_digits
+    model = SelfInformedClassifier(base, conditional=1, **HEADS, **FAST).fit(X, y)
+    before = model.predict_proba(X)
+    base.partial_fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
 
 
 def test_a_fitted_base_of_images_brings_their_shape(some_digits):
@@ -335,12 +376,15 @@ def test_conditional_heads_cost_less_and_can_be_switched(some_digits, base):
     X, _ = some_digits
     model = SelfInformedClassifier(base, **HEADS, **FAST).fit(*some_digits)
     everything = model.predict_proba(X)
-    assert model.count_multiply_adds(X) == model.multiply_adds_.augmented
+    for some in (X, X[:1], X[:17]):
+        assert model.count_multiply_adds(some) == model.multiply_adds_.augmented
     model.set_params(conditional=1)
     low, extra = model.multiply_adds_
     gate = 100 * 10  # the old classifier layer, which decides
     assert low + gate < model.count_multiply_adds(X) < extra
     assert np.mean(model.predict(X) == everything.argmax(axis=1)) > 0.8
+    with pytest.raises(ValueError, match="'conditional' parameter"):
+        model.set_params(conditional=0).predict(X)
     model.set_params(conditional=10)
     np.testing.assert_allclose(model.predict_proba(X), everything, atol=1e-5)
 
@@ -355,10 +399,13 @@ def test_conditional_heads_cost_less_and_can_be_switched(some_digits, base):
         ({"attach": "nowhere"}, "attach='nowhere' names no layer"),
         ({"attach": "2"}, "before the classifier layer"),
         ({"head_layer_sizes": (0,)}, "head_layer_sizes=.* positive integers"),
-        ({"top_k": 10}, "top_k=10"),
+        ({"top_k": 10}, "top_k=10, but there are scores of 10 class"),
+        ({"top_k": 1, "source": "random_codetection"}, "top_k=1 leaves no two classes"),
         ({"base": FrozenEstimator(StructuredClassifier())}, "is not fitted; fit it"),
         ({"base": SelfInformedClassifier()}, "use n_rounds"),
         ({"base": LogisticRegression(max_iter=2000)}, "no torch module"),
+        ({"base": make_pipeline(StandardScaler(), CGESClassifier())}, "is a Pipeline"),
+        ({"class_weight": {3: 0.0}}, r"label\(s\) \[3\] are true for no sample of pos"),
         ({"source": "luck"}, "source"),
         ({"holdout_fraction": 1.0}, "holdout_fraction"),
     ],

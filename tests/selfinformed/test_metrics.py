@@ -79,6 +79,20 @@ def test_one_label_is_one_over_its_rank():
         assert got == pytest.approx(value)
 
 
+def test_ties_at_the_end_of_the_best_are_the_formula_written_out():
+    for seed in range(20):
+        y, score = draw(seed, tied=True)
+        values = []
+        for truth, s in zip(y > 0, score, strict=True):
+            rank = (s >= s[:, None]).sum(axis=1)
+            hits = (truth & (s >= s[:, None])).sum(axis=1)
+            if truth.any():
+                counted = truth & (rank <= 3)
+                values.append((hits / rank)[counted].sum() / min(truth.sum(), 3))
+        got = mean_average_precision_at_k(y, score, k=3)
+        assert got == pytest.approx(np.mean(values))
+
+
 def test_weights_repeat_and_leave_out():
     y, score = draw(3)
     weight = np.arange(30) % 4
@@ -101,8 +115,15 @@ def test_ties_gain_nothing_and_sparse_truth_will_do():
 def test_bad_input_is_one_sentence():
     with pytest.raises(ValueError, match="No sample has a true label"):
         mean_average_precision_at_k(np.zeros((2, 3)), np.ones((2, 3)))
-    with pytest.raises(ValueError, match="at least one of the best"):
-        mean_average_precision_at_k([0, 1], [[1, 0], [0, 1]], k=0)
+    for k in (0, 1.5, None):
+        with pytest.raises(ValueError, match="positive integer"):
+            mean_average_precision_at_k([0, 1], [[1, 0], [0, 1]], k=k)
+    with pytest.raises(ValueError, match="indicator of several labels"):
+        mean_average_precision_at_k(np.eye(2), [0.3, 0.6])
+    with pytest.raises(ValueError, match=r"1 class\(es\), not two"):
+        mean_average_precision_at_k(["b", "b"], [0.3, 0.6])
+    with pytest.raises(ValueError, match="label of each column in labels"):
+        mean_average_precision_at_k(["a", "b"], np.ones((2, 3)))
     with pytest.raises(ValueError, match="must hold probabilities"):
         mean_average_precision_at_k([0, 1], [-1.0, 1.0])
     with pytest.raises(ValueError, match="5 columns, but X has 3"):

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import expit
-from sklearn.metrics import make_scorer
+from sklearn.metrics import get_scorer, make_scorer
 from sklearn.model_selection import GridSearchCV
+from torch.utils.data import TensorDataset
 
 from sklearn_structreg import SelfInformedClassifier
 from sklearn_structreg.core import StructuredClassifier
@@ -75,6 +77,15 @@ def test_weight_k_is_k_copies_with_a_held_out_part(several):
     )
 
 
+def test_a_dataset_with_an_indicator_is_trained_on_as_an_array_is(several):
+    X, y = several
+    dataset = TensorDataset(torch.from_numpy(X.copy()), torch.from_numpy(y))
+    model = SelfInformedClassifier(**HEADS).set_params(max_epochs=20, random_state=0)
+    model.fit(dataset)
+    assert model.held_out_indices_.size > 100
+    assert (model.predict(dataset) == y).mean() > 0.9
+
+
 def test_samples_without_a_label_are_samples(several):
     X, y = several
     y = y.copy()
@@ -109,3 +120,14 @@ def test_a_grid_search_scores_mean_average_precision(several):
     search = GridSearchCV(model, {"learning_rate": [1e-6, 0.05]}, scoring=scorer, cv=2)
     search.fit(X, y)
     assert search.best_params_ == {"learning_rate": 0.05}
+
+
+def test_two_labels_are_scored_by_their_decisions(several):
+    X, y = several[0], several[1][:, 10:12]
+    model = SelfInformedClassifier(head_layer_sizes=(8,), **FAST).fit(X, y)
+    scorer = make_scorer(
+        mean_average_precision_at_k, k=1, response_method="decision_function"
+    )
+    expected = mean_average_precision_at_k(y, model.predict_proba(X), k=1)
+    assert scorer(model, X, y) == expected
+    assert get_scorer("roc_auc")(model, X, y) > 0.5
