@@ -223,8 +223,7 @@ class DropClusterClassifier(StructuredClassifier):
     def _make_regularizer(self) -> DropClusterRegularizer:
         fifth = self.max_epochs // 5
         start, every = self.start_epoch, self.update_every
-        explicit = self.regularizer == "dropcluster" and self.n_clusters != "auto"
-        if explicit and self.batch_size == 1:
+        if self.regularizer == "dropcluster" and self.batch_size == 1:
             raise ValueError(
                 "batch_size=1 is too small to cluster: which pixels vary together "
                 "takes at least two samples; raise batch_size."

@@ -174,8 +174,8 @@ def find_place(
     Raises
     ------
     ValueError
-        If the layer does not exist, does not run exactly once, or if its output has no
-        spatial extent.
+        If the layer does not exist, does not run exactly once, or if its output is no
+        tensor or has no spatial extent.
     """
     if layer == "auto":
         layer = _first_convolution(module, sample) or "input"
@@ -183,7 +183,7 @@ def find_place(
         shape = sample.shape[1:]
         return Place("", True, tuple(shape) if len(shape) > 1 else (1, *shape))
     outputs: list[Any] = []
-    parts = dict(module.named_modules())
+    parts = dict(module.named_modules(remove_duplicate=False))
     if layer not in parts or not layer:
         names = [name for name in parts if name and NAME not in name.split(".")]
         raise ValueError(
@@ -201,6 +201,11 @@ def find_place(
         raise ValueError(
             f"layer={layer!r} runs {len(outputs)} times in a forward pass; name one "
             "that runs once."
+        )
+    if not isinstance(outputs[0], Tensor):
+        raise ValueError(
+            f"The output of layer {layer!r} is no tensor but of type "
+            f"{type(outputs[0]).__name__}; name a layer that returns one tensor."
         )
     if min_pixels and not is_spatial(outputs[0], min_pixels):
         raise ValueError(no_extent(layer, outputs[0]))

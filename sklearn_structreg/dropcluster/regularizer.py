@@ -105,22 +105,36 @@ class DropClusterRegularizer(Regularizer):
                 n_pixels = math.prod(place.shape[1:])
                 return [place] if resolve_n_clusters(self.n_clusters, n_pixels) else []
             case "stochastic_depth":
-                return self._find_branches(module)
-        names = [self.layer] if isinstance(self.layer, str) else self.layer
+                return self._find_branches(module, sample)
         least = 0 if self.regularizer == "dropout" else 1
-        return [find_place(module, name, sample, min_pixels=least) for name in names]
+        return [
+            find_place(module, name, sample, min_pixels=least) for name in self._names()
+        ]
 
-    def _find_branches(self, module: nn.Module) -> list[Place]:
-        if self.layer == "auto":
+    def _names(self) -> list[str]:
+        names = [self.layer] if isinstance(self.layer, str) else list(self.layer)
+        if not names:
+            raise ValueError(
+                "layer is empty; name at least one layer, or set regularizer=None."
+            )
+        return names
+
+    def _find_branches(self, module: nn.Module, sample: Tensor) -> list[Place]:
+        names = self._names()
+        if names == ["auto"]:
             names = residual_branches(module)
             if not names:
                 raise ValueError(
                     "No residual branch was found for regularizer='stochastic_depth'; "
                     "name the last layer of every branch as layer=[...]."
                 )
-        else:
-            names = [self.layer] if isinstance(self.layer, str) else list(self.layer)
-        return [Place(name, False, ()) for name in names]
+        places = [find_place(module, name, sample, min_pixels=0) for name in names]
+        if any(place.before for place in places):
+            raise ValueError(
+                "regularizer='stochastic_depth' drops residual branches, but the input "
+                "is none; name the last layer of every branch as layer=[...]."
+            )
+        return places
 
     def _make_layer(self, place: Place) -> nn.Module:
         kind = max(len(place.shape) - 2, 0)  # of a layer for 1, 2 or 3 dimensions
