@@ -288,7 +288,7 @@ class DropClusterClassifier(StructuredClassifier):
         return torch.cat(inputs).numpy(), torch.cat(maps).numpy()
 
     def layer_hopkins(
-        self, X: ArrayLike, layers: Collection[str] | None = None
+        self, X: ArrayLike, layers: str | Collection[str] | None = None
     ) -> dict[str, NDArray[np.floating[Any]]]:
         """Compute the Spatial Hopkins statistic of every channel of every layer.
 
@@ -299,9 +299,9 @@ class DropClusterClassifier(StructuredClassifier):
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
             Samples; a mini-batch says enough.
-        layers : collection of str, default=None
-            Names of layers; None is every layer with a spatial output, in forward
-            order.
+        layers : str or collection of str, default=None
+            Names of layers, or "input", flat features being a chain; None is every
+            layer with a spatial output. The answer is in forward order.
 
         Returns
         -------

@@ -79,6 +79,20 @@ def test_layer_hopkins_of_a_layer_without_spatial_output(model, images):
         model.layer_hopkins(images[0], ["conv7"])
 
 
+def test_layer_hopkins_of_the_input(model, images, digits):
+    X = images[0][:20]
+    found = model.layer_hopkins(X, ["layer1", "input", "conv1"])
+    assert list(found) == ["input", "conv1", "layer1"]
+    expected = spatial_hopkins(torch.tensor(X).float(), random_state=model.net_.seed)
+    np.testing.assert_array_equal(found["input"], expected)
+    flat = DropClusterClassifier(**FAST).fit(digits[0][:60], digits[1][:60])
+    assert flat.layer_hopkins(digits[0][:20], "input")["input"].shape == (20, 1)
+    with pytest.raises(ValueError, match="layers='input' shows its input"):
+        LayerHopkinsDisplay.from_estimator(flat, digits[0][:20])
+    display = LayerHopkinsDisplay.from_estimator(flat, digits[0][:20], layers="input")
+    assert display.ax_.shape == (1,)
+
+
 def test_layer_display(model, images):
     display = LayerHopkinsDisplay.from_estimator(
         model, images[0][:30], layers=["conv1", "layer1", "layer2"]

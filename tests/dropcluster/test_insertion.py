@@ -186,6 +186,11 @@ def test_feature_maps_are_unmasked_and_in_forward_order(net, batch):
     # bn1's output is overwritten by the activation that follows.
     assert (found["bn1"] < 0).any()
     assert list(feature_maps(net, batch, ["layer1"])) == ["layer1"]
+    net.alias = net.bn1
+    both = feature_maps(net, batch, ["alias", "bn1"])
+    assert both.keys() == {"alias", "bn1"}
+    assert torch.equal(both["alias"], both["bn1"])
+    assert list(feature_maps(net, batch, "alias")) == ["alias"]
 
 
 def test_bad_names(net, batch):
