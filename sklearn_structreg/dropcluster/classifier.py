@@ -22,6 +22,7 @@ from sklearn_structreg.dropcluster.insertion import inserted_layers
 from sklearn_structreg.dropcluster.layers import _DropCluster
 from sklearn_structreg.dropcluster.places import feature_maps, run_until
 from sklearn_structreg.dropcluster.regularizer import (
+    MARK,
     REGULARIZERS,
     DropClusterRegularizer,
 )
@@ -352,7 +353,11 @@ class DropClusterClassifier(StructuredClassifier):
     def _layer(self) -> _DropCluster | None:
         """Return the DropCluster layer, if it has clusters."""
         for layer in inserted_layers(self.module_).values():
-            if isinstance(layer, _DropCluster) and layer.is_active:
+            if (
+                isinstance(layer, _DropCluster)
+                and layer.is_active
+                and hasattr(layer, MARK)
+            ):
                 return layer
         return None
 

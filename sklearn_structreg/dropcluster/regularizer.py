@@ -35,6 +35,7 @@ __all__ = ["REGULARIZERS", "DropClusterRegularizer"]
 
 REGULARIZERS = ("dropcluster", "dropblock", "spatial", "dropout", "stochastic_depth")
 PAPER_BLOCK = 5
+MARK = "_of_estimator"  # tells the estimator's layers from those a user has inserted
 
 _CLUSTERS = (DropCluster1d, DropCluster2d, DropCluster3d)
 _BLOCKS = (DropBlock1d, DropBlock2d, DropBlock3d)
@@ -74,11 +75,13 @@ class DropClusterRegularizer(Regularizer):
 
     def attach(self, module: nn.Module, sample_batch: Tensor) -> nn.Module:
         """Insert the layers; those that a warm start brings along keep their state."""
-        old = remove_layers(module)
+        own = [n for n, x in inserted_layers(module).items() if hasattr(x, MARK)]
+        old = remove_layers(module, own)  # a user's own stay
         self.places_ = self._find_places(module, sample_batch)
         for place in self.places_:
             layer = self._make_layer(place).to(sample_batch.device)
             insert_layer(module, place.layer, layer, before=place.before)
+            setattr(layer, MARK, True)
         for name, layer in inserted_layers(module).items():
             before = old.get(name)
             if isinstance(layer, _DropCluster) and isinstance(before, _DropCluster):

@@ -16,8 +16,11 @@ from sklearn_structreg.dropcluster import (
     DropBlock1d,
     DropBlock2d,
     DropCluster1d,
+    DropCluster2d,
     StochasticDepth,
+    insert_layer,
     inserted_layers,
+    remove_layers,
     rena,
 )
 
@@ -248,6 +251,27 @@ def test_rivals_take_several_layers(images):
     found = inserted_layers(model.module_)
     assert list(found) == ["layer1.1", "layer2.bn1"]
     assert {layer.block_size for layer in found.values()} == {(2, 2)}
+
+
+def test_layers_that_a_user_has_inserted_stay(images):
+    net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 10))
+    insert_layer(net, "0", DropCluster2d(4))
+    insert_layer(net, "1", DropBlock2d(2))
+    model = DropClusterClassifier(net, layer="1", warm_start=True, **FAST)
+    with pytest.raises(ValueError, match="'1' has an inserted layer already"):
+        model.fit(*images)
+    remove_layers(net, ["1"])
+    model.fit(*images)
+    for _ in range(2):
+        found = inserted_layers(model.module_)
+        assert {name: part.n_clusters for name, part in found.items()} == {
+            "0": 4,
+            "1": "auto",
+        }
+        assert model.n_clusters_ == 9
+        model = pickle.loads(pickle.dumps(model)).fit(*images)
+    model.set_params(regularizer=None).fit(*images)
+    assert list(inserted_layers(model.module_)) == ["0"]
 
 
 def test_dropout_may_follow_a_linear_layer(images):

@@ -203,6 +203,11 @@ def test_bad_names(net, batch):
     insert_layer(net, "conv1", Double())
     with pytest.raises(ValueError, match="has an inserted layer already"):
         insert_layer(net, "conv1", Double())
+    insert_layer(net, "bn1", Double())
+    with pytest.raises(ValueError, match="no inserted layer at 'relu'; those there"):
+        remove_layers(net, ["conv1", "relu"])
+    assert list(remove_layers(net, "conv1")) == ["conv1"]
+    assert list(inserted_layers(net)) == ["bn1"]
 
 
 def test_a_container_that_would_run_the_layer_as_its_own():
