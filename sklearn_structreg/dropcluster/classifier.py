@@ -108,7 +108,8 @@ class DropClusterClassifier(StructuredClassifier):
     Notes
     -----
     Clusters of an epoch come from its first mini-batch. A mini-batch of one sample is
-    too small: with ``n_clusters="auto"`` the next epoch is tried instead.
+    too small: with ``n_clusters="auto"`` the next epoch is tried instead, as after a
+    `partial_fit` on a single row. ``batch_size=1`` is refused.
 
     References
     ----------

@@ -205,7 +205,8 @@ class _DropCluster(nn.Module):
             )
         if self.training and self.drop_rate > 0:
             mask = self.draw_mask().to(x.dtype)
-        elif self._n_unstructured:
+        elif self.unstructured is not None or self._n_unstructured:
+            # Not by the count alone: averaged models copy buffers in place.
             ones = [1] * self.n_dims
             mask = self.structured_channels.view(-1, *ones).to(x.dtype)
         else:

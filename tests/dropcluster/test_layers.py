@@ -148,7 +148,7 @@ def test_dropping_everything_gives_zeros_not_nan():
 
 
 def test_drop_rate_zero_passes_the_very_tensor_on_and_draws_nothing():
-    layer = with_clusters([2, 2], 3, drop_rate=0)
+    layer = with_clusters([2, 2], 3, drop_rate=0, unstructured=None)
     x = torch.randn(2, 3, 4)
     state = torch.get_rng_state()
     assert layer(x) is x
@@ -370,6 +370,19 @@ def test_labels_that_leave_a_cluster_out():
     for labels in (torch.zeros(2, 3), torch.zeros(0, 3, 3), torch.full((2, 3, 3), -1)):
         with pytest.raises(ValueError, match="must be .* and count clusters from 0"):
             DropCluster2d().set_clusters(labels.long())
+
+
+def test_an_averaged_model_masks_as_the_model_does():
+    torch.manual_seed(0)
+    net, maps = nn.Sequential(nn.Conv2d(3, 3, 1), DropCluster2d(4)), maps_of(2)
+    net[1].update_clusters(maps)
+    averaged = torch.optim.swa_utils.AveragedModel(net).eval()
+    labels = net[1].cluster_labels
+    net[1].set_clusters(labels, torch.tensor([True, False, True]))
+    averaged.update_parameters(net)
+    with torch.no_grad():
+        torch.testing.assert_close(averaged(maps), net.eval()(maps))
+        assert (averaged(maps)[:, 1] == 0).all()
 
 
 def test_structured_channels_are_one_value_each():
