@@ -67,12 +67,14 @@ def fold_masks(module: nn.Module) -> nn.Module:
         if name not in before and _is_maker(result, place):
             _zero_channels(place, ~layer.structured_channels)
         else:
-            mask = _mask_layer(layer, place)
+            mask = _mask_layer(layer, place, result)
             pair = (mask, place) if name in before else (place, mask)
             result = _replace(result, name, nn.Sequential(*pair))
     for name, layer in list(result.named_modules(remove_duplicate=False)):
         if isinstance(layer, _DropCluster | _DropBlock | StochasticDepth):
-            mask = _mask_layer(layer, result) if _masks(layer) else nn.Identity()
+            mask = (
+                _mask_layer(layer, result, result) if _masks(layer) else nn.Identity()
+            )
             result = _replace(result, name, mask.train(layer.training))
     return result
 
@@ -101,14 +103,14 @@ def _zero_channels(place: nn.Module, masked: Tensor) -> None:
         parameter[masked] = 0
 
 
-def _mask_layer(layer: _DropCluster, place: nn.Module) -> nn.Module:
+def _mask_layer(layer: _DropCluster, place: nn.Module, net: nn.Module) -> nn.Module:
     """Return a convolution that multiplies each channel by zero or one."""
     structured, n_dims = layer.structured_channels, layer.n_dims
     n_channels = len(structured)
     mask = CONVOLUTIONS[n_dims - 1](
         n_channels, n_channels, 1, groups=n_channels, bias=False
     )
-    parameter = next(place.parameters(), None)
+    parameter = next(place.parameters(), next(net.parameters(), None))
     dtype = torch.float32 if parameter is None else parameter.dtype
     weight = structured.view(-1, *[1] * (n_dims + 1)).to(dtype)
     mask.weight = nn.Parameter(weight, requires_grad=False)

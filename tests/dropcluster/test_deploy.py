@@ -123,6 +123,16 @@ def test_rivals_compact_to_the_plain_network(images, regularizer):
     )
 
 
+def test_masks_have_the_networks_precision(images):
+    model = DropClusterClassifier(
+        dtype="float64", layer="1", hopkins_threshold=0.55, **FAST
+    ).fit(*images)
+    assert not model.structured_channels_.all()
+    with torch.no_grad():
+        found = model.compact()(torch.tensor(images[0]))
+    np.testing.assert_allclose(found, logits(model, images[0]), atol=1e-10)
+
+
 def test_layers_of_the_networks_own_go_too(images):
     torch.manual_seed(0)
     net = nn.Sequential(
