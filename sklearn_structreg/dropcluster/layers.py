@@ -280,8 +280,10 @@ class DropCluster2d(_DropCluster):
     Takes and returns ``(n, n_channels, height, width)``.
 
     In training each mini-batch loses a random share of the clusters of each channel,
-    the same for all its samples, and what is left is scaled up to a mean gain of one
-    (section 5 and Algorithm 2 of the DropCluster paper, Chen, Gautier, Aydore, 2020).
+    the same for all its samples, and what is left is scaled up to a mean gain of one;
+    all is zero if every cluster of every channel goes, which takes few channels and
+    a rate above ``1 - 1 / n_clusters`` (section 5 and Algorithm 2 of the DropCluster
+    paper, Chen, Gautier, Aydore, 2020).
     Channels without structure are zero in training and in inference. Until clusters
     have been computed the layer passes everything on.
 
