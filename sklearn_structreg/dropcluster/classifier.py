@@ -22,6 +22,7 @@ from sklearn_structreg.dropcluster.insertion import inserted_layers
 from sklearn_structreg.dropcluster.layers import _DropCluster
 from sklearn_structreg.dropcluster.places import feature_maps, run_until
 from sklearn_structreg.dropcluster.regularizer import (
+    MARK,
     REGULARIZERS,
     DropClusterRegularizer,
 )
@@ -107,7 +108,8 @@ class DropClusterClassifier(StructuredClassifier):
     Notes
     -----
     Clusters of an epoch come from its first mini-batch. A mini-batch of one sample is
-    too small: with ``n_clusters="auto"`` the next epoch is tried instead.
+    too small: with ``n_clusters="auto"`` the next epoch is tried instead, as after a
+    `partial_fit` on a single row. ``batch_size=1`` is refused.
 
     References
     ----------
@@ -223,8 +225,7 @@ class DropClusterClassifier(StructuredClassifier):
     def _make_regularizer(self) -> DropClusterRegularizer:
         fifth = self.max_epochs // 5
         start, every = self.start_epoch, self.update_every
-        explicit = self.regularizer == "dropcluster" and self.n_clusters != "auto"
-        if explicit and self.batch_size == 1:
+        if self.regularizer == "dropcluster" and self.batch_size == 1:
             raise ValueError(
                 "batch_size=1 is too small to cluster: which pixels vary together "
                 "takes at least two samples; raise batch_size."
@@ -289,7 +290,7 @@ class DropClusterClassifier(StructuredClassifier):
         return torch.cat(inputs).numpy(), torch.cat(maps).numpy()
 
     def layer_hopkins(
-        self, X: ArrayLike, layers: Collection[str] | None = None
+        self, X: ArrayLike, layers: str | Collection[str] | None = None
     ) -> dict[str, NDArray[np.floating[Any]]]:
         """Compute the Spatial Hopkins statistic of every channel of every layer.
 
@@ -300,9 +301,9 @@ class DropClusterClassifier(StructuredClassifier):
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
             Samples; a mini-batch says enough.
-        layers : collection of str, default=None
-            Names of layers; None is every layer with a spatial output, in forward
-            order.
+        layers : str or collection of str, default=None
+            Names of layers, or "input", flat features being a chain; None is every
+            layer with a spatial output. The answer is in forward order.
 
         Returns
         -------
@@ -353,7 +354,11 @@ class DropClusterClassifier(StructuredClassifier):
     def _layer(self) -> _DropCluster | None:
         """Return the DropCluster layer, if it has clusters."""
         for layer in inserted_layers(self.module_).values():
-            if isinstance(layer, _DropCluster) and layer.is_active:
+            if (
+                isinstance(layer, _DropCluster)
+                and layer.is_active
+                and hasattr(layer, MARK)
+            ):
                 return layer
         return None
 

@@ -1,12 +1,15 @@
-"""A network without its inserted layers, and with the same outputs."""
+"""A network without its dropping layers, and with the same outputs."""
 
 from __future__ import annotations
 
 import copy
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from sklearn_structreg.dropcluster.depth import StochasticDepth
+from sklearn_structreg.dropcluster.dropblock import _DropBlock
 from sklearn_structreg.dropcluster.insertion import (
     inserted_layers,
     precedes,
@@ -21,12 +24,14 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def fold_masks(module: nn.Module) -> nn.Module:
-    """Take the inserted layers out, and write the masks into the weights.
+    """Take the dropping layers out, and write the masks into the weights.
 
     What drops in training only is gone without a trace in inference. The channels that
     DropCluster masks are zero because the weights that make them are: those of the
     convolution or batch normalization that the layer followed. After any other layer a
-    convolution that multiplies each channel by one or zero takes its place.
+    convolution that multiplies each channel by one or zero takes its place. So it does
+    where such a layer of this package is one of the network's own, not inserted; those
+    that mask nothing become `torch.nn.Identity`.
 
     Parameters
     ----------
@@ -56,19 +61,31 @@ def fold_masks(module: nn.Module) -> nn.Module:
     before = {name for name, x in inserted_layers(module).items() if precedes(x)}
     result = copy.deepcopy(module)
     for name, layer in remove_layers(result).items():
-        if not isinstance(layer, _DropCluster) or not layer.is_active:
-            continue
-        structured = layer.structured_channels
-        if bool(structured.all()):
+        if not _masks(layer):
             continue
         place = result.get_submodule(name)
         if name not in before and _is_maker(result, place):
-            _zero_channels(place, ~structured)
+            _zero_channels(place, ~layer.structured_channels)
         else:
-            mask = _mask_layer(structured, layer.n_dims, place)
+            mask = _mask_layer(layer, place, result)
             pair = (mask, place) if name in before else (place, mask)
             result = _replace(result, name, nn.Sequential(*pair))
+    for name, layer in list(result.named_modules(remove_duplicate=False)):
+        if isinstance(layer, _DropCluster | _DropBlock | StochasticDepth):
+            mask = (
+                _mask_layer(layer, result, result) if _masks(layer) else nn.Identity()
+            )
+            result = _replace(result, name, mask.train(layer.training))
     return result
+
+
+def _masks(layer: nn.Module) -> TypeGuard[_DropCluster]:
+    """Whether a layer masks channels in inference."""
+    return (
+        isinstance(layer, _DropCluster)
+        and layer.is_active
+        and not bool(layer.structured_channels.all())
+    )
 
 
 def _is_maker(module: nn.Module, place: nn.Module) -> bool:
@@ -86,13 +103,14 @@ def _zero_channels(place: nn.Module, masked: Tensor) -> None:
         parameter[masked] = 0
 
 
-def _mask_layer(structured: Tensor, n_dims: int, place: nn.Module) -> nn.Module:
+def _mask_layer(layer: _DropCluster, place: nn.Module, net: nn.Module) -> nn.Module:
     """Return a convolution that multiplies each channel by zero or one."""
+    structured, n_dims = layer.structured_channels, layer.n_dims
     n_channels = len(structured)
     mask = CONVOLUTIONS[n_dims - 1](
         n_channels, n_channels, 1, groups=n_channels, bias=False
     )
-    parameter = next(place.parameters(), None)
+    parameter = next(place.parameters(), next(net.parameters(), None))
     dtype = torch.float32 if parameter is None else parameter.dtype
     weight = structured.view(-1, *[1] * (n_dims + 1)).to(dtype)
     mask.weight = nn.Parameter(weight, requires_grad=False)

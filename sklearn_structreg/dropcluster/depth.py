@@ -80,8 +80,9 @@ def residual_branches(module: nn.Module) -> list[str]:
     Returns
     -------
     list of str
-        Names of the last layers of the branches, in forward order; empty if there are
-        no additions, or if the network cannot be traced.
+        Names of the last layers of the branches, in forward order, without branches
+        that end in a function, such as a product; empty if there are no additions, or
+        if the network cannot be traced.
 
     Examples
     --------

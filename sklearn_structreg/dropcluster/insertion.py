@@ -9,6 +9,7 @@ layer; and networks built by code that indexes or measures its containers still 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor, nn
@@ -97,20 +98,38 @@ def precedes(layer: nn.Module) -> bool:
     return bool(insertion[1])
 
 
-def remove_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Take all inserted layers out, and leave the network as it was before.
+def remove_layers(
+    module: nn.Module, names: Collection[str] | None = None
+) -> dict[str, nn.Module]:
+    """Take inserted layers out, and leave the network as it was before.
 
     Parameters
     ----------
     module : torch.nn.Module
         The network, changed in place.
+    names : collection of str, default=None
+        Which, by their names in `inserted_layers`; None is all.
 
     Returns
     -------
     dict of str to torch.nn.Module
-        As `inserted_layers` before.
+        Those taken out, by their names.
+
+    Raises
+    ------
+    ValueError
+        If there is no inserted layer of such a name.
     """
     found = inserted_layers(module)
+    if names is not None:
+        names = [names] if isinstance(names, str) else list(names)
+        for name in names:
+            if name not in found:
+                raise ValueError(
+                    f"There is no inserted layer at {name!r}; those there are at "
+                    f"{list(found)}."
+                )
+        found = {name: found[name] for name in names}
     for name, layer in found.items():
         insertion: Any = layer._insertion
         insertion[0].remove()

@@ -45,6 +45,10 @@ class _DropCluster(nn.Module):
             raise ValueError(
                 f"unstructured={unstructured!r} must be 'auto', 'hopkins' or None."
             )
+        if not 0 <= hopkins_threshold <= 1:
+            raise ValueError(
+                f"hopkins_threshold={hopkins_threshold} must be from 0 to 1."
+            )
         self.n_clusters = n_clusters
         self.drop_rate = check_drop_rate(drop_rate)
         self.draw = draw
@@ -70,23 +74,37 @@ class _DropCluster(nn.Module):
             Cluster of each pixel, from 0; as many in every channel.
         structured : Tensor of bool, shape (n_channels,), default=None
             Channels that are not masked; None is all of them.
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit, or if a channel lacks a cluster.
         """
         device = self.cluster_labels.device
+        if structured is None:
+            structured = torch.ones(len(labels), dtype=torch.bool)
+        if structured.shape != labels.shape[:1]:
+            raise ValueError(
+                f"structured of shape {tuple(structured.shape)} must have one value "
+                f"for each of the {len(labels)} channels."
+            )
+        if labels.ndim != self.n_dims + 1 or labels.numel() == 0 or labels.min() < 0:
+            raise ValueError(
+                f"labels of shape {tuple(labels.shape)} must be (n_channels, ...) with "
+                f"{self.n_dims} spatial dimension(s), and count clusters from 0."
+            )
         flat = labels.flatten(1).long()
         sizes = flat.new_zeros(len(flat), int(flat.max()) + 1)
         sizes.scatter_add_(1, flat, torch.ones_like(flat))
-        if structured is None:
-            structured = torch.ones(len(flat), dtype=torch.bool)
-        if labels.ndim != self.n_dims + 1 or bool((sizes == 0).any()):
+        if bool((sizes == 0).any()):
             raise ValueError(
-                f"labels of shape {tuple(labels.shape)} must be (n_channels, ...) with "
-                f"{self.n_dims} spatial dimension(s), and every channel must have all "
-                f"clusters from 0 to {sizes.shape[1] - 1}."
+                "labels leave a cluster out: every channel must have all clusters from "
+                f"0 to {sizes.shape[1] - 1}."
             )
         self.cluster_labels = labels.long().to(device)
         self.cluster_sizes = sizes.to(device)
         self.structured_channels = structured.bool().to(device)
-        self._n_unstructured = int((~structured).sum())
+        self._n_unstructured = int((~self.structured_channels).sum())
 
     def update_clusters(
         self,
@@ -187,7 +205,8 @@ class _DropCluster(nn.Module):
             )
         if self.training and self.drop_rate > 0:
             mask = self.draw_mask().to(x.dtype)
-        elif self._n_unstructured:
+        elif self.unstructured is not None or self._n_unstructured:
+            # Not by the count alone: averaged models copy buffers in place.
             ones = [1] * self.n_dims
             mask = self.structured_channels.view(-1, *ones).to(x.dtype)
         else:
@@ -261,8 +280,10 @@ class DropCluster2d(_DropCluster):
     Takes and returns ``(n, n_channels, height, width)``.
 
     In training each mini-batch loses a random share of the clusters of each channel,
-    the same for all its samples, and what is left is scaled up to a mean gain of one
-    (section 5 and Algorithm 2 of the DropCluster paper, Chen, Gautier, Aydore, 2020).
+    the same for all its samples, and what is left is scaled up to a mean gain of one;
+    all is zero if every cluster of every channel goes, which takes few channels and
+    a rate above ``1 - 1 / n_clusters`` (section 5 and Algorithm 2 of the DropCluster
+    paper, Chen, Gautier, Aydore, 2020).
     Channels without structure are zero in training and in inference. Until clusters
     have been computed the layer passes everything on.
 
@@ -286,7 +307,7 @@ class DropCluster2d(_DropCluster):
         Which channels are masked altogether: "auto" those with fewer different pixels
         than clusters, "hopkins" also those whose mean Spatial Hopkins statistic is
         below `hopkins_threshold`, None none.
-    hopkins_threshold : float, default=0.55
+    hopkins_threshold : float in [0, 1], default=0.55
         Noise has 0.5.
 
     Attributes

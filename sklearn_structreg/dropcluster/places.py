@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from sklearn_structreg.core.modules import run_once
 from sklearn_structreg.dropcluster.insertion import NAME
+from sklearn_structreg.dropcluster.shapes import as_maps
 
 __all__ = ["Place", "feature_maps", "find_place", "run_until"]
 
@@ -90,7 +92,7 @@ def run_until(
 
 
 def feature_maps(
-    module: nn.Module, batch: Tensor, layers: Collection[str] | None = None
+    module: nn.Module, batch: Tensor, layers: str | Collection[str] | None = None
 ) -> dict[str, Tensor]:
     """Return what comes out of the layers with spatial outputs, in forward order.
 
@@ -103,8 +105,8 @@ def feature_maps(
         The network, run in evaluation mode and left as it was.
     batch : torch.Tensor of shape (n, ...)
         Its input.
-    layers : collection of str, default=None
-        Names of layers; None is every layer but plain containers.
+    layers : str or collection of str, default=None
+        Names of layers, or "input"; None is every layer but plain containers.
 
     Returns
     -------
@@ -115,34 +117,38 @@ def feature_maps(
     ValueError
         If a named layer does not exist, does not run, or has no spatial output.
     """
-    parts = {name: part for name, part in module.named_modules() if name}
+    parts = dict(module.named_modules(remove_duplicate=False))
     known = {
         name: part
-        for name, part in parts.items()
-        if NAME not in name.split(".") and not isinstance(part, nn.Sequential)
+        for name, part in module.named_modules()
+        if name and NAME not in name.split(".") and not isinstance(part, nn.Sequential)
     }
+    found: dict[str, Tensor] = {}
+
+    def keep(names: list[str], output: Any) -> None:
+        if is_spatial(output):
+            # A copy: what follows may work in place.
+            found.update(dict.fromkeys(names, output.clone()))
+        elif layers is not None:
+            raise ValueError(no_extent(names[0], output))
+
     if layers is not None:
-        for name in layers:
-            if name not in parts:
+        names = [layers] if isinstance(layers, str) else list(layers)
+        if "input" in names and "input" not in module._modules:
+            keep(["input"], as_maps(batch, max(1, batch.ndim - 2)))
+            names = [name for name in names if name != "input"]
+        for name in names:
+            if name not in parts or not name:
                 raise ValueError(
                     f"The network has no layer named {name!r}; its layers are "
                     f"{', '.join(known)}."
                 )
-        known = {name: parts[name] for name in layers}
-    found: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[Any], None]:
-        def see(output: Any) -> None:
-            if is_spatial(output):
-                found[name] = output.clone()  # what follows may work in place
-            elif layers is not None:
-                raise ValueError(no_extent(name, output))
-
-        return see
-
-    first = {part: name for name, part in reversed(known.items())}
-    run_until(module, batch, {part: keep(name) for part, name in first.items()})
-    missing = set(layers or ()) - set(found)
+        known = {name: parts[name] for name in names}
+    named: dict[nn.Module, list[str]] = {}
+    for name, part in known.items():
+        named.setdefault(part, []).append(name)
+    run_until(module, batch, {part: partial(keep, n) for part, n in named.items()})
+    missing = set(known) - set(found) if layers is not None else set()
     if missing:
         raise ValueError(
             f"Layer {min(missing)!r} does not run on this input; name one that does."
@@ -174,8 +180,8 @@ def find_place(
     Raises
     ------
     ValueError
-        If the layer does not exist, does not run exactly once, or if its output has no
-        spatial extent.
+        If the layer does not exist, does not run exactly once, or if its output is no
+        tensor or has no spatial extent.
     """
     if layer == "auto":
         layer = _first_convolution(module, sample) or "input"
@@ -183,7 +189,7 @@ def find_place(
         shape = sample.shape[1:]
         return Place("", True, tuple(shape) if len(shape) > 1 else (1, *shape))
     outputs: list[Any] = []
-    parts = dict(module.named_modules())
+    parts = dict(module.named_modules(remove_duplicate=False))
     if layer not in parts or not layer:
         names = [name for name in parts if name and NAME not in name.split(".")]
         raise ValueError(
@@ -201,6 +207,11 @@ def find_place(
         raise ValueError(
             f"layer={layer!r} runs {len(outputs)} times in a forward pass; name one "
             "that runs once."
+        )
+    if not isinstance(outputs[0], Tensor):
+        raise ValueError(
+            f"The output of layer {layer!r} is no tensor but of type "
+            f"{type(outputs[0]).__name__}; name a layer that returns one tensor."
         )
     if min_pixels and not is_spatial(outputs[0], min_pixels):
         raise ValueError(no_extent(layer, outputs[0]))

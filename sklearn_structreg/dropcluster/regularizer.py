@@ -35,6 +35,7 @@ __all__ = ["REGULARIZERS", "DropClusterRegularizer"]
 
 REGULARIZERS = ("dropcluster", "dropblock", "spatial", "dropout", "stochastic_depth")
 PAPER_BLOCK = 5
+MARK = "_of_estimator"  # tells the estimator's layers from those a user has inserted
 
 _CLUSTERS = (DropCluster1d, DropCluster2d, DropCluster3d)
 _BLOCKS = (DropBlock1d, DropBlock2d, DropBlock3d)
@@ -74,11 +75,13 @@ class DropClusterRegularizer(Regularizer):
 
     def attach(self, module: nn.Module, sample_batch: Tensor) -> nn.Module:
         """Insert the layers; those that a warm start brings along keep their state."""
-        old = remove_layers(module)
+        own = [n for n, x in inserted_layers(module).items() if hasattr(x, MARK)]
+        old = remove_layers(module, own)  # a user's own stay
         self.places_ = self._find_places(module, sample_batch)
         for place in self.places_:
             layer = self._make_layer(place).to(sample_batch.device)
             insert_layer(module, place.layer, layer, before=place.before)
+            setattr(layer, MARK, True)
         for name, layer in inserted_layers(module).items():
             before = old.get(name)
             if isinstance(layer, _DropCluster) and isinstance(before, _DropCluster):
@@ -105,22 +108,36 @@ class DropClusterRegularizer(Regularizer):
                 n_pixels = math.prod(place.shape[1:])
                 return [place] if resolve_n_clusters(self.n_clusters, n_pixels) else []
             case "stochastic_depth":
-                return self._find_branches(module)
-        names = [self.layer] if isinstance(self.layer, str) else self.layer
+                return self._find_branches(module, sample)
         least = 0 if self.regularizer == "dropout" else 1
-        return [find_place(module, name, sample, min_pixels=least) for name in names]
+        return [
+            find_place(module, name, sample, min_pixels=least) for name in self._names()
+        ]
 
-    def _find_branches(self, module: nn.Module) -> list[Place]:
-        if self.layer == "auto":
+    def _names(self) -> list[str]:
+        names = [self.layer] if isinstance(self.layer, str) else list(self.layer)
+        if not names:
+            raise ValueError(
+                "layer is empty; name at least one layer, or set regularizer=None."
+            )
+        return names
+
+    def _find_branches(self, module: nn.Module, sample: Tensor) -> list[Place]:
+        names = self._names()
+        if names == ["auto"]:
             names = residual_branches(module)
             if not names:
                 raise ValueError(
                     "No residual branch was found for regularizer='stochastic_depth'; "
                     "name the last layer of every branch as layer=[...]."
                 )
-        else:
-            names = [self.layer] if isinstance(self.layer, str) else list(self.layer)
-        return [Place(name, False, ()) for name in names]
+        places = [find_place(module, name, sample, min_pixels=0) for name in names]
+        if any(place.before for place in places):
+            raise ValueError(
+                "regularizer='stochastic_depth' drops residual branches, but the input "
+                "is none; name the last layer of every branch as layer=[...]."
+            )
+        return places
 
     def _make_layer(self, place: Place) -> nn.Module:
         kind = max(len(place.shape) - 2, 0)  # of a layer for 1, 2 or 3 dimensions

@@ -9,7 +9,6 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from skorch.dataset import unpack_data
-from skorch.utils import to_device, to_tensor
 from torch import Tensor, nn
 
 from sklearn_structreg.core.net import StructuredNet
@@ -137,7 +136,7 @@ class DropClusterUpdate(Callback):
         own = net.seed if isinstance(net, StructuredNet) else self.random_state
         seed = derive_seed(own, epoch)
         batch, weight = _first_batch(net, dataset_train, seed)
-        update_clusters(net.module_, batch, weight, seed % 2**32)
+        update_clusters(_AsCalled(net), batch, weight, seed % 2**32)
 
     def _is_due(self, net: NeuralNet, n_trained: int) -> bool:
         since = n_trained - self.start_epoch
@@ -146,12 +145,24 @@ class DropClusterUpdate(Callback):
         return since >= 0 and (since % self.update_every == 0 or late)
 
 
+class _AsCalled(nn.Module):
+    """A net's module that takes batches as the net does: also dicts of inputs."""
+
+    def __init__(self, net: NeuralNet) -> None:
+        super().__init__()
+        self.module = net.module_
+        self._infer = net.infer
+
+    def forward(self, batch: Any) -> Any:
+        return self._infer(batch)
+
+
 def _layers(module: nn.Module) -> list[_DropCluster]:
     return [part for part in module.modules() if isinstance(part, _DropCluster)]
 
 
 def _first_batch(net: NeuralNet, dataset: Any, seed: int) -> tuple[Any, Tensor | None]:
-    """Return a mini-batch of the training data and its weights, on the net's device.
+    """Return a mini-batch of the training data and its weights.
 
     From the core's batches it is the first one that the epoch will train on.
     """
@@ -160,4 +171,4 @@ def _first_batch(net: NeuralNet, dataset: Any, seed: int) -> tuple[Any, Tensor |
         return X, weight
     with seeded(seed, torch.device(net.device)):
         X, _ = unpack_data(next(iter(net.get_iterator(dataset, training=True))))
-    return to_device(to_tensor(X, device=net.device), net.device), None
+    return X, None

@@ -16,8 +16,11 @@ from sklearn_structreg.dropcluster import (
     DropBlock1d,
     DropBlock2d,
     DropCluster1d,
+    DropCluster2d,
     StochasticDepth,
+    insert_layer,
     inserted_layers,
+    remove_layers,
     rena,
 )
 
@@ -250,6 +253,27 @@ def test_rivals_take_several_layers(images):
     assert {layer.block_size for layer in found.values()} == {(2, 2)}
 
 
+def test_layers_that_a_user_has_inserted_stay(images):
+    net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 10))
+    insert_layer(net, "0", DropCluster2d(4))
+    insert_layer(net, "1", DropBlock2d(2))
+    model = DropClusterClassifier(net, layer="1", warm_start=True, **FAST)
+    with pytest.raises(ValueError, match="'1' has an inserted layer already"):
+        model.fit(*images)
+    remove_layers(net, ["1"])
+    model.fit(*images)
+    for _ in range(2):
+        found = inserted_layers(model.module_)
+        assert {name: part.n_clusters for name, part in found.items()} == {
+            "0": 4,
+            "1": "auto",
+        }
+        assert model.n_clusters_ == 9
+        model = pickle.loads(pickle.dumps(model)).fit(*images)
+    model.set_params(regularizer=None).fit(*images)
+    assert list(inserted_layers(model.module_)) == ["0"]
+
+
 def test_dropout_may_follow_a_linear_layer(images):
     DropClusterClassifier(regularizer="dropout", layer="9", **FAST).fit(*images)
 
@@ -351,6 +375,7 @@ def test_early_stopping_brings_back_the_best_epochs_clusters():
         ({"n_clusters": 65}, "n_clusters=65 is more than the 64 pixels"),
         ({"layer": ["0", "3"]}, "takes one layer, but layer="),
         ({"n_clusters": 5, "batch_size": 1}, "batch_size=1 is too small to cluster"),
+        ({"batch_size": 1}, "batch_size=1 is too small to cluster"),
         ({"regularizer": "dropblock", "block_size": 9}, "block_size=9 does not fit"),
         ({"regularizer": "dropclusters"}, "The 'regularizer' parameter"),
     ],
@@ -368,6 +393,55 @@ def test_more_clusters_than_flat_features(flat):
 def test_a_layer_that_runs_twice(images):
     with pytest.raises(ValueError, match=r"'layer2.relu' runs 2 times"):
         DropClusterClassifier(ResNet, layer="layer2.relu", **FAST).fit(*images)
+
+
+class Shared(nn.Module):
+    """A layer under two names, one that runs twice, and one that returns a tuple."""
+
+    def __init__(self, n_outputs=10):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.alias = self.conv
+        self.twice = nn.ReLU()
+        self.rnn = nn.LSTM(8, 2, batch_first=True)
+        self.fc = nn.Linear(16, n_outputs)
+
+    def forward(self, x):
+        maps = self.twice(self.conv(x)) + x
+        rows, _ = self.rnn(self.twice(maps).mean(1))
+        return self.fc(rows.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"regularizer": "dropout", "layer": "rnn"}, "'rnn' is no tensor but of type"),
+        ({"layer": "rnn"}, "'rnn' is no tensor but of type tuple"),
+        ({"regularizer": "stochastic_depth", "layer": "rnn"}, "'rnn' is no tensor"),
+        ({"regularizer": "stochastic_depth", "layer": "twice"}, "'twice' runs 2 times"),
+        ({"regularizer": "stochastic_depth"}, "'twice' runs 2 times"),
+        ({"regularizer": "stochastic_depth", "layer": "input"}, "the input is none"),
+        ({"regularizer": "stochastic_depth", "layer": []}, "layer is empty"),
+        ({"regularizer": "dropblock", "layer": []}, "layer is empty"),
+    ],
+)
+def test_layers_that_cannot_be_regularized(images, params, message):
+    with pytest.raises(ValueError, match=message):
+        DropClusterClassifier(Shared, **FAST, **params).fit(*images)
+
+
+def test_a_layer_by_any_of_its_names(images):
+    one = DropClusterClassifier(Shared, layer="alias", **FAST).fit(*images)
+    two = DropClusterClassifier(Shared, layer="conv", **FAST).fit(*images)
+    assert one.n_clusters_ == 15
+    assert same(one, two)
+
+
+@pytest.mark.parametrize("regularizer", ["dropout", "stochastic_depth"])
+def test_names_of_layers_as_an_array(images, regularizer):
+    layers = np.array(["conv", "fc"])
+    model = DropClusterClassifier(Shared, regularizer=regularizer, layer=layers, **FAST)
+    assert list(inserted_layers(model.fit(*images).module_)) == ["conv", "fc"]
 
 
 def test_another_image_size_at_predict(images):

@@ -7,8 +7,11 @@ from dropcluster.networks import ResNet
 from torch import nn
 
 from sklearn_structreg import DropClusterClassifier
+from sklearn_structreg.compaction import compact
 from sklearn_structreg.dropcluster import (
+    DropBlock2d,
     DropCluster2d,
+    StochasticDepth,
     fold_masks,
     insert_layer,
     inserted_layers,
@@ -118,6 +121,42 @@ def test_rivals_compact_to_the_plain_network(images, regularizer):
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+def test_masks_have_the_networks_precision(images):
+    model = DropClusterClassifier(
+        dtype="float64", layer="1", hopkins_threshold=0.55, **FAST
+    ).fit(*images)
+    assert not model.structured_channels_.all()
+    with torch.no_grad():
+        found = model.compact()(torch.tensor(images[0]))
+    np.testing.assert_allclose(found, logits(model, images[0]), atol=1e-10)
+
+
+def test_layers_of_the_networks_own_go_too(images):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.Sequential(DropCluster2d(4), nn.ReLU()),
+        DropBlock2d(2),
+        StochasticDepth(),
+        DropCluster2d(4),
+        nn.Flatten(),
+        nn.Linear(512, 10),
+    )
+    batch = torch.tensor(images[0][:64], dtype=torch.float32)
+    net[1][0].update_clusters(net[0](batch))
+    net[1][0].set_clusters(net[1][0].cluster_labels, torch.arange(8) % 4 > 0)
+    folded = fold_masks(net.eval())
+    kinds = [type(part).__name__ for part in folded.modules()]
+    assert not {"DropCluster2d", "DropBlock2d", "StochasticDepth"} & set(kinds)
+    small = compact(folded, batch[:4])
+    assert small[0].out_channels == 6
+    for network in (folded, small):
+        with torch.no_grad():
+            torch.testing.assert_close(network(batch), net(batch))
+    assert isinstance(net[1][0], DropCluster2d)
+    assert isinstance(fold_masks(net[1][0]), nn.Conv2d)  # a network of one layer
 
 
 def test_flat_features(digits):

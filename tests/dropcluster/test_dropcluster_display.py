@@ -79,6 +79,20 @@ def test_layer_hopkins_of_a_layer_without_spatial_output(model, images):
         model.layer_hopkins(images[0], ["conv7"])
 
 
+def test_layer_hopkins_of_the_input(model, images, digits):
+    X = images[0][:20]
+    found = model.layer_hopkins(X, ["layer1", "input", "conv1"])
+    assert list(found) == ["input", "conv1", "layer1"]
+    expected = spatial_hopkins(torch.tensor(X).float(), random_state=model.net_.seed)
+    np.testing.assert_array_equal(found["input"], expected)
+    flat = DropClusterClassifier(**FAST).fit(digits[0][:60], digits[1][:60])
+    assert flat.layer_hopkins(digits[0][:20], "input")["input"].shape == (20, 1)
+    with pytest.raises(ValueError, match="layers='input' shows its input"):
+        LayerHopkinsDisplay.from_estimator(flat, digits[0][:20])
+    display = LayerHopkinsDisplay.from_estimator(flat, digits[0][:20], layers="input")
+    assert display.ax_.shape == (1,)
+
+
 def test_layer_display(model, images):
     display = LayerHopkinsDisplay.from_estimator(
         model, images[0][:30], layers=["conv1", "layer1", "layer2"]
@@ -143,6 +157,21 @@ def test_signals_are_strips(digits):
     assert shown(display.ax_[2, 1]).shape == (1, 64, 4)
 
 
+def test_of_volumes_the_middle_slice_is_shown():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 1, 5, 6, 7)), rng.integers(0, 2, 30)
+    model = DropClusterClassifier(layer="2", **FAST).fit(X, y)
+    assert model.cluster_labels_.shape == (32, 2, 3, 3)  # the maps are smaller
+    display = DropClusterDisplay.from_estimator(model, X)
+    assert display.ax_.shape == (3, 9)
+    np.testing.assert_allclose(shown(display.ax_[1, 0]), X[1, 0, 2], rtol=1e-6)
+    _, maps = model.clustered_maps(X[:2])
+    np.testing.assert_array_equal(shown(display.ax_[1, 3]), maps[1, 2, 1])
+    assert shown(display.ax_[2, 3]).shape == (3, 3, 4)
+    some = display.plot(kind="clusters", channels=np.arange(4))
+    assert some.ax_.shape == (2, 2)
+
+
 def test_colour_images_are_shown_in_colour():
     images = np.random.default_rng(0).normal(size=(2, 3, 5, 5))
     labels = np.zeros((1, 5, 5), dtype=int)
@@ -156,6 +185,9 @@ def test_bad_arguments(model, images):
         display.plot(kind="pie")
     with pytest.raises(ValueError, match="ax must hold 3 x 9 Axes"):
         display.plot(plt.subplots(2)[1])
+    for channels in ([8], [-1], []):
+        with pytest.raises(ValueError, match="must be some from 0 to 7"):
+            display.plot(channels=channels)
     with pytest.raises(ValueError, match="labels must have shape"):
         DropClusterDisplay([[0, 1]], [True], [[[1.0]]], [[1.0]]).plot()
     unclustered = DropClusterClassifier(regularizer=None, **FAST).fit(*images)

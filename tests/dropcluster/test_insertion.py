@@ -186,6 +186,11 @@ def test_feature_maps_are_unmasked_and_in_forward_order(net, batch):
     # bn1's output is overwritten by the activation that follows.
     assert (found["bn1"] < 0).any()
     assert list(feature_maps(net, batch, ["layer1"])) == ["layer1"]
+    net.alias = net.bn1
+    both = feature_maps(net, batch, ["alias", "bn1"])
+    assert both.keys() == {"alias", "bn1"}
+    assert torch.equal(both["alias"], both["bn1"])
+    assert list(feature_maps(net, batch, "alias")) == ["alias"]
 
 
 def test_bad_names(net, batch):
@@ -198,6 +203,11 @@ def test_bad_names(net, batch):
     insert_layer(net, "conv1", Double())
     with pytest.raises(ValueError, match="has an inserted layer already"):
         insert_layer(net, "conv1", Double())
+    insert_layer(net, "bn1", Double())
+    with pytest.raises(ValueError, match="no inserted layer at 'relu'; those there"):
+        remove_layers(net, ["conv1", "relu"])
+    assert list(remove_layers(net, "conv1")) == ["conv1"]
+    assert list(inserted_layers(net)) == ["bn1"]
 
 
 def test_a_container_that_would_run_the_layer_as_its_own():

@@ -148,7 +148,7 @@ def test_dropping_everything_gives_zeros_not_nan():
 
 
 def test_drop_rate_zero_passes_the_very_tensor_on_and_draws_nothing():
-    layer = with_clusters([2, 2], 3, drop_rate=0)
+    layer = with_clusters([2, 2], 3, drop_rate=0, unstructured=None)
     x = torch.randn(2, 3, 4)
     state = torch.get_rng_state()
     assert layer(x) is x
@@ -356,6 +356,7 @@ def test_maps_that_are_not_finite():
         ({"drop_rate": 1}, "drop_rate=1 must be at least 0 and below 1"),
         ({"draw": "ceil"}, "draw='ceil' must be"),
         ({"unstructured": "dead"}, "unstructured='dead' must be"),
+        ({"hopkins_threshold": 5}, "hopkins_threshold=5 must be from 0 to 1"),
     ],
 )
 def test_bad_parameters(params, message):
@@ -366,5 +367,31 @@ def test_bad_parameters(params, message):
 def test_labels_that_leave_a_cluster_out():
     with pytest.raises(ValueError, match="every channel must have all clusters"):
         DropCluster1d().set_clusters(torch.tensor([[0, 1, 2], [0, 0, 2]]))
-    with pytest.raises(ValueError, match="must be"):
-        DropCluster2d().set_clusters(torch.zeros(2, 3, dtype=torch.int64))
+    for labels in (torch.zeros(2, 3), torch.zeros(0, 3, 3), torch.full((2, 3, 3), -1)):
+        with pytest.raises(ValueError, match="must be .* and count clusters from 0"):
+            DropCluster2d().set_clusters(labels.long())
+
+
+def test_an_averaged_model_masks_as_the_model_does():
+    torch.manual_seed(0)
+    net, maps = nn.Sequential(nn.Conv2d(3, 3, 1), DropCluster2d(4)), maps_of(2)
+    net[1].update_clusters(maps)
+    averaged = torch.optim.swa_utils.AveragedModel(net).eval()
+    labels = net[1].cluster_labels
+    net[1].set_clusters(labels, torch.tensor([True, False, True]))
+    averaged.update_parameters(net)
+    with torch.no_grad():
+        torch.testing.assert_close(averaged(maps), net.eval()(maps))
+        assert (averaged(maps)[:, 1] == 0).all()
+
+
+def test_structured_channels_are_one_value_each():
+    layer, labels = DropCluster1d(), torch.tensor([[0, 0, 1], [0, 1, 1]])
+    with pytest.raises(ValueError, match="one value for each of the 2 channels"):
+        layer.set_clusters(labels, torch.ones(3, dtype=torch.bool))
+    assert not layer.is_active
+    layer.set_clusters(labels, torch.tensor([1, 0]))  # integers will do
+    assert layer.structured_channels.tolist() == [True, False]
+    assert "1 unstructured" in repr(layer)
+    layer.set_clusters(labels, torch.tensor([1.0, 1.0]))
+    assert "0 unstructured" in repr(layer)

@@ -146,6 +146,27 @@ def test_the_callback_can_be_searched(images):
     assert not net.fit(*images).module_[1].is_active
 
 
+def test_a_module_with_several_inputs(images):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = make_module()
+
+        def forward(self, image, scale):
+            return self.net(image * scale)
+
+    X, y = images
+    scale = np.ones((len(X), 1, 1, 1), dtype=np.float32)
+    update = DropClusterUpdate(1, 1)
+    torch.manual_seed(0)
+    two = make_net(Scaled(), update, max_epochs=2)
+    two.fit({"image": X, "scale": scale}, y)
+    torch.manual_seed(0)
+    one = make_net(make_module(), update, max_epochs=2).fit(X, y)
+    labels = one.module_[1].cluster_labels
+    assert torch.equal(two.module_.net[1].cluster_labels, labels)
+
+
 def test_bad_input(images):
     X, y = images
     with pytest.raises(ValueError, match="module has no DropCluster layer to update"):

@@ -61,7 +61,7 @@ class LayerHopkinsDisplay:
         estimator: DropClusterClassifier,
         X: Any,
         *,
-        layers: Sequence[str] | None = None,
+        layers: str | Sequence[str] | None = None,
         ax: Any = None,
     ) -> Self:
         """Compute the statistics of a fitted estimator's layers, and show them.
@@ -72,8 +72,8 @@ class LayerHopkinsDisplay:
             Fitted.
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
             Samples; a hundred say enough.
-        layers : sequence of str, default=None
-            Names of layers; None is every layer with a spatial output.
+        layers : str or sequence of str, default=None
+            Names of layers, or "input"; None is every layer with a spatial output.
         ax : array-like of Axes, default=None
             Where to draw. None makes a figure.
 
@@ -106,7 +106,8 @@ class LayerHopkinsDisplay:
         }
         if not means:
             raise ValueError(
-                "statistics holds no layer; the network has none with a spatial output."
+                "statistics holds no layer: where the network has none with a spatial "
+                "output, layers='input' shows its input."
             )
         if ax is None:
             _, ax = plt.subplots(

@@ -25,12 +25,12 @@ class DropClusterDisplay:
 
     As Figures 1 to 3 of the DropCluster paper. Touching clusters have different
     colours; beyond that a colour says nothing. Channels without structure, which are
-    masked, are hatched.
+    masked, are hatched. Of volumes the middle slice along the first axis is shown.
 
     Parameters
     ----------
     labels : array-like of int, shape (n_channels, ...)
-        Cluster of each pixel, of signals or images.
+        Cluster of each pixel, of signals, images or volumes.
     structured : array-like of bool, shape (n_channels,)
         Channels that are not masked.
     maps : array-like of shape (n_samples, n_channels, ...)
@@ -140,15 +140,23 @@ class DropClusterDisplay:
         if kind not in ("maps", "clusters"):
             raise ValueError(f"kind={kind!r} must be 'maps' or 'clusters'.")
         labels, maps = np.asarray(self.labels), np.asarray(self.maps)
-        if labels.ndim not in (2, 3) or maps.shape[1:] != labels.shape:
+        if labels.ndim not in (2, 3, 4) or maps.shape[1:] != labels.shape:
             raise ValueError(
-                "labels must have shape (n_channels, length) or (n_channels, height, "
-                f"width) and maps the same for each sample, got {labels.shape} and "
-                f"{maps.shape}; of volumes, pass a slice."
+                "labels must have shape (n_channels, ...) with one to three spatial "
+                "dimensions, and maps the same for each sample, got "
+                f"{labels.shape} and {maps.shape}."
             )
+        images = np.asarray(self.images)
+        if labels.ndim == 4:
+            labels, maps, images = (_middle(x) for x in (labels, maps, images))
         with_maps = kind == "maps"
         if channels is None:
             channels = range(min(8, len(labels)) if with_maps else len(labels))
+        channels = [int(channel) for channel in channels]
+        if not channels or not {*channels} <= {*range(len(labels))}:
+            raise ValueError(
+                f"channels={channels} must be some from 0 to {len(labels) - 1}."
+            )
         if with_maps:
             size = (len(maps) + 1, len(channels) + 1)
         else:
@@ -174,7 +182,7 @@ class DropClusterDisplay:
         for axis, channel in zip(rows, channels, strict=False):
             self._draw_clusters(axis, labels[channel], channel, titled=not with_maps)
         if with_maps:
-            self._draw_maps(maps, channels, cmap)
+            self._draw_maps(images, maps, channels, cmap)
         return self
 
     def _draw_clusters(
@@ -194,11 +202,13 @@ class DropClusterDisplay:
             ax.set_title(str(channel), fontsize="small", pad=2)
 
     def _draw_maps(
-        self, maps: npt.NDArray[Any], channels: Sequence[int], cmap: Any
+        self,
+        images: npt.NDArray[Any],
+        maps: npt.NDArray[Any],
+        channels: Sequence[int],
+        cmap: Any,
     ) -> None:
-        for row, (image, channel_maps) in enumerate(
-            zip(np.asarray(self.images), maps, strict=True)
-        ):
+        for row, (image, channel_maps) in enumerate(zip(images, maps, strict=True)):
             panels = [_picture(image), *(channel_maps[c] for c in channels)]
             for axis, panel in zip(self.ax_[row], panels, strict=True):
                 axis.set_axis_on()
@@ -219,6 +229,11 @@ class DropClusterDisplay:
             va="center",
             transform=self.ax_[-1, 0].transAxes,
         )
+
+
+def _middle(volumes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the middle slices of volumes along their first spatial axis."""
+    return volumes[..., volumes.shape[-3] // 2, :, :]
 
 
 def _picture(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
