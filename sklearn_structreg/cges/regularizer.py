@@ -88,7 +88,7 @@ class CGESRegularizer(Regularizer):
         if not names:
             raise ValueError(
                 "The module runs no Linear or convolutional layer with a weight of its "
-                "own, so there is nothing to penalise."
+                "own to train, so there is nothing to penalise."
             )
         weights = [module.get_parameter(name) for name in names]
         scales = self._scales(weights)
@@ -249,11 +249,17 @@ def automatic_scale(
 
 def _pair(scale: float | Sequence[float]) -> tuple[float, float]:
     """Return one constant of `layer_scale` for both terms, or a pair as it is."""
-    constants = np.asarray(scale, dtype=float)
-    if constants.shape not in ((), (2,)) or not (constants >= 0).all():
+    try:
+        constants = np.asarray(scale, dtype=float)
+    except (TypeError, ValueError):
+        constants = np.array(np.nan)
+    if (
+        constants.shape not in ((), (2,))
+        or not ((constants >= 0) & np.isfinite(constants)).all()
+    ):
         raise ValueError(
-            f"layer_scale holds {scale!r}; give one non-negative constant, or a pair "
-            "(group, exclusive), for each penalised layer."
+            f"layer_scale holds {scale!r}; give one finite, non-negative constant, or "
+            "a pair (group, exclusive), for each penalised layer."
         )
     group, exclusive = np.broadcast_to(constants, 2)
     return float(group), float(exclusive)
