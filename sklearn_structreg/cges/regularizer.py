@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,12 @@ from sklearn_structreg.cges.schedule import mu_schedule
 from sklearn_structreg.core import Regularizer
 
 __all__ = ["CGESRegularizer"]
+
+CHOICES = {
+    "penalty": ("cges", "group", "exclusive", "l1", "l2"),
+    "groups": ("feature", "filter"),
+    "prox": ("exact", "paper"),
+}
 
 LayerScale = str | Sequence[float] | Sequence[Sequence[float]] | None
 
@@ -82,8 +89,37 @@ class CGESRegularizer(Regularizer):
         default=None, init=False, repr=False
     )
 
+    def check(self) -> None:
+        """Check the parameters that do not depend on the network.
+
+        Raises
+        ------
+        ValueError
+            If one is out of its range.
+        """
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} must be one of {choices}."
+                )
+        if not (isinstance(self.alpha, Real) and 0 <= self.alpha < math.inf):
+            raise ValueError(
+                f"alpha={self.alpha!r} must be a finite number of at least 0."
+            )
+        if not (isinstance(self.prox_every, Integral) and self.prox_every >= 1):
+            raise ValueError(
+                f"prox_every={self.prox_every!r} must be an integer of at least 1."
+            )
+        scale = self.layer_scale
+        if np.isscalar(scale) and scale != "auto":
+            raise ValueError(
+                f"layer_scale={scale!r} must be 'auto', None, or a sequence with an "
+                "entry for each penalised layer."
+            )
+
     def attach(self, module: nn.Module, sample_batch: Tensor) -> nn.Module:
         """Look up the penalised weights; the module itself stays as it is."""
+        self.check()
         names = penalised_weights(module, sample_batch)
         if not names:
             raise ValueError(

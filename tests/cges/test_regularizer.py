@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations
 
 from sklearn_structreg import CGESClassifier
 from sklearn_structreg.cges import (
+    CGESProx,
     CGESRegularizer,
     count_parameters,
     penalised_weights,
@@ -182,6 +183,28 @@ def test_layer_scale_of_the_wrong_length():
 def test_layer_scale_that_makes_no_sense(scale):
     with pytest.raises(ValueError, match="layer_scale holds"):
         attached(make_mlp(3, 2), torch.ones(1, 3), layer_scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"penalty": "lasso"}, "penalty='lasso' must be one of"),
+        ({"groups": "unit"}, "groups='unit' must be one of"),
+        ({"prox": "approximate"}, "prox='approximate' must be one of"),
+        ({"alpha": -1.0}, "alpha=-1.0 must be a finite number"),
+        ({"alpha": math.nan}, "alpha=nan must be a finite number"),
+        ({"alpha": "0.1"}, "alpha='0.1' must be a finite number"),
+        ({"prox_every": 0}, "prox_every=0 must be an integer"),
+        ({"layer_scale": "none"}, "layer_scale='none' must be 'auto', None, or a seq"),
+        ({"layer_scale": 3}, "layer_scale=3 must be"),
+    ],
+)
+def test_bad_parameters_without_an_estimator(params, message):
+    """A skorch user's callback has nobody else to check them."""
+    with pytest.raises(ValueError, match=message):
+        CGESProx(**params).initialize()
+    with pytest.raises(ValueError, match=message):
+        CGESRegularizer(**params).attach(make_mlp(3, 2), torch.ones(1, 3))
 
 
 def test_a_constant_per_layer_serves_both_terms():
