@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn_structreg.cges.classifier import CGESClassifier
 from sklearn_structreg.cges.strength import check_estimator
 from sklearn_structreg.compaction.counting import count_layers
+from sklearn_structreg.core import count_multiply_adds
 
 __all__ = ["CGESPath", "cges_path"]
 
@@ -30,7 +31,8 @@ class CGESPath:
     parameters : ndarray of shape (n_alphas,)
         Share of the network's parameters that are not zero, biases included.
     multiply_adds : ndarray of shape (n_alphas,)
-        Share of the multiply-adds whose weight is not zero.
+        Share of the network's multiply-adds whose weight is not zero; matrix products
+        outside of linear and convolutional layers are all counted in.
     sparsity : ndarray of shape (n_alphas,)
         Share of zeros among the penalised weights.
     estimators : list of CGESClassifier
@@ -137,5 +139,6 @@ def _share_of_multiply_adds(model: CGESClassifier) -> float:
     sample = torch.zeros(
         (1, *model.input_shape_), dtype=parameter.dtype, device=parameter.device
     )
-    counts = count_layers(model.module_, sample).values()
-    return sum(c.nonzero_flops for c in counts) / sum(c.flops for c in counts)
+    flops = 2 * count_multiply_adds(model.module_, sample)
+    layers = count_layers(model.module_, sample).values()
+    return 1.0 - sum(layer.flops - layer.nonzero_flops for layer in layers) / flops
