@@ -281,11 +281,11 @@ def _bound(
     if y.ndim == 2:  # logistic units
         entropy += float(torch.special.entr(1.0 - shares).sum())
         slope = math.sqrt(n_outputs)
-    if entropy == 0:  # constants predict y
-        return 0.0
     first = next(part for _, part in parts if isinstance(part, PENALISED))
     largest = across and isinstance(first, nn.Linear)
     distance = _mean_distance(batches, math.inf if largest else 2.0)
+    if entropy == 0 or distance == 0:  # constants predict y as well
+        return 0.0
     n_layers = len(regularizer.layers_)
     log_ratio += math.log(slope * distance / entropy)
     return entropy / n_layers * math.exp(log_ratio / n_layers)

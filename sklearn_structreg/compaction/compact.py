@@ -63,7 +63,7 @@ def compact(
     does, and parameters keep their ``requires_grad``. Gradients are dropped.
 
     There are rules for linear and convolutional layers (of grouped ones only whole
-    groups go), batch, group and instance normalization, activations, dropout, pooling,
+    groups go, down to the last), batch, group and instance normalization, activations, dropout, pooling,
     padding, upsampling and flatten, for the functions that do the same, and for sums,
     products, means over positions, ``torch.cat``, ``permute``, ``unsqueeze`` and
     ``x.view(x.size(0), -1)``. All channels stay that a `LayerNorm` or a softmax over

@@ -259,6 +259,7 @@ def test_labels_that_constants_predict(wine):
     for hidden in ((), (5,)):
         model = CGESClassifier(hidden_layer_sizes=hidden, penalty="group")
         assert alpha_max(model, X, always) == 0
+        assert alpha_max(model, np.ones_like(X), y) < 1e-12
         with pytest.raises(ValueError, match="Constants predict y as well"):
             alpha_path(model, X, always)
 

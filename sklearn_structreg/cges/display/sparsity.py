@@ -164,9 +164,8 @@ class SparsityDisplay:
             shown = axis.imshow(
                 magnitudes, cmap=colors, vmin=0, vmax=top, interpolation="nearest"
             )
-            bar = self.figure_.colorbar(
-                shown, ax=axis, pad=0.01, aspect=10, shrink=0.8, extend="max"
-            )
+            place = axis.inset_axes((1.015, 0.0, 0.02, 1.0))
+            bar = self.figure_.colorbar(shown, cax=place, extend="max")
             bar.set_label("magnitude", fontsize="small")
             title = f"layer {name}: {100 * np.mean(w == 0):.0f} % zero"
             axis.set_title(title, fontsize="medium")
