@@ -63,13 +63,13 @@ def compact(
     does, and parameters keep their ``requires_grad``. Gradients are dropped.
 
     There are rules for linear and convolutional layers (of grouped ones only whole
-    groups go, down to the last), batch, group and instance normalization, activations, dropout, pooling,
-    padding, upsampling and flatten, for the functions that do the same, and for sums,
-    products, means over positions, ``torch.cat``, ``permute``, ``unsqueeze`` and
-    ``x.view(x.size(0), -1)``. All channels stay that a `LayerNorm` or a softmax over
-    them reads, that any other function reads (reshaping to sizes written as numbers,
-    indexing, matrix products), and the inputs and outputs of layers whose parameters
-    are used elsewhere, too. That is exact, if less small.
+    groups go, down to the last), batch, group and instance normalization, activations,
+    dropout, pooling, padding, upsampling and flatten, for the functions that do the
+    same, and for sums, products, means over positions, ``torch.cat``, ``permute``,
+    ``unsqueeze`` and ``x.view(x.size(0), -1)``. All channels stay that a `LayerNorm` or
+    a softmax over them reads, that any other function reads (reshaping to sizes written
+    as numbers, indexing, matrix products), and the inputs and outputs of layers whose
+    parameters are used elsewhere, too. That is exact, if less small.
 
     A constant other than zero stays where a convolution pads with zeros: at the
     borders it contributes something else than inside. A layer of which nothing is
