@@ -100,8 +100,9 @@ class CGESProx(StepCallback):
         self.layer_scale = layer_scale
 
     def initialize(self) -> CGESProx:
-        """Make the regularizer of the parameters."""
+        """Check the parameters; make the regularizer of them."""
         self.regularizer_ = CGESRegularizer(**self.get_params())
+        self.regularizer_.check()
         self.attached_ = False
         return self
 

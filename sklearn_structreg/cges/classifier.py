@@ -45,7 +45,8 @@ class CGESClassifier(StructuredClassifier):
     ----------
     module : "auto", torch.nn.Module class, instance or factory, default="auto"
         The network. The weights of its linear and convolutional layers are penalised;
-        biases and normalization layers are not.
+        biases, normalization layers and what is frozen (``requires_grad=False``) are
+        not.
     alpha : float, default=1e-4
         Strength of the penalty, at least 0; with 0 this is the plain network, bit for
         bit. Worth a search on a log scale.
@@ -266,17 +267,20 @@ class CGESClassifier(StructuredClassifier):
     @property
     def sparsity_(self) -> float:
         """Fraction of exact zeros among the penalised weights."""
+        check_is_fitted(self, "net_")
         names = cast(CGESRegularizer, self.net_.regularizer).names
         return weight_sparsity(self.module_, names)[0]
 
     @property
     def n_parameters_(self) -> int:
         """Learnable parameters, biases included."""
+        check_is_fitted(self, "net_")
         return count_parameters(self.module_)[0]
 
     @property
     def n_nonzero_parameters_(self) -> int:
         """Learnable parameters that are not zero."""
+        check_is_fitted(self, "net_")
         return count_parameters(self.module_)[1]
 
     def compact(

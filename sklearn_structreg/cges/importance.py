@@ -95,7 +95,8 @@ def _check_first(
     )
     if bypassed or mixed:
         raise ValueError(
-            "feature_importances_ are read off the first layer, but in this network "
+            "feature_importances_ are read off the first penalised layer, but in this "
+            "network "
             + (
                 "the features also reach the outputs by another way"
                 if bypassed

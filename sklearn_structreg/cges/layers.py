@@ -24,7 +24,8 @@ def penalised_weights(module: nn.Module, sample_batch: Any) -> list[str]:
     """Name the weights of linear and convolutional layers in forward order.
 
     Biases and normalization layers are never penalised (section 4 of the paper), nor
-    are weights that are computed from other parameters (`torch.nn.utils.parametrize`).
+    are weights that are computed from other parameters (`torch.nn.utils.parametrize`)
+    or that are frozen (``requires_grad=False``).
 
     Parameters
     ----------
@@ -59,7 +60,9 @@ def penalised_weights(module: nn.Module, sample_batch: Any) -> list[str]:
     handles = [
         layer.register_forward_pre_hook(remember(f"{name}.weight".lstrip(".")))
         for name, layer in module.named_modules()
-        if isinstance(layer, PENALISED) and "weight" in layer._parameters
+        if isinstance(layer, PENALISED)
+        and "weight" in layer._parameters
+        and layer.weight.requires_grad
     ]
     training = [part for part in module.modules() if part.training]
     module.eval()

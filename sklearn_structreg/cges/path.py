@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
 from sklearn_structreg.cges.classifier import CGESClassifier
+from sklearn_structreg.cges.strength import check_estimator
 from sklearn_structreg.compaction.counting import count_layers
+from sklearn_structreg.core import count_multiply_adds
 
 __all__ = ["CGESPath", "cges_path"]
 
@@ -29,7 +31,8 @@ class CGESPath:
     parameters : ndarray of shape (n_alphas,)
         Share of the network's parameters that are not zero, biases included.
     multiply_adds : ndarray of shape (n_alphas,)
-        Share of the multiply-adds whose weight is not zero.
+        Share of the network's multiply-adds whose weight is not zero; matrix products
+        outside of linear and convolutional layers are all counted in.
     sparsity : ndarray of shape (n_alphas,)
         Share of zeros among the penalised weights.
     estimators : list of CGESClassifier
@@ -37,7 +40,7 @@ class CGESPath:
 
     See Also
     --------
-    TradeOffDisplay.from_path : Draws it.
+    TradeOffDisplay.from_paths : Draws it.
     """
 
     alphas: NDArray[np.float64]
@@ -86,6 +89,8 @@ def cges_path(
     ------
     ValueError
         If a strength is negative or not finite, or `order` is unknown.
+    TypeError
+        If `estimator` is no CGESClassifier, but a pipeline, say.
 
     Examples
     --------
@@ -100,6 +105,7 @@ def cges_path(
     >>> bool((path.parameters[1:] < path.parameters[:-1]).all())
     True
     """
+    check_estimator(estimator, "cges_path")
     strengths = np.sort(np.asarray(alphas, dtype=np.float64).ravel())
     if not (strengths.size and np.isfinite(strengths).all() and strengths[0] >= 0):
         raise ValueError(
@@ -108,15 +114,17 @@ def cges_path(
     if order not in ("increasing", "decreasing"):
         raise ValueError(f"order={order!r} must be 'increasing' or 'decreasing'.")
     model = clone(estimator).set_params(warm_start=True)
-    fitted = []
+    fitted, accuracy = [], []
     for alpha in strengths if order == "increasing" else strengths[::-1]:
         model.set_params(alpha=float(alpha)).fit(X, y, sample_weight)
+        accuracy.append(model.score(X_test, y_test))
         fitted.append(copy.copy(model))  # the next fit makes a network of its own
     if order == "decreasing":
         fitted.reverse()
+        accuracy.reverse()
     return CGESPath(
         alphas=strengths,
-        accuracy=np.array([model.score(X_test, y_test) for model in fitted]),
+        accuracy=np.array(accuracy),
         parameters=np.array(
             [m.n_nonzero_parameters_ / m.n_parameters_ for m in fitted]
         ),
@@ -131,5 +139,6 @@ def _share_of_multiply_adds(model: CGESClassifier) -> float:
     sample = torch.zeros(
         (1, *model.input_shape_), dtype=parameter.dtype, device=parameter.device
     )
-    counts = count_layers(model.module_, sample).values()
-    return sum(c.nonzero_flops for c in counts) / sum(c.flops for c in counts)
+    flops = 2 * count_multiply_adds(model.module_, sample)
+    layers = count_layers(model.module_, sample).values()
+    return 1.0 - sum(layer.flops - layer.nonzero_flops for layer in layers) / flops

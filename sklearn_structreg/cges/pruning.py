@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -167,19 +167,19 @@ class Pruner:
         ValueError
             If one is out of its range.
         """
-        if not 0 < self.target_density <= 1:
+        density, start = self.target_density, self.start
+        if not (isinstance(density, Real) and 0 < density <= 1):
             raise ValueError(
-                f"target_density={self.target_density!r} must lie in (0, 1], the share "
-                "of weights to keep."
+                f"target_density={density!r} must lie in (0, 1], the share of weights "
+                "to keep."
             )
         if not (isinstance(self.n_rounds, Integral) and self.n_rounds >= 1):
             raise ValueError(
                 f"pruning_rounds={self.n_rounds!r} must be an integer of at least 1."
             )
-        if not 0 <= self.start < 1:
+        if not (isinstance(start, Real) and 0 <= start < 1):
             raise ValueError(
-                f"pruning_start={self.start!r} must lie in [0, 1), a share of the "
-                "epochs."
+                f"pruning_start={start!r} must lie in [0, 1), a share of the epochs."
             )
 
     def attach(self, module: nn.Module, names: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,12 @@ from sklearn_structreg.cges.schedule import mu_schedule
 from sklearn_structreg.core import Regularizer
 
 __all__ = ["CGESRegularizer"]
+
+CHOICES = {
+    "penalty": ("cges", "group", "exclusive", "l1", "l2"),
+    "groups": ("feature", "filter"),
+    "prox": ("exact", "paper"),
+}
 
 LayerScale = str | Sequence[float] | Sequence[Sequence[float]] | None
 
@@ -82,13 +89,42 @@ class CGESRegularizer(Regularizer):
         default=None, init=False, repr=False
     )
 
+    def check(self) -> None:
+        """Check the parameters that do not depend on the network.
+
+        Raises
+        ------
+        ValueError
+            If one is out of its range.
+        """
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} must be one of {choices}."
+                )
+        if not (isinstance(self.alpha, Real) and 0 <= self.alpha < math.inf):
+            raise ValueError(
+                f"alpha={self.alpha!r} must be a finite number of at least 0."
+            )
+        if not (isinstance(self.prox_every, Integral) and self.prox_every >= 1):
+            raise ValueError(
+                f"prox_every={self.prox_every!r} must be an integer of at least 1."
+            )
+        scale = self.layer_scale
+        if np.isscalar(scale) and scale != "auto":
+            raise ValueError(
+                f"layer_scale={scale!r} must be 'auto', None, or a sequence with an "
+                "entry for each penalised layer."
+            )
+
     def attach(self, module: nn.Module, sample_batch: Tensor) -> nn.Module:
         """Look up the penalised weights; the module itself stays as it is."""
+        self.check()
         names = penalised_weights(module, sample_batch)
         if not names:
             raise ValueError(
                 "The module runs no Linear or convolutional layer with a weight of its "
-                "own, so there is nothing to penalise."
+                "own to train, so there is nothing to penalise."
             )
         weights = [module.get_parameter(name) for name in names]
         scales = self._scales(weights)
@@ -249,11 +285,17 @@ def automatic_scale(
 
 def _pair(scale: float | Sequence[float]) -> tuple[float, float]:
     """Return one constant of `layer_scale` for both terms, or a pair as it is."""
-    constants = np.asarray(scale, dtype=float)
-    if constants.shape not in ((), (2,)) or not (constants >= 0).all():
+    try:
+        constants = np.asarray(scale, dtype=float)
+    except (TypeError, ValueError):
+        constants = np.array(np.nan)
+    if (
+        constants.shape not in ((), (2,))
+        or not ((constants >= 0) & np.isfinite(constants)).all()
+    ):
         raise ValueError(
-            f"layer_scale holds {scale!r}; give one non-negative constant, or a pair "
-            "(group, exclusive), for each penalised layer."
+            f"layer_scale holds {scale!r}; give one finite, non-negative constant, or "
+            "a pair (group, exclusive), for each penalised layer."
         )
     group, exclusive = np.broadcast_to(constants, 2)
     return float(group), float(exclusive)

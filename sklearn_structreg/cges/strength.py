@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from sklearn.base import clone
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sklearn_structreg.cges.classifier import CGESClassifier
 from sklearn_structreg.cges.layers import PENALISED
 from sklearn_structreg.cges.regularizer import CGESRegularizer, LayerPenalty
 from sklearn_structreg.core.batches import Batch, Batches
 from sklearn_structreg.core.validation import validate_training_data
 
-__all__ = ["alpha_max", "alpha_path"]
+__all__ = ["alpha_max", "alpha_path", "check_estimator"]
 
 LINEAR = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout)
 POOLING = (
@@ -31,7 +33,10 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def alpha_max(
-    estimator: Any, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    estimator: CGESClassifier,
+    X: ArrayLike,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None = None,
 ) -> float:
     r"""Return a strength from which on every penalised weight vanishes.
 
@@ -46,8 +51,8 @@ def alpha_max(
         Its `alpha` is not used. It is not fitted.
     X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
         Samples as the estimator sees them in a pipeline: scaled, say.
-    y : array-like of shape (n_samples,)
-        Labels.
+    y : array-like of shape (n_samples,) or (n_samples, n_labels)
+        Labels, or an indicator of several, as in `fit`.
     sample_weight : array-like of shape (n_samples,) or None, default=None
         As in `fit`.
 
@@ -63,8 +68,10 @@ def alpha_max(
     ------
     ValueError
         If the network holds a layer for which no bound is known, such as batch
-        normalization, behind which the scale of the weights does not matter; or if y is
-        an indicator of several labels.
+        normalization, behind which the scale of the weights does not matter, or a last
+        layer without a bias, so that zero weights cannot fit the shares of the classes.
+    TypeError
+        If `estimator` is no CGESClassifier, but a pipeline, say.
 
     See Also
     --------
@@ -82,7 +89,8 @@ def alpha_max(
     distances by a factor of at most :math:`\kappa_l t_l` and what lies between the
     layers does not increase them, so that logits differ from those at the mean sample
     by at most :math:`D\prod_l\kappa_l t_l` on average, D being the mean distance to it.
-    The loss gains at most :math:`\sqrt2` times that, and never more than :math:`L_0`;
+    The loss gains at most :math:`\sqrt2` times that (the root of the number of labels
+    where y is an indicator), and never more than :math:`L_0`;
     the penalty costs :math:`\alpha\sum_l c_l t_l \ge \alpha L\,(\prod_l c_l
     t_l)^{1/L}`. It costs more than can be gained from
 
@@ -109,6 +117,7 @@ def alpha_max(
     >>> linear.set_params(alpha=0.98 * largest).fit(X, y).sparsity_ < 1
     True
     """
+    check_estimator(estimator, "alpha_max")
     estimator._validate_params()
     probe = clone(estimator).set_params(
         alpha=1.0, target_density=None, dtype="float64", device="cpu", callbacks=None
@@ -116,11 +125,6 @@ def alpha_max(
     data = validate_training_data(
         probe, X, y, sample_weight, reset=True, min_samples=2, classes=None
     )
-    if probe.multilabel_:
-        raise ValueError(
-            "alpha_max knows no bound for several labels per sample; give the "
-            "strengths, say numpy.geomspace(1, 1e-3, 10)."
-        )
     batches = probe._batches(data, torch.device("cpu"), normalize=True)
     net = probe._make_net(data, torch.device("cpu"), probe._draw_seed(), None, batches)
     regularizer: CGESRegularizer = net.regularizer
@@ -137,7 +141,7 @@ def alpha_max(
 
 
 def alpha_path(
-    estimator: Any,
+    estimator: CGESClassifier,
     X: ArrayLike,
     y: ArrayLike,
     sample_weight: ArrayLike | None = None,
@@ -164,7 +168,8 @@ def alpha_path(
     Raises
     ------
     ValueError
-        If `alpha_max` is infinite or has no bound, or a parameter is out of its range.
+        If `alpha_max` is zero, infinite or has no bound, or a parameter is out of its
+        range.
 
     Examples
     --------
@@ -177,9 +182,10 @@ def alpha_path(
     >>> alpha_path(net, scale(X), y, n_alphas=4).round(4)
     array([0.3893, 0.0389, 0.0039, 0.0004])
     """
-    if not (n_alphas >= 1 and 0 < eps < 1):
+    if not (isinstance(n_alphas, Integral) and n_alphas >= 1 and 0 < eps < 1):
         raise ValueError(
-            f"n_alphas={n_alphas} must be at least 1 and eps={eps:g} in (0, 1)."
+            f"n_alphas={n_alphas!r} must be an integer of at least 1 and eps={eps!r} "
+            "in (0, 1)."
         )
     largest = alpha_max(estimator, X, y, sample_weight)
     if math.isinf(largest):
@@ -188,7 +194,21 @@ def alpha_path(
             f"{estimator.exclusivity:g} takes all weights away, so there is no largest "
             "to start from; give the strengths, say numpy.geomspace(1, 1e-3, 10)."
         )
-    return np.geomspace(largest, eps * largest, n_alphas)
+    if largest == 0:
+        raise ValueError(
+            "Constants predict y as well as any network, so every strength takes all "
+            "weights away; give samples whose labels depend on X."
+        )
+    return np.geomspace(largest, eps * largest, int(n_alphas))
+
+
+def check_estimator(estimator: Any, caller: str) -> None:
+    """Raise a TypeError if a function's `estimator` is no CGESClassifier."""
+    if not isinstance(estimator, CGESClassifier):
+        raise TypeError(
+            f"{caller} takes a CGESClassifier; got {type(estimator).__name__}. Of a "
+            "pipeline give the last step, and X as the steps before transform it."
+        )
 
 
 def _parts(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -218,13 +238,20 @@ def _exact(
     weight: Tensor = layer.weight
     with torch.no_grad():
         weight.zero_()
-        if layer.bias is not None:  # constant logits fit the shares of the classes
-            layer.bias.copy_(_class_shares(batches, len(layer.bias)).log())
+        if layer.bias is not None:
+            layer.bias.zero_()
     total = sum(_weight_sum(batch) for batch in batches.epoch(None))
     for X, y, sample_weight in batches.epoch(None):
-        losses = functional.cross_entropy(module(X), y, reduction="none")
-        loss = losses.sum() if sample_weight is None else losses @ sample_weight
-        (loss / total).backward()  # type: ignore[no-untyped-call]
+        logits = module(X)
+        n_outputs = logits.shape[1]
+        target = y if y.ndim == 2 else functional.one_hot(y, n_outputs)
+        if layer.bias is not None:  # constant logits fit the shares of the classes
+            predicted = _shares(batches, n_outputs)
+        else:
+            predicted = torch.full((n_outputs,), 0.5 if y.ndim == 2 else 1 / n_outputs)
+        slopes = predicted - target  # of the losses by the logits
+        slopes *= 1.0 if sample_weight is None else sample_weight[:, None]
+        logits.backward(slopes.to(logits.dtype) / total)
     assert weight.grad is not None
     norms = weight.grad.abs()
     if regularizer.penalty != "l1":
@@ -242,17 +269,25 @@ def _bound(
     across = regularizer.penalty == "l1" or regularizer.groups == "feature"
     penalties = {layer.name: layer for layer in regularizer.layers_}
     log_ratio = sum(_log_ratio(n, p, penalties, across) for n, p in parts)
-    sample = next(iter(batches.epoch(None)))[0][:1]
-    shares = _class_shares(batches, module(sample).shape[1])
-    shares = shares[shares > 0]
-    entropy = -float(shares @ shares.log())
-    if entropy == 0:  # a single class: constants predict it
-        return 0.0
+    last = max(i for i, (_, part) in enumerate(parts) if isinstance(part, PENALISED))
+    _require(parts[last][1].bias is not None, *parts[last], "without a bias at its end")
+    for name, part in parts[last + 1 :]:
+        _require(isinstance(part, LINEAR + POOLING), name, part, "at its end")
+    X, y, _ = next(iter(batches.epoch(None)))
+    n_outputs = module(X[:1]).shape[1]
+    shares = _shares(batches, n_outputs)
+    entropy = float(torch.special.entr(shares).sum())
+    slope = math.sqrt(2.0)
+    if y.ndim == 2:  # logistic units
+        entropy += float(torch.special.entr(1.0 - shares).sum())
+        slope = math.sqrt(n_outputs)
     first = next(part for _, part in parts if isinstance(part, PENALISED))
     largest = across and isinstance(first, nn.Linear)
     distance = _mean_distance(batches, math.inf if largest else 2.0)
+    if entropy == 0 or distance == 0:  # constants predict y as well
+        return 0.0
     n_layers = len(regularizer.layers_)
-    log_ratio += math.log(math.sqrt(2.0) * distance / entropy)
+    log_ratio += math.log(slope * distance / entropy)
     return entropy / n_layers * math.exp(log_ratio / n_layers)
 
 
@@ -261,11 +296,12 @@ def _log_ratio(
 ) -> float:
     """Return log(kappa / c) of a layer with a penalty; log(kappa) of another."""
     if isinstance(part, PENALISED):
-        kernel = 1.0
+        key, kernel = f"{name}.weight".lstrip("."), 1.0
+        _require(key in penalties, name, part, "whose weight is not penalised")
         if isinstance(part, CONVOLUTIONS):
             _require(part.padding_mode == "zeros", name, part)
             kernel = 1.0 if across else math.sqrt(math.prod(part.kernel_size))
-        return math.log(kernel / penalties[f"{name}.weight".lstrip(".")].group)
+        return math.log(kernel / penalties[key].group)
     if isinstance(part, nn.Dropout):
         return -0.5 * math.log1p(-part.p) if part.p < 1 else 0.0
     known = isinstance(part, LINEAR + POOLING + CONTRACTIONS)
@@ -281,11 +317,12 @@ def _sizes(size: int | tuple[int, ...]) -> int:
     return size if isinstance(size, int) else min(size)
 
 
-def _require(known: bool, name: str, part: nn.Module) -> None:
+def _require(known: bool, name: str, part: nn.Module, why: str = "") -> None:
     if not known:
+        kind = " ".join([type(part).__name__, *([f"(layer {name!r})"] if name else [])])
         raise ValueError(
-            f"alpha_max knows no bound for a network with {type(part).__name__} (layer "
-            f"{name!r}); give the strengths, say numpy.geomspace(1, 1e-3, 10)."
+            f"alpha_max knows no bound for a network with {f'{kind} {why}'.strip()}; "
+            "give the strengths, say numpy.geomspace(1, 1e-3, 10)."
         )
 
 
@@ -294,13 +331,18 @@ def _weight_sum(batch: Batch) -> float:
     return float(len(y)) if weight is None else float(weight.sum())
 
 
-def _class_shares(batches: Batches, n_classes: int) -> Tensor:
-    """Return the weighted shares of the classes."""
-    counts = torch.zeros(n_classes, dtype=torch.float64)
-    for X, y, weight in batches.epoch(None):
-        ones = X.new_ones(len(y), dtype=torch.float64)
-        counts.index_add_(0, y, ones if weight is None else weight.double())
-    return counts / counts.sum()
+def _shares(batches: Batches, n_outputs: int) -> Tensor:
+    """Return the weighted shares of the classes, or of the ones of each label."""
+    counts, total = torch.zeros(n_outputs, dtype=torch.float64), 0.0
+    for batch in batches.epoch(None):
+        _, y, weight = batch
+        weights = torch.ones(len(y)) if weight is None else weight
+        if y.ndim == 2:
+            counts += weights.double() @ y.double()
+        else:
+            counts.index_add_(0, y, weights.double())
+        total += _weight_sum(batch)
+    return counts / total
 
 
 def _mean_distance(batches: Batches, order: float) -> float:

@@ -63,13 +63,13 @@ def compact(
     does, and parameters keep their ``requires_grad``. Gradients are dropped.
 
     There are rules for linear and convolutional layers (of grouped ones only whole
-    groups go), batch, group and instance normalization, activations, dropout, pooling,
-    padding, upsampling and flatten, for the functions that do the same, and for sums,
-    products, means over positions, ``torch.cat``, ``permute``, ``unsqueeze`` and
-    ``x.view(x.size(0), -1)``. All channels stay that a `LayerNorm` or a softmax over
-    them reads, that any other function reads (reshaping to sizes written as numbers,
-    indexing, matrix products), and the inputs and outputs of layers whose parameters
-    are used elsewhere, too. That is exact, if less small.
+    groups go, down to the last), batch, group and instance normalization, activations,
+    dropout, pooling, padding, upsampling and flatten, for the functions that do the
+    same, and for sums, products, means over positions, ``torch.cat``, ``permute``,
+    ``unsqueeze`` and ``x.view(x.size(0), -1)``. All channels stay that a `LayerNorm` or
+    a softmax over them reads, that any other function reads (reshaping to sizes written
+    as numbers, indexing, matrix products), and the inputs and outputs of layers whose
+    parameters are used elsewhere, too. That is exact, if less small.
 
     A constant other than zero stays where a convolution pads with zeros: at the
     borders it contributes something else than inside. A layer of which nothing is
@@ -108,9 +108,12 @@ def compact(
     result = _copy(module)
     modes = {name: part.training for name, part in result.named_modules()}
     result.eval()
-    with torch.no_grad():
-        flow = follow(trace(result, sample), unsupported)
-    shrink(result, flow, solve(flow))
+    n_grouped = None
+    while n_grouped != _count_grouped(result):  # a single group is an ordinary layer
+        n_grouped = _count_grouped(result)
+        with torch.no_grad():
+            flow = follow(trace(result, sample), unsupported)
+        shrink(result, flow, solve(flow))
     result.zero_grad(set_to_none=True)
     _check_outputs(module, result, sample)
     for name, part in result.named_modules():
@@ -134,6 +137,10 @@ def _copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module)
 
 
+def _count_grouped(module: nn.Module) -> int:
+    return sum(getattr(part, "groups", 1) != 1 for part in module.modules())
+
+
 def _check_outputs(module: nn.Module, result: nn.Module, sample: Tensor) -> None:
     """Compare on the samples, in double precision where the network can do that."""
     # folded biases are rounded to the precision of the parameters
@@ -155,6 +162,13 @@ def _check_outputs(module: nn.Module, result: nn.Module, sample: Tensor) -> None
         except RuntimeError:
             same = False
     if not same:
+        for name, part in module.named_modules():
+            if not all(p.isfinite().all() for p in part.parameters(recurse=False)):
+                raise ValueError(
+                    f"{describe(name, part)} holds weights that are not finite, so the "
+                    "network cannot be compacted: what is not finite reaches the "
+                    "outputs even by weights of zero. Its training must have diverged."
+                )
         raise ValueError(
             "The network cannot be compacted: its smaller copy has other outputs. Its "
             "forward pass must depend on the sizes of its layers in a way that "

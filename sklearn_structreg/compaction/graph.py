@@ -102,6 +102,11 @@ def trace(network: nn.Module, sample: Tensor) -> fx.Graph:
     except Exception as error:
         path = tracer.path[-1]
         where = describe(plain_name(path), root.get_submodule(path))
+        if "'len' is not supported" in str(error):
+            raise ValueError(
+                f"{where} cannot be followed by torch.fx: it takes the len() of a "
+                "tensor; write x.shape[0] in place of len(x)."
+            ) from error
         raise ValueError(
             f"{where} cannot be followed by torch.fx: {_first_line(error)}. A network "
             "can be compacted if no branch or loop of its forward pass depends on data."

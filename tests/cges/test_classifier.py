@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 from torch import nn
@@ -231,3 +232,12 @@ def test_the_callback_follows_skorch_life(digits, capsys):
     assert dict(net.callbacks_)["cges"].regularizer_.alpha == 0.2
     net.partial_fit(X, y)
     assert len(net.history[:, "sparsity"]) == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["sparsity_", "n_parameters_", "n_nonzero_parameters_"]
+)
+def test_what_is_counted_needs_a_fit(name):
+    assert not hasattr(CGESClassifier(), name)
+    with pytest.raises(NotFittedError):
+        getattr(CGESClassifier(), name)

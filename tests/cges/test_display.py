@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
 
 from sklearn_structreg import CGESClassifier
 from sklearn_structreg.cges import (
@@ -15,6 +16,7 @@ from sklearn_structreg.cges import (
     SparsityHistoryDisplay,
     TradeOffDisplay,
 )
+from sklearn_structreg.core import StructuredClassifier
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -116,8 +118,30 @@ def test_maps_into_given_axes(model):
     assert (display.axes_ == axes).all()
     with pytest.raises(ValueError, match="ax must hold 2 Axes"):
         display.plot(axes[:1])
-    with pytest.raises(ValueError, match=r"layers=\['0.bias'\] must be among"):
+    with pytest.raises(ValueError, match=r"layers=\[.0.bias.\] must list some of"):
         SparsityDisplay.from_estimator(model, layers=["0.bias"])
+    for layers in ("0.weight", []):
+        with pytest.raises(ValueError, match="must list some of the penalised weights"):
+            SparsityDisplay.from_estimator(model, layers=layers)
+
+
+@pytest.mark.parametrize("display", [SparsityDisplay, SparsityHistoryDisplay])
+def test_displays_of_something_else(display):
+    for other in (StructuredClassifier(), make_pipeline(CGESClassifier())):
+        with pytest.raises(TypeError, match=f"{display.__name__} takes a CGESClass"):
+            display.from_estimator(other)
+
+
+def test_a_history_without_sparsity(digits):
+    plain = StructuredClassifier(max_epochs=1).fit(*digits)
+    with pytest.raises(ValueError, match="The history holds no layer_sparsity"):
+        SparsityHistoryDisplay.from_history(plain.history_)
+
+
+def test_an_unknown_reference():
+    curve = {"accuracy": [0.9], "parameters": [0.5], "multiply_adds": [0.5]}
+    with pytest.raises(ValueError, match=r"reference='L2' must be one of \['L1'\]"):
+        TradeOffDisplay({"L1": curve}, reference="L2").plot()
 
 
 def test_a_layer_that_is_all_zero():

@@ -142,6 +142,14 @@ def test_images_in_their_flattened_order(digits):
     assert np.ptp(image[1:-1, 1:-1]) == pytest.approx(0, abs=1e-12)
 
 
+def test_behind_a_frozen_layer_there_is_nothing_to_read_off(digits):
+    net = nn.Sequential(nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10))
+    net[0].requires_grad_(False)
+    model = CGESClassifier(net, max_epochs=1, random_state=0).fit(*digits)
+    with pytest.raises(ValueError, match="read off the first penalised layer"):
+        _ = model.feature_importances_
+
+
 def test_before_fit():
     assert not hasattr(CGESClassifier(), "feature_importances_")
     with pytest.raises(NotFittedError):

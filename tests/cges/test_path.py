@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.pipeline import make_pipeline
+from skorch.callbacks import Callback
+from torch import nn
 
 from sklearn_structreg import CGESClassifier
 from sklearn_structreg.cges import cges_path
@@ -72,3 +75,42 @@ def test_a_convolution_counts_by_pixel(halves):
     whole = sum(n * weights[i].numel() for i, n in uses.items())
     assert path.multiply_adds[0] == pytest.approx(left / whole)
     assert 0 < left < whole
+
+
+def test_test_samples_that_do_not_fit_are_found_after_the_first_network(halves):
+    X, y, X_test, y_test = halves
+    epochs = []
+
+    class Count(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            epochs.append(1)
+
+    model = CGESClassifier(max_epochs=1, callbacks=[Count()])
+    with pytest.raises(ValueError, match="X has 5 features"):
+        cges_path(model, X, y, X_test[:, :5], y_test, alphas=ALPHAS)
+    assert len(epochs) == 1
+
+
+class WithProduct(nn.Module):
+    """Half of its multiply-adds are a matrix product with a parameter of its own."""
+
+    def __init__(self, n_outputs):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.eye(64))
+        self.layer, self.last = nn.Linear(64, 54), nn.Linear(54, n_outputs)
+
+    def forward(self, X):
+        return self.last(torch.relu(self.layer(X @ self.matrix)))
+
+
+def test_products_outside_of_layers_count(halves):
+    model = CGESClassifier(WithProduct, max_epochs=2, random_state=0, penalty="l1")
+    path = cges_path(model, *halves, alphas=[0.0, 1e3])
+    assert path.sparsity[1] == 1
+    product, layers = 64 * 64, 64 * 54 + 54 * 10
+    np.testing.assert_allclose(path.multiply_adds, [1, product / (product + layers)])
+
+
+def test_a_pipeline_is_told_what_to_do(halves):
+    with pytest.raises(TypeError, match="got Pipeline. Of a pipeline give the last"):
+        cges_path(make_pipeline(CGESClassifier()), *halves, alphas=ALPHAS)

@@ -369,6 +369,7 @@ def test_the_callback_beside_a_penalty_and_early_stopping(digits):
     [
         ({"target_density": 0.0}, r"target_density=0.0 must lie in \(0, 1\]"),
         ({"target_density": 1.5}, r"target_density=1.5 must lie in \(0, 1\]"),
+        ({"target_density": "half"}, r"target_density='half' must lie in \(0, 1\]"),
         ({"pruning_rounds": 0}, "pruning_rounds=0 must be an integer"),
         ({"pruning_start": 1.0}, "pruning_start=1.0 must lie in"),
         ({"target_density": 1e-6}, "pruned away"),

@@ -1,13 +1,16 @@
 """What the regularizer does to a network: which weights, how strongly, and when."""
 
 import copy
+import math
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from sklearn_structreg import CGESClassifier
 from sklearn_structreg.cges import (
+    CGESProx,
     CGESRegularizer,
     count_parameters,
     penalised_weights,
@@ -66,6 +69,19 @@ def test_computed_weights_are_left_alone():
     assert penalised_weights(net, torch.ones(1, 3)) == ["1.weight"]
     with pytest.raises(ValueError, match="nothing to penalise"):
         CGESRegularizer().attach(nn.BatchNorm1d(3), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    "params", [{"alpha": 0.1}, {"alpha": 0, "target_density": 0.2}]
+)
+def test_frozen_weights_are_left_alone(digits, params):
+    X, y = digits
+    net = make_mlp(64, 10, (20,))
+    net[0].requires_grad_(False)
+    assert penalised_weights(net, torch.zeros(1, 64)) == ["2.weight"]
+    fitted = CGESClassifier(net, max_epochs=5, random_state=0, **params).fit(X, y)
+    assert torch.equal(fitted.module_[0].weight, net[0].weight)
+    assert (fitted.module_[2].weight == 0).any()
 
 
 def test_convolutions_and_a_bare_layer():
@@ -157,10 +173,38 @@ def test_layer_scale_of_the_wrong_length():
         attached(make_mlp(3, 2), torch.ones(1, 3), layer_scale=[1, 2, 3])
 
 
-@pytest.mark.parametrize("scale", [[(1, 2, 3), 1], [-1, 1], [1, (1, -1)]])
+@pytest.mark.parametrize(
+    "scale",
+    [
+        *([(1, 2, 3), 1], [-1, 1], [1, (1, -1)]),
+        *([1, (1, math.inf)], [math.nan, 1], ["much", "little"]),
+    ],
+)
 def test_layer_scale_that_makes_no_sense(scale):
     with pytest.raises(ValueError, match="layer_scale holds"):
         attached(make_mlp(3, 2), torch.ones(1, 3), layer_scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"penalty": "lasso"}, "penalty='lasso' must be one of"),
+        ({"groups": "unit"}, "groups='unit' must be one of"),
+        ({"prox": "approximate"}, "prox='approximate' must be one of"),
+        ({"alpha": -1.0}, "alpha=-1.0 must be a finite number"),
+        ({"alpha": math.nan}, "alpha=nan must be a finite number"),
+        ({"alpha": "0.1"}, "alpha='0.1' must be a finite number"),
+        ({"prox_every": 0}, "prox_every=0 must be an integer"),
+        ({"layer_scale": "none"}, "layer_scale='none' must be 'auto', None, or a seq"),
+        ({"layer_scale": 3}, "layer_scale=3 must be"),
+    ],
+)
+def test_bad_parameters_without_an_estimator(params, message):
+    """A skorch user's callback has nobody else to check them."""
+    with pytest.raises(ValueError, match=message):
+        CGESProx(**params).initialize()
+    with pytest.raises(ValueError, match=message):
+        CGESRegularizer(**params).attach(make_mlp(3, 2), torch.ones(1, 3))
 
 
 def test_a_constant_per_layer_serves_both_terms():

@@ -7,10 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.datasets import load_wine
 from sklearn.model_selection import GridSearchCV
-from sklearn.preprocessing import scale
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, scale
 from sklearn.svm import l1_min_c
 from torch import nn
 from torch.nn import functional
@@ -31,17 +33,18 @@ def solved(X, y, weight, alpha, shrink, n_steps=3000):
     """Minimize weighted logistic loss + penalty by FISTA in float64 from far away.
 
     `shrink(W, step)` is the penalty's operator; W has shape (n_classes, n_features).
+    An indicator y has a logistic unit for each label.
     """
     weight = weight / weight.sum()
-    onehot = np.eye(y.max() + 1)[y]
+    onehot = np.eye(y.max() + 1)[y] if y.ndim == 1 else y
     design = np.c_[X, np.ones(len(X))]
     step = 1 / (0.5 * np.linalg.norm(design.T * weight @ design, 2))
-    W = point = np.random.default_rng(0).normal(size=(y.max() + 1, design.shape[1]))
+    size = onehot.shape[1], design.shape[1]
+    W = point = np.random.default_rng(0).normal(size=size)
     t = 1.0
     for _ in range(n_steps):
         z = design @ point.T
-        p = np.exp(z - z.max(1, keepdims=True))
-        p /= p.sum(1, keepdims=True)
+        p = softmax(z, axis=1) if y.ndim == 1 else expit(z)
         new = point - step * ((p - onehot) * weight[:, None]).T @ design
         new[:, :-1] = shrink(new[:, :-1], step * alpha)
         t, last = (1 + math.sqrt(1 + 4 * t * t)) / 2, t
@@ -71,10 +74,13 @@ def shrink_axis(axis):
     ],
 )
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("several", [False, True])
 def test_for_a_linear_model_it_is_where_a_solver_leaves_zero(
-    wine, settings, shrink, weighted
+    wine, settings, shrink, weighted, several
 ):
     X, y = wine
+    if several:
+        y = np.c_[y == 0, y >= 1, X[:, 3] > 0.3].astype(int)
     rng = np.random.default_rng(1)
     weight = rng.integers(0, 4, len(y)).astype(float) if weighted else np.ones(len(y))
     model = CGESClassifier(momentum=0.0, **LINEAR, **settings)
@@ -219,6 +225,45 @@ def test_no_weights_beat_zero_at_the_bound(net, penalty, groups, seed, size):
         optimizer.step()
 
 
+@pytest.mark.parametrize("net", ["mlp", "deep", "conv"])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_weights_beat_zero_at_the_bound_of_several_labels(net, seed):
+    shape, layers = NETS[net]
+    rng = np.random.default_rng(seed)
+    y = (rng.random((30, 3)) < [0.2, 0.5, 0.7]).astype(int)
+    X = rng.normal(size=(30, *shape))
+    X[:, 0] += 3 * y.sum(1).reshape(-1, *[1] * (X.ndim - 2))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = nn.Sequential(*layers()).double()
+    model = CGESClassifier(module, penalty="group", momentum=0.0, layer_scale=None)
+    alpha = alpha_max(model, X, y)
+    inputs, labels = torch.from_numpy(X), torch.from_numpy(y).double()
+    shares = y.mean(0)
+    zero = -(shares @ np.log(shares) + (1 - shares) @ np.log(1 - shares))
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.03)
+    losses = []
+    for _ in range(60):
+        loss = functional.binary_cross_entropy_with_logits(module(inputs), labels) * 3
+        losses.append(loss.item())
+        assert losses[-1] + alpha * penalty_of(module, model).item() >= zero - 1e-9
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < zero  # the weights do fit something
+
+
+def test_labels_that_constants_predict(wine):
+    X, y = wine
+    always = np.c_[np.ones(len(y)), np.zeros(len(y))]
+    for hidden in ((), (5,)):
+        model = CGESClassifier(hidden_layer_sizes=hidden, penalty="group")
+        assert alpha_max(model, X, always) == 0
+        assert alpha_max(model, np.ones_like(X), y) < 1e-12
+        with pytest.raises(ValueError, match="Constants predict y as well"):
+            alpha_path(model, X, always)
+
+
 def test_beyond_the_bound_a_trained_network_falls_to_zero(wine):
     X, y = wine
     model = CGESClassifier(
@@ -258,6 +303,44 @@ def test_layers_without_a_bound_are_named(wine, layer, name):
     assert 0 < alpha_max(CGESClassifier(nn.Sequential(module)), *wine) < math.inf
 
 
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(13, 3)
+
+    def forward(self, X):
+        return self.layer(X) + X[:, :3]
+
+
+FROZEN = nn.Linear(13, 4).requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("net", "reason"),
+    [
+        # Without a last bias zero weights do not fit the shares of the classes.
+        (
+            [nn.Linear(13, 4), nn.ReLU(), nn.Linear(4, 3, bias=False)],
+            r"Linear \(layer '2'\) without a bias at its end",
+        ),
+        ([nn.Linear(13, 4), nn.Linear(4, 3), nn.Tanh()], r"Tanh .*'2'\) at its end"),
+        ([FROZEN, nn.Linear(4, 3)], r"Linear \(layer '0'\) whose weight is not penal"),
+        ([], "Residual; give"),
+    ],
+)
+def test_networks_without_a_bound(wine, net, reason):
+    module = nn.Sequential(*net) if net else Residual()
+    with pytest.raises(ValueError, match=f"no bound for a network with {reason}"):
+        alpha_max(CGESClassifier(module), *wine)
+
+
+def test_a_pipeline_is_told_what_to_do(wine):
+    pipeline = make_pipeline(StandardScaler(), CGESClassifier())
+    for function in (alpha_max, alpha_path):
+        with pytest.raises(TypeError, match="got Pipeline. Of a pipeline give the"):
+            function(pipeline, *wine)
+
+
 def test_the_path_is_a_grid_for_a_search(wine):
     X, y = wine
     model = CGESClassifier(penalty="group", max_epochs=15, random_state=0)
@@ -271,9 +354,11 @@ def test_the_path_is_a_grid_for_a_search(wine):
     assert not hasattr(model, "net_")
 
 
-@pytest.mark.parametrize("bad", [{"n_alphas": 0}, {"eps": 0.0}, {"eps": 1.0}])
+@pytest.mark.parametrize(
+    "bad", [{"n_alphas": 0}, {"n_alphas": 2.5}, {"eps": 0.0}, {"eps": 1.0}]
+)
 def test_bad_grids(wine, bad):
-    with pytest.raises(ValueError, match="must be at least 1 and eps="):
+    with pytest.raises(ValueError, match="must be an integer of at least 1 and eps="):
         alpha_path(CGESClassifier(penalty="l1"), *wine, **bad)
 
 

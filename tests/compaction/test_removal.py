@@ -236,6 +236,15 @@ def test_depthwise_and_grouped_convolutions_lose_whole_groups():
     assert (smaller[1].groups, smaller[0].out_channels) == (2, 4)
 
 
+def test_of_the_last_group_that_is_left_single_channels_go():
+    layers = nn.Conv1d(1, 6, 1), nn.Conv1d(6, 6, 3, groups=2), nn.Conv1d(6, 2, 1)
+    network = dense(nn.Sequential(*layers))
+    zero(network[2], features=[0, 1, 2, 4])
+    zero(network[1], features=[1])
+    smaller = compare(network, 3, 1, 9)
+    assert shapes(smaller) == [(2, 1, 1), (2, 2, 3), (2, 2, 1)]
+
+
 # ---- nothing left --------------------------------------------------------------
 
 

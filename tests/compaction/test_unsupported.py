@@ -260,6 +260,15 @@ def test_outputs_that_depend_on_the_size_of_a_layer_are_noticed():
         compact(network, X)
 
 
+def test_weights_that_are_not_finite_are_named():
+    network = perceptron()
+    with torch.no_grad():
+        network[0].weight[0, 0] = torch.nan
+        network[-1].weight[:, 0] = 0.0  # times NaN that is NaN
+    with pytest.raises(ValueError, match=r"'0' \(Linear\) holds weights that are not"):
+        compact(network, X)
+
+
 class Views(nn.Module):
     """Reshapes to sizes that are written as numbers."""
 
@@ -293,6 +302,12 @@ def test_reshaping(view, width):
     smaller = compact(network, x)
     assert_same_outputs(network, smaller, x)
     assert smaller.conv.out_channels == width
+
+
+def test_len_of_a_tensor_is_named():
+    network = Views(lambda x: x.view(len(x), -1))
+    with pytest.raises(ValueError, match=r"write x.shape\[0\] in place of len\(x\)"):
+        compact(network, torch.zeros(3, 1, 4, 4))
 
 
 def test_samples_that_do_not_fit():

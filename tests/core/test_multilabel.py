@@ -19,7 +19,6 @@ from sklearn_structreg import (
     CGESClassifier,
     DropClusterClassifier,
 )
-from sklearn_structreg.cges import alpha_max
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.losses import WeightedBinaryCrossEntropy
 
@@ -188,5 +187,3 @@ def test_what_methods_offer_beside_fit_knows_several_labels(several):
     with torch.inference_mode():
         logits = report.module(torch.from_numpy(X).float()).numpy()
     assert report.hardened_accuracy == np.mean(((logits > 0) == y).all(axis=1))
-    with pytest.raises(ValueError, match="no bound for several labels"):
-        alpha_max(CGESClassifier(), X, y)

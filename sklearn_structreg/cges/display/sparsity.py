@@ -11,6 +11,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_structreg.cges.classifier import CGESClassifier
+from sklearn_structreg.cges.strength import check_estimator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,13 +89,16 @@ class SparsityDisplay:
         ------
         ValueError
             If a layer is none of the penalised ones.
+        TypeError
+            If `estimator` is no CGESClassifier.
         """
+        check_estimator(estimator, cls.__name__)
         check_is_fitted(estimator, "net_")
         known: list[str] = cast(Any, estimator.net_.regularizer).names
         names = known if layers is None else list(layers)
-        if not set(names) <= set(known):
+        if not names or not set(names) <= set(known):
             raise ValueError(
-                f"layers={names} must be among the penalised weights {known}."
+                f"layers={layers!r} must list some of the penalised weights {known}."
             )
         weights = {
             name.removesuffix(".weight"): estimator.module_.get_parameter(name)
@@ -160,9 +164,8 @@ class SparsityDisplay:
             shown = axis.imshow(
                 magnitudes, cmap=colors, vmin=0, vmax=top, interpolation="nearest"
             )
-            bar = self.figure_.colorbar(
-                shown, ax=axis, pad=0.01, aspect=10, shrink=0.8, extend="max"
-            )
+            place = axis.inset_axes((1.015, 0.0, 0.02, 1.0))
+            bar = self.figure_.colorbar(shown, cax=place, extend="max")
             bar.set_label("magnitude", fontsize="small")
             title = f"layer {name}: {100 * np.mean(w == 0):.0f} % zero"
             axis.set_title(title, fontsize="medium")
@@ -266,6 +269,7 @@ class SparsityHistoryDisplay:
         SparsityHistoryDisplay
             The display, drawn.
         """
+        check_estimator(estimator, cls.__name__)
         check_is_fitted(estimator, "net_")
         return cls.from_history(estimator.history_, ax=ax)
 
@@ -284,7 +288,17 @@ class SparsityHistoryDisplay:
         -------
         SparsityHistoryDisplay
             The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If the history does not hold them.
         """
+        if not len(history) or "layer_sparsity" not in history[-1]:
+            raise ValueError(
+                "The history holds no layer_sparsity; give the one of a CGESClassifier "
+                "or of a net that was trained with the callback CGESProx."
+            )
         per_epoch = history[:, "layer_sparsity"]
         layers = {
             name.removesuffix(".weight"): [epoch[name] for epoch in per_epoch]

@@ -109,8 +109,17 @@ class TradeOffDisplay:
         -------
         TradeOffDisplay
             The display.
+
+        Raises
+        ------
+        ValueError
+            If `reference` is none of the methods.
         """
         check_matplotlib_support("TradeOffDisplay.plot")
+        if self.reference is not None and self.reference not in self.curves:
+            raise ValueError(
+                f"reference={self.reference!r} must be one of {list(self.curves)}."
+            )
         import matplotlib.pyplot as plt
 
         own_figure = ax is None
