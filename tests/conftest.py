@@ -1,4 +1,6 @@
-"""Data that the tests share."""
+"""What the tests share: data, and a clean end."""
+
+import sys
 
 import numpy as np
 import pytest
@@ -29,3 +31,10 @@ def blobs():
 def _one_thread():
     """The networks here are small: a second thread only waits for the first."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

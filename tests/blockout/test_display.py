@@ -24,12 +24,6 @@ plt = pytest.importorskip("matplotlib.pyplot")
 NAMES = [f"digit {i}" for i in range(10)]
 
 
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def fitted(digits):
     model = BlockoutClassifier(

@@ -20,12 +20,6 @@ plt = pytest.importorskip("matplotlib.pyplot")
 FAST = {"max_epochs": 2, "random_state": 0}
 
 
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def images(digits):
     return digits[0][:200].reshape(-1, 1, 8, 8), digits[1][:200]

@@ -14,12 +14,6 @@ from sklearn_structreg.selfinformed import (
 plt = pytest.importorskip("matplotlib.pyplot")
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def model(digits):
     names = np.array([f"digit {i}" for i in range(10)])

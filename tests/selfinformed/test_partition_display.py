@@ -14,12 +14,6 @@ from sklearn_structreg.selfinformed import (
 plt = pytest.importorskip("matplotlib.pyplot")
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 def names_on(axis):
     return [label.get_text() for label in axis.get_ticklabels()]
 
