@@ -22,7 +22,7 @@ class StepCallback(Callback):
 
     def after_step(self, net: NeuralNet, lr: float) -> None:
         """Act; `lr` is the learning rate that the step used."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: the subclasses below say what to do
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Follow the optimizer's steps."""

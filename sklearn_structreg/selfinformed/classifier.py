@@ -369,7 +369,7 @@ class SelfInformedClassifier(StructuredClassifier):
 
         With ``warm_start=True``, `fit` trains the present heads on.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # not reached: available_if hides it
 
     def _check_groups(self, data: TrainingData) -> None:
         """Check what can be said about the groups before any work is done."""

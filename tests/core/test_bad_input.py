@@ -123,7 +123,9 @@ def test_what_is_no_callback_optimizer_or_scheduler():
         StructuredClassifier(lr_schedule=lambda optimizer, n: None).fit(X, Y)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="asks for a missing device: cuda is there"
+)
 def test_cuda_without_a_cuda_device():
     with pytest.raises(ValueError, match="device='cuda' was asked for, but"):
         StructuredClassifier(device="cuda").fit(X, Y)

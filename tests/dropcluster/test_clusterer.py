@@ -194,7 +194,9 @@ def test_bad_parameters(parameters, message):
         ReNAClusterer(**parameters).fit(X)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="asks for a missing device: cuda is there"
+)
 def test_missing_gpu():
     with pytest.raises(ValueError, match="was asked for, but torch finds"):
         ReNAClusterer(device="cuda").fit(np.ones((2, 3)))

@@ -17,8 +17,6 @@ SEVERITIES = [1, 2, 3, 4, 5]
 
 @pytest.fixture(scope="module")
 def corruptions():
-    if not FILE.exists():
-        pytest.skip("the benchmarks are not here")
     spec = importlib.util.spec_from_file_location("corruptions", FILE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
