@@ -1,8 +1,13 @@
 """Sphinx configuration."""
 
+import shutil
+from importlib import import_module
 from pathlib import Path
 
+from torch import nn
+
 import sklearn_structreg
+from sklearn_structreg.core import Regularizer
 
 project = "sklearn_structreg"
 author = "The sklearn_structreg developers"
@@ -40,9 +45,64 @@ html_theme = "pydata_sphinx_theme"
 html_title = "sklearn_structreg"
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
 html_sidebars = {  # only the API has pages below it
-    page.stem: [] for page in Path(__file__).parent.glob("*.rst") if page.stem != "api"
+    page.stem: [] for page in Path(__file__).parent.glob("*.rst")
 }
 html_show_sourcelink = False
+
+
+# The API page is written here: every public name once, by room and kind. Rooms are
+# found by their folders, so a new method needs no entry.
+FIRST = ["core", "compaction"]
+
+
+def kind_of(entry):
+    """Name the section of the API page that an object belongs to."""
+    if hasattr(entry, "fit"):
+        return "Estimators"
+    if not isinstance(entry, type):
+        return "Functions"
+    if issubclass(entry, Regularizer):
+        return "Regularizers"
+    if issubclass(entry, nn.Module):
+        return "Layers and networks"
+    return "Displays" if entry.__name__.endswith("Display") else "Other classes"
+
+
+KINDS = [
+    *("Estimators", "Regularizers", "Layers and networks"),
+    *("Functions", "Displays", "Other classes"),
+]
+
+
+def heading(text, underline):
+    return ["", text, underline * len(text), ""]
+
+
+def api_page():
+    """List the public names of all rooms; estimators by their shortest name."""
+    package = Path(sklearn_structreg.__file__).parent
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    lines = heading("API", "=")
+    for room in [*FIRST, *sorted(rooms - {*FIRST})]:
+        module = import_module(f"sklearn_structreg.{room}")
+        lines += [*heading(room, "-"), module.__doc__.splitlines()[0], ""]
+        for kind in KINDS:
+            names = [n for n in module.__all__ if kind_of(getattr(module, n)) == kind]
+            if names:
+                lines += [f".. rubric:: {kind}", "", ".. autosummary::"]
+                lines += ["    :toctree:", ""]
+            for name in names:
+                short = name in sklearn_structreg.__all__
+                home = "sklearn_structreg" if short else module.__name__
+                lines.append(f"    ~{home}.{name}")
+            lines.append("")
+    return "\n".join(lines)
+
+
+page = Path(__file__).parent / "api" / "generated" / "index.rst"
+shutil.rmtree(page.parent, ignore_errors=True)  # pages of names that are gone
+page.parent.mkdir(parents=True)
+page.write_text(api_page(), encoding="utf-8")
 
 
 # What comes with every scikit-learn estimator refers to scikit-learn's own pages.

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_structreg import BlockoutClassifier
 from sklearn_structreg.blockout import (
-    ArchitectureDisplay,
+    BlockoutDisplay,
     ExpectedClustersDisplay,
     NodeEmbeddingDisplay,
     ProbabilityHistoryDisplay,
@@ -40,10 +40,10 @@ net.fit(X_train, y_train)
 print(f"accuracy: {net.score(X_test, y_test):.3f}")
 
 # %%
-# What became of the probabilities
-# --------------------------------
-# All of them start at one half. Where they end tells whether there is a clustering to
-# speak of: the paper names three outcomes.
+# The course of the probabilities
+# -------------------------------
+# All of them start at one half. The paper names three outcomes, one of which is a
+# clustering.
 print(net.diagnose())
 
 # %%
@@ -56,7 +56,7 @@ ProbabilityHistoryDisplay.from_estimator(net)
 NodeEmbeddingDisplay.from_estimator(net)
 
 # %%
-# Classes in many clusters have many weights to be told by.
+# A class in many clusters has many weights of its own.
 ExpectedClustersDisplay.from_estimator(net)
 
 # %%
@@ -74,12 +74,12 @@ for cluster, digits in enumerate(hierarchy.clusters()):
 # From probabilities to blocks
 # ----------------------------
 # With a threshold the soft structure becomes a real one: weights between nodes without
-# a common cluster are zero. The report says what that costs.
+# a common cluster are zero. The report gives the accuracy before and after.
 hardened = net.harden(X_test, y_test, threshold=0.8)
 print(hardened)
 
 # %%
 # The same function as parallel branches, which compute the blocks and nothing else, is
 # in ``hardened.branches``. A box is a group of nodes in the same clusters.
-ArchitectureDisplay.from_estimator(net, threshold=0.8)
+BlockoutDisplay.from_estimator(net, threshold=0.8)
 plt.show()

@@ -2,8 +2,8 @@
 A smaller network with the same predictions
 ===========================================
 
-A group penalty leaves units and channels that nothing reads. Their zeros alone save
-nothing; compaction takes them out, and the network gets smaller and faster.
+A group penalty leaves units and channels that no layer reads. Zeros alone save nothing;
+compaction takes them out, and the network gets smaller and faster.
 """
 
 # %%

@@ -1,12 +1,11 @@
 """
-Which classes does a random forest confuse?
-===========================================
+Classes that a random forest confuses
+=====================================
 
-A fitted classifier's own mistakes say which classes look alike to it. Here
-:class:`~sklearn_structreg.selfinformed.ConfusionSpectralPartitioner` groups the ten
+A fitted classifier's own mistakes show the classes that look alike to it. Here
+:class:`~sklearn_structreg.ConfusionSpectralPartitioner` groups the ten
 digits by the probabilities that a random forest gives to held-out images, and
-:class:`~sklearn_structreg.selfinformed.ConfusionPartitionDisplay` shows what the groups
-rest on.
+:class:`~sklearn_structreg.selfinformed.ConfusionPartitionDisplay` shows the confusions.
 """
 
 import matplotlib.pyplot as plt
@@ -36,7 +35,7 @@ print(f"held-out accuracy: {forest.score(X_held_out, y_held_out):.3f}")
 # Group the classes
 # -----------------
 # With ``top_k=2`` the best two of the ten probabilities count as detections, so that
-# even a correct prediction tells which digit came second.
+# even a correct prediction counts a confusion, with the digit that came second.
 scores = forest.predict_proba(X_held_out)
 partitioner = ConfusionSpectralPartitioner(
     n_clusters=4, top_k=2, classes=forest.classes_, random_state=0

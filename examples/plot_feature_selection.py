@@ -113,11 +113,11 @@ for seed in range(3):
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 4), layout="constrained")
 for name, marker in zip(figures, "Dso", strict=True):
     recall, precision, accuracy, n_kept = np.mean(figures[name], axis=0).T
-    axes[0].plot(100 * recall, 100 * precision, marker=marker, label=name)
-    axes[1].plot(n_kept, 100 * accuracy, marker=marker)
+    axes[0].plot(100 * recall, 100 * precision, marker=marker)
+    axes[1].plot(n_kept, 100 * accuracy, marker=marker, label=name)
 axes[0].set(xlabel="recall (%)", ylabel="precision (%)")
 axes[1].set(xlabel="columns kept, of 60", ylabel="test accuracy (%)")
-axes[0].legend(loc="lower left")
+axes[1].legend(loc="lower right")
 
 print(f"{'':>24} recall  precision  accuracy  kept")
 for name, values in figures.items():

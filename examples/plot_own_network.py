@@ -3,8 +3,8 @@ A network of your own, made sparse
 ==================================
 
 Any torch module can be the network: here a convolutional one with batch normalization,
-on digits as images. The history tells how sparse each layer is after every epoch. Then
-the same penalty trains the same module in a plain skorch net, as a callback.
+on digits as images. The history holds the sparsity of each layer after every epoch.
+Then the same penalty trains the same module in a plain skorch net.
 """
 
 # %%
@@ -13,7 +13,6 @@ the same penalty trains the same module in a plain skorch net, as a callback.
 # A class whose signature names ``input_shape`` and ``n_outputs`` gets them from the
 # data.
 
-import matplotlib.pyplot as plt
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -21,7 +20,8 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklearn_structreg import CGESClassifier
-from sklearn_structreg.cges import CGESProx
+from sklearn_structreg.cges import CGES, SparsityHistoryDisplay
+from sklearn_structreg.core import RegularizerCallback
 
 torch.set_num_threads(1)  # the network is small
 
@@ -49,8 +49,7 @@ images = (X / 16).reshape(-1, 1, 8, 8)
 split = train_test_split(images, y, stratify=y, random_state=0)
 X_train, X_test, y_train, y_test = split
 
-settings = {"alpha": 0.02, "penalty": "cges"}
-model = CGESClassifier(Net, max_epochs=30, random_state=0, **settings)
+model = CGESClassifier(Net, alpha=0.02, max_epochs=30, random_state=0)
 model.fit(X_train, y_train)
 print(
     f"accuracy {model.score(X_test, y_test):.3f} with {model.n_nonzero_parameters_} of "
@@ -62,19 +61,12 @@ print(
 # -------------------
 # The top layer, where the exclusive term weighs most, loses its weights first.
 
-epochs = model.history_[:, "epoch"]
-layers = model.history_[:, "layer_sparsity"]
-figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-for name in layers[0]:
-    zeros = [100 * epoch[name] for epoch in layers]
-    axes.plot(epochs, zeros, label=name.removesuffix(".weight"))
-axes.set(xlabel="epoch", ylabel="weights at zero (%)", ylim=(0, None))
-axes.legend()
+SparsityHistoryDisplay.from_estimator(model)
 
 # %%
 # In a skorch net
 # ---------------
-# The callback needs nothing else of this package.
+# One callback takes any regularizer.
 
 net = NeuralNetClassifier(
     Net((1, 8, 8), 10),
@@ -82,7 +74,7 @@ net = NeuralNetClassifier(
     optimizer__momentum=0.9,
     lr=0.05,
     max_epochs=30,
-    callbacks=[("cges", CGESProx(**settings))],
+    callbacks=[("cges", RegularizerCallback(CGES(0.02)))],
     train_split=None,
     verbose=0,
 )

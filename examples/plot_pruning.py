@@ -1,6 +1,6 @@
 """
-Pruning, and what sparsity costs
-================================
+Pruning, and the price of sparsity
+==================================
 
 Iterative pruning drops the smallest weights in rounds and trains on in between (Han et
 al. 2015); the thesis couples it with a CGES penalty in the place of L2. Then a path of
@@ -93,7 +93,7 @@ TradeOffDisplay.from_paths(paths)
 
 # %%
 for penalty, seeds in paths.items():
-    accuracy = np.mean([path.accuracy for path in seeds], axis=0)
+    accuracy = np.mean([path.scores for path in seeds], axis=0)
     left = np.mean([path.parameters for path in seeds], axis=0)
     cells = [f"{a:.3f} at {p:5.1%}" for a, p in zip(accuracy, left, strict=True)]
     print(f"{penalty:>6}: " + ", ".join(cells))

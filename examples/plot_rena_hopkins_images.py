@@ -1,6 +1,6 @@
 """
-What there is to cluster in an image, and the clusters
-======================================================
+Structure in images, and its clusters
+=====================================
 
 Two questions before dropping or averaging regions of images: is there any structure,
 and where? The Spatial Hopkins statistic answers the first, channel by channel; ReNA

@@ -2,9 +2,9 @@
 Specialist heads for digits that look alike
 ===========================================
 
-:class:`~sklearn_structreg.SelfInformedClassifier` trains a network, asks it which
-classes it confuses on held-out samples, and adds a small specialist head for each group
-of them. The old weights stay as they are.
+:class:`~sklearn_structreg.SelfInformedClassifier` trains a network, groups the classes
+that it confuses on held-out samples, and adds a small specialist head for each group.
+The old weights stay as they are.
 """
 
 import matplotlib.pyplot as plt
@@ -14,16 +14,16 @@ from sklearn.model_selection import train_test_split
 
 from sklearn_structreg import SelfInformedClassifier
 from sklearn_structreg.selfinformed import (
-    ArchitectureDisplay,
     ConfusionPartitionDisplay,
     GroupTable,
+    SelfInformedDisplay,
 )
 
 # %%
 # Fit
 # ---
 # The base is a small convolutional net. A third of the training samples is held out of
-# it and tells what it confuses.
+# it, to find the classes that it confuses.
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(
     X / 16, y, test_size=0.5, stratify=y, random_state=0
@@ -36,7 +36,7 @@ model = SelfInformedClassifier(
     max_epochs=30,
     random_state=0,
 ).fit(X_train, y_train)
-print(f"base:       {model.base_.score(X_test, y_test):.3f}")
+print(f"base:       {model.estimator_.score(X_test, y_test):.3f}")
 print(f"with heads: {model.score(X_test, y_test):.3f}")
 
 # %%
@@ -51,26 +51,26 @@ print(GroupTable.from_estimator(model))
 GroupTable.from_estimator(model)
 
 # %%
-# What they were found from: for each true digit, on which others its detections fell.
+# The groups come from these shares: of each true digit's detections, on every other.
 ConfusionPartitionDisplay.from_estimator(model)
 plt.show()
 
 # %%
 # The network
 # -----------
-# Each head reads what the first fully-connected layer reads, and is connected to the
-# outputs of its own group alone. What is grey was trained before and is frozen; what is
-# orange is new, and so is the classifier layer.
-ArchitectureDisplay.from_estimator(model)
+# Each head reads the input of the first fully-connected layer, and is connected to the
+# outputs of its own group alone. Grey layers were trained before and are frozen; orange
+# ones are new, and so is the classifier layer.
+SelfInformedDisplay.from_estimator(model)
 plt.show()
 
 # %%
 # Does the choice of the groups matter?
 # -------------------------------------
 # The paper's control draws as many and as large groups by lot. All variants can share
-# one base: ``FrozenEstimator`` says that it is fitted already, in a grid search too. A
+# one base: ``FrozenEstimator`` keeps it fitted, in a grid search too. A
 # serious comparison averages over several seeds.
-base = FrozenEstimator(model.base_)
+base = FrozenEstimator(model.estimator_)
 for source in ("confusion", "codetection", "random"):
     variant = SelfInformedClassifier(
         base,
@@ -87,7 +87,7 @@ for source in ("confusion", "codetection", "random"):
 # Only the heads that a sample needs
 # ----------------------------------
 # A sample whose best class by the old network is in another group can do without a
-# head. The saving is counted, and what it costs in accuracy can be measured.
+# head. The saving is counted, and its price in accuracy measured.
 for conditional in (None, 2, 1):
     model.set_params(conditional=conditional)
     extra = model.count_multiply_adds(X_test) - model.multiply_adds_.base

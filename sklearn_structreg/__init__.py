@@ -1,9 +1,11 @@
 """Neural networks that find their own structure, as scikit-learn estimators."""
 
-from sklearn_structreg.blockout import BlockoutClassifier
-from sklearn_structreg.cges import CGESClassifier
+from sklearn_structreg.blockout import BlockoutClassifier, BlockoutRegressor
+from sklearn_structreg.cges import CGESClassifier, CGESRegressor
+from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
 from sklearn_structreg.dropcluster import (
     DropClusterClassifier,
+    DropClusterRegressor,
     ReNAClusterer,
     SpatialHopkins,
 )
@@ -16,11 +18,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BlockoutClassifier",
+    "BlockoutRegressor",
     "CGESClassifier",
+    "CGESRegressor",
     "ConfusionSpectralPartitioner",
     "DropClusterClassifier",
+    "DropClusterRegressor",
     "ReNAClusterer",
     "SelfInformedClassifier",
     "SpatialHopkins",
+    "StructuredClassifier",
+    "StructuredRegressor",
     "__version__",
 ]

@@ -45,7 +45,8 @@ from benchmarks.cifar100 import CLASS_NAMES, SUPERCLASSES
 from benchmarks.data import load_images
 from benchmarks.networks import compact_convnet
 from sklearn_structreg import BlockoutClassifier
-from sklearn_structreg.core import make_mlp
+from sklearn_structreg.baselines import Dropout
+from sklearn_structreg.core import StructuredClassifier, make_mlp
 
 RESULTS = Path(__file__).parents[1] / "results"
 PAPER = {
@@ -145,12 +146,9 @@ def runs(setting: Setting) -> dict[str, dict[str, Any]]:
     """Return what to train: a name, and what differs from hard/learned."""
     narrow, *wider = setting.nodes
     methods: dict[str, dict[str, Any]] = {
-        "baseline": {"regularizer": None, "nodes": 0},
-        "FC": {"regularizer": None},
-        **{
-            f"Dropout {rate:g}": {"regularizer": "dropout", "drop_rate": rate}
-            for rate in setting.drop_rates
-        },
+        "baseline": {"drop_rate": 0.0, "nodes": 0},
+        "FC": {"drop_rate": 0.0},
+        **{f"Dropout {rate:g}": {"drop_rate": rate} for rate in setting.drop_rates},
         "soft/learned": {"assignment": "soft"},
         "hard/fixed": {"learn_probabilities": False},
         "hard/learned": {},
@@ -162,12 +160,11 @@ def runs(setting: Setting) -> dict[str, dict[str, Any]]:
         "hard/learned, last two layers": {"layers": "last two"},
         "hard/learned, 4 x epochs": {"epochs": 4},
         f"Dropout {setting.drop_rates[0]:g}, 4 x epochs": {
-            "regularizer": "dropout",
             "drop_rate": setting.drop_rates[0],
             "epochs": 4,
         },
         **{f"hard/learned, {n} nodes": {"nodes": n} for n in wider},
-        **{f"FC, {n} nodes": {"nodes": n, "regularizer": None} for n in wider},
+        **{f"FC, {n} nodes": {"nodes": n, "drop_rate": 0.0} for n in wider},
     }
     return {name: {"nodes": narrow} | changed for name, changed in methods.items()}
 
@@ -286,7 +283,15 @@ def train(
         "nodes": changed.pop("nodes"),
         "augment": setting.augment,
     }
-    model = BlockoutClassifier(
+    net = Network(X.shape[1:], int(y.max()) + 1, **params)
+    linear = [n for n, part in net.named_modules() if type(part) is nn.Linear]
+    if changed.get("layers") == "last two":  # P_0 is after the first layer
+        changed["layers"] = linear[-2:]
+    kind: type[StructuredClassifier] = BlockoutClassifier
+    if "drop_rate" in changed:  # a plain network, or with dropout behind hidden layers
+        kind, rate = StructuredClassifier, changed.pop("drop_rate")
+        changed["regularizers"] = [Dropout(rate, layers=linear[:-1])] if rate else None
+    model = kind(
         Network,
         module_params=params,
         max_epochs=setting.max_epochs * changed.pop("epochs", 1),
@@ -299,10 +304,6 @@ def train(
         random_state=seed,
         **changed,
     )
-    if "layers" in changed:  # the paper's reading: P_0 is after the first layer
-        net = Network(X.shape[1:], int(y.max()) + 1, **params)
-        linear = [n for n, part in net.named_modules() if type(part) is nn.Linear]
-        model.set_params(layers=linear[-2:])
     start = time.perf_counter()
     model.fit(X, y)
     record: dict[str, Any] = {
@@ -310,7 +311,7 @@ def train(
         "train_loss": [round(a, 4) for a in model.history_[:, "train_loss"]],
         "seconds": round(time.perf_counter() - start, 1),
     }
-    if changed.get("regularizer", "blockout") == "blockout":
+    if isinstance(model, BlockoutClassifier):
         record["probability_deciles"] = [
             np.quantile(P, [0.1, 0.5, 0.9]).round(3).tolist()
             for P in model.cluster_probabilities_

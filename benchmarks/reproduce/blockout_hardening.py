@@ -31,7 +31,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from sklearn_structreg import BlockoutClassifier
-from sklearn_structreg.blockout import blockout_layers, threshold_memberships
+from sklearn_structreg.blockout.conversion import blockout_layers
+from sklearn_structreg.blockout.memberships import threshold_memberships
 
 THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8)
 RULES = ("folded", "counted", "sure")

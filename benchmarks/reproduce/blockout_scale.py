@@ -18,7 +18,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from sklearn_structreg import BlockoutClassifier
-from sklearn_structreg.blockout import blockout_layers, convert
+from sklearn_structreg.blockout import convert
+from sklearn_structreg.blockout.conversion import blockout_layers
 from sklearn_structreg.core import make_mlp
 
 SETTINGS = [

@@ -39,7 +39,8 @@ from torch import nn
 from benchmarks.data import load_images
 from benchmarks.networks import paper_convnet, small_resnet
 from sklearn_structreg import CGESClassifier
-from sklearn_structreg.cges import TradeOffDisplay, penalised_weights
+from sklearn_structreg.cges import TradeOffDisplay
+from sklearn_structreg.cges.layers import find_weights
 from sklearn_structreg.compaction import size_report
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -157,7 +158,7 @@ def constants(
     network: nn.Module, sample: torch.Tensor, c: float
 ) -> list[tuple[float, float]]:
     """Return c * sqrt(n) and sqrt(d) / n for n weights in a group and d per unit."""
-    names = penalised_weights(network, sample)
+    names = find_weights(network, sample)
     shapes = [network.get_parameter(name).shape for name in names]
     return [(c * math.sqrt(s[0]), math.sqrt(math.prod(s[1:])) / s[0]) for s in shapes]
 

@@ -45,7 +45,7 @@ def main() -> None:
                 path = cges_path(
                     model, X_train, y_train, X_test, y_test, alphas=ALPHAS, order=order
                 )
-                rows = np.stack([path.accuracy, path.parameters])
+                rows = np.stack([path.scores, path.parameters])
                 figures.setdefault(order, []).append(rows)
             fresh = [
                 clone(model).set_params(alpha=alpha).fit(X_train, y_train)

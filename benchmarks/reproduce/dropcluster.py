@@ -42,7 +42,14 @@ from benchmarks.corruptions import CORRUPTIONS, corrupt
 from benchmarks.data import load_images
 from benchmarks.networks import ResNet
 from sklearn_structreg import DropClusterClassifier
-from sklearn_structreg.dropcluster import residual_branches
+from sklearn_structreg.baselines import (
+    DropBlock,
+    Dropout,
+    SpatialDropout,
+    StochasticDepth,
+)
+from sklearn_structreg.baselines.stochastic_depth import residual_branches
+from sklearn_structreg.core import Regularizer, StructuredClassifier
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -202,19 +209,33 @@ def plan(
                     }
 
 
+def rival(method: str, rate: float, size: dict[str, Any]) -> list[Regularizer]:
+    """Make the regularizer of a method other than DropCluster, at the paper's place."""
+    last = "net.groups.3"
+    match method:
+        case "dropblock":
+            return [DropBlock(rate, layers="net.groups.0")]
+        case "spatial":
+            return [SpatialDropout(rate, layers=last)]
+        case "dropout":
+            return [Dropout(rate, layers=last)]
+        case "stochastic_depth":
+            names = residual_branches(ResNet(2, **size))
+            return [StochasticDepth(rate, layers=[f"net.{name}" for name in names])]
+    return []
+
+
 def train(
     run: dict[str, Any], setting: dict[str, Any], data: dict[str, Any], device: str
 ) -> dict[str, Any]:
     """Train one network, test it, and return what came out."""
     size = {name: setting[name] for name in ("depths", "width", "expansion")}
     method = run["method"]
-    layer: str | list[str] = {
-        "dropcluster": "net.conv1",
-        "dropblock": "net.groups.0",
-    }.get(method, "net.groups.3")
-    if method == "stochastic_depth":
-        names = residual_branches(ResNet(2, **size))
-        layer = [f"net.{name}" for name in names]
+    kind: type[StructuredClassifier] = StructuredClassifier
+    special: dict[str, Any] = {"regularizers": rival(method, run["rate"], size)}
+    if method == "dropcluster":
+        kind = DropClusterClassifier
+        special = {"drop_rate": run["rate"], "layer": "net.conv1"}
     rng = np.random.default_rng(run["seed"])
     kept = [
         rng.permutation(np.flatnonzero(data["y_train"] == label))
@@ -224,12 +245,10 @@ def train(
     n_epochs = setting["max_epochs"]
     x_test = torch.from_numpy(normalized(data["x_test"], data))
     test = TestAccuracy(x_test, data["y_test"], n_epochs - n_epochs // 5)
-    model = DropClusterClassifier(
+    model = kind(
         AugmentedResNet,
         module_params=size,
-        regularizer=None if method == "none" else method,
-        drop_rate=run["rate"],
-        layer=layer,
+        **special,
         max_epochs=n_epochs,
         batch_size=128,
         learning_rate=0.1,
@@ -248,7 +267,7 @@ def train(
         "top5": float(np.mean([five for _, five in test.found])),
         "train_loss": float(model.history_[-1, "train_loss"]),
         "n_structured": int(model.structured_channels_.sum())
-        if model.n_clusters_
+        if method == "dropcluster"
         else None,
         "seconds": seconds,
     }

@@ -41,12 +41,10 @@ from benchmarks.networks import compact_convnet
 from benchmarks.reproduce.self_informed_report import TASKS, draw, summarize
 from sklearn_structreg import ConfusionSpectralPartitioner, SelfInformedClassifier
 from sklearn_structreg.core import StructuredClassifier, count_multiply_adds
-from sklearn_structreg.selfinformed import (
-    AugmentedNet,
-    ConditionalNet,
-    find_junction,
-    mean_average_precision_at_k,
-)
+from sklearn_structreg.selfinformed import mean_average_precision_at_k
+from sklearn_structreg.selfinformed.attachment import find_attachment_point
+from sklearn_structreg.selfinformed.conditional import ConditionalNet
+from sklearn_structreg.selfinformed.heads import AugmentedNet
 
 RESULTS = Path(__file__).parents[1] / "results"
 K = 5  # of the mean average precision
@@ -139,7 +137,7 @@ def keep_features(
     model: SelfInformedClassifier, images: tuple[np.ndarray, ...]
 ) -> tuple[Features, int]:
     """Return what the convolutions give, and what they cost."""
-    net = model.base_.module_.eval()
+    net = model.estimator_.module_.eval()
     first = next(i for i, layer in enumerate(net) if isinstance(layer, nn.Linear))
     below = net[:first]
     device = next(net.parameters()).device
@@ -216,7 +214,7 @@ def add_heads(
 ) -> AugmentedNet:
     """Augment the fully-connected part."""
     sample = torch.zeros(2, base[0].in_features)
-    net = AugmentedNet(base, find_junction(base, sample, len(groups), "auto"))
+    net = AugmentedNet(base, find_attachment_point(base, sample, len(groups), "auto"))
     members = [np.flatnonzero(groups == g).tolist() for g in range(groups.max() + 1)]
     net.add_heads(members, [sizes] * len(members), seed=seed)
     return net

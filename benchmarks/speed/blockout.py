@@ -18,7 +18,6 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
 
@@ -164,7 +163,6 @@ def main() -> None:
         "device": arguments.device,
         "threads": arguments.threads,
         "clusters": arguments.clusters,
-        "numba": find_spec("numba") is not None,
     }
     record = {"about": about, "results": {}}
     if arguments.json and arguments.json.exists():

@@ -25,7 +25,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklearn_structreg import BlockoutClassifier
-from sklearn_structreg.blockout import mask_blocks, to_branches
+from sklearn_structreg.blockout.branches import to_branches
+from sklearn_structreg.blockout.hardening import mask_blocks
 from sklearn_structreg.core import count_multiply_adds, make_mlp
 
 BATCHES = (1, 128, 1024)

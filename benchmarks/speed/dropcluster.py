@@ -32,12 +32,10 @@ import torch
 from torch import nn
 
 from benchmarks.networks import resnet50
-from sklearn_structreg.dropcluster import (
-    DropBlock2d,
-    DropCluster2d,
-    insert_layer,
-    update_clusters,
-)
+from sklearn_structreg.baselines import DropBlock2d
+from sklearn_structreg.core import insert_layer
+from sklearn_structreg.dropcluster import DropCluster2d
+from sklearn_structreg.dropcluster.update import update_clusters
 
 RESULTS = Path(__file__).parents[1] / "results"
 SHAPES = {"16x16": (128, 64, 16, 16), "32x32": (128, 64, 32, 32)}

@@ -9,9 +9,9 @@ set, the contenders taking turns; explained variance is the share of the pixels'
 variance (around each sample's mean) that cluster means keep, averaged over the sets.
 For many channels a peer is called once per channel. "estimator" times are of whole
 fits, checking of the input included; "core" is `rena` on a tensor against
-`recursive_neighbor_agglomeration` on an array. Where numba is installed, ours are its
-compiled loops, and "torch, core" is `rena` without them. `--profile` says where the
-time of the core goes on either path, beside one reading of the data.
+`recursive_neighbor_agglomeration` on an array. Ours are compiled loops, and "torch,
+core" is `rena` without them. `--profile` shares out the time of the core on either
+path, beside one reading of the data.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from pathlib import Path
 from statistics import median
 from unittest import mock
 
+import numba
 import numpy as np
 import sklearn
 import torch
@@ -50,18 +51,11 @@ CASES = {
 # The functions of the torch path to profile.
 TORCH_STEPS = [
     "_first_round",
-    "lattice_lengths",
     "_agglomerate",
     "_contracted",
-    "_first_means",
     "_means",
     "_edge_lengths",
 ]
-
-
-def uses_numba():
-    """Whether `rena` runs compiled loops here, which are compiled by asking."""
-    return _compiled.ENABLED and _compiled._compile(torch.float32) is not None
 
 
 @contextmanager
@@ -111,9 +105,7 @@ def contenders(images, n_clusters, ward):
         with torch_path():
             return core()
 
-    runs = {"ours, core": core, "ours, estimator": estimator}
-    if uses_numba():
-        runs["torch, core"] = by_torch
+    runs = {"ours, core": core, "ours, estimator": estimator, "torch, core": by_torch}
     try:
         from nibabel import Nifti1Image
         from nilearn.regions import ReNA
@@ -206,16 +198,15 @@ def profile(case):
         module = import_module("sklearn_structreg.dropcluster.rena")
         steps = {step: getattr(module, step) for step in TORCH_STEPS}
         result = {"torch": profile_steps(module, steps, cluster)}
-    if uses_numba():
-        # The parts are compiled, and called by the one loop over channels as Python.
-        steps = compiled_parts()
-        with mock.patch.multiple(_loops, **steps):
-            as_python = mock.Mock(return_value=_loops.cluster_channels)
-            with mock.patch.object(_compiled, "_compile", as_python):
-                cluster()
-                parts = profile_steps(_loops, steps, cluster)
-        parts["total"] = 1e3 * median(seconds_of(cluster) for _ in range(15))
-        result["compiled"] = parts
+    # The parts are compiled, and called by the one loop over channels as Python.
+    steps = compiled_parts()
+    with mock.patch.multiple(_loops, **steps):
+        as_python = mock.Mock(return_value=_loops.cluster_channels)
+        with mock.patch.object(_compiled, "_compile", as_python):
+            cluster()
+            parts = profile_steps(_loops, steps, cluster)
+    parts["total"] = 1e3 * median(seconds_of(cluster) for _ in range(15))
+    result["compiled"] = parts
     for path, spent in result.items():
         print(
             f"  {path}:",
@@ -227,7 +218,6 @@ def profile(case):
 @cache
 def compiled_parts():
     """Compile what the loop over channels calls, each on its own."""
-    numba = import_module("numba")
     options = {"error_model": "numpy", "fastmath": {"reassoc"}}
     return {part.__name__: numba.njit(part, **options) for part in _loops.PARTS}
 
@@ -280,6 +270,7 @@ def main():
         "torch": torch.__version__,
         "numpy": np.__version__,
         "scikit-learn": sklearn.__version__,
+        "numba": numba.__version__,
     }
     try:
         import nilearn
@@ -287,12 +278,9 @@ def main():
         versions["nilearn"] = nilearn.__version__
     except ImportError:
         pass
-    if uses_numba():
-        versions["numba"] = import_module("numba").__version__
     results = {
         "machine": platform.machine(),
         "threads": 1,
-        "compiled": uses_numba(),
         "versions": versions,
         "cases": {},
     }

@@ -1,4 +1,4 @@
-"""A masked linear layer on compiled loops, where numba is installed."""
+"""A masked linear layer on compiled loops; `masked_linear` is the same in torch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from sklearn_structreg.core.compiled import compile_loop
 
 __all__ = ["fused_linear"]
 
-# Set to False to do without.
-ENABLED = True
+ENABLED = True  # benchmarks and tests compare with torch
 
 MIN_WEIGHTS = 2**16  # below, the calls around the loops take longer than torch's
 MIN_PER_THREAD = 2**18
@@ -31,10 +30,10 @@ REALS = {torch.float32: "float32", torch.float64: "float64"}
 
 
 class Kernels(NamedTuple):
-    """The two loops for one dtype, compiled; None without numba."""
+    """The two loops, compiled for one dtype."""
 
-    mask: Any
-    gradient: Any
+    mask: Callable[..., Any]
+    gradient: Callable[..., Any]
 
 
 def fused_linear(
@@ -45,33 +44,22 @@ def fused_linear(
     c_in: Tensor,
     scale: float,
 ) -> Tensor | None:
-    """Apply `masked_linear` with one mask for all rows, or return None.
+    """Apply `masked_linear` with one mask for all rows; None is left to torch.
 
     The masked weight is kept for the backward pass, which writes the gradient of the
     weight over that of the masked one: a single matrix more than a plain layer needs.
-
-    Parameters
-    ----------
-    x, weight, bias, c_out, c_in, scale
-        As in `masked_linear`. The gradient of a membership that is zero is zero, as
-        Eq. 9 has it.
-
-    Returns
-    -------
-    torch.Tensor of shape (..., d_out) or None
-        None where these loops do not apply, and torch has to do it.
+    The gradient of a membership that is zero is zero, as in Eq. 9.
     """
     tensors = [t for t in (x, weight, bias, c_out, c_in) if t is not None]
     if (
         not ENABLED
         or weight.numel() < MIN_WEIGHTS
-        or c_out.ndim != 2
+        or not c_out.ndim == c_in.ndim == 2
         or weight.dtype not in REALS
         or not weight.is_contiguous()
         or not all(t.dtype == weight.dtype and _is_plain(t) for t in tensors)
         or torch.compiler.is_compiling()
         or torch.is_autocast_enabled("cpu")
-        or _kernels(weight.dtype).mask is None
     ):
         return None
     arguments = x, weight, bias, c_out, c_in, scale
@@ -85,7 +73,7 @@ def _is_plain(tensor: Tensor) -> bool:
         return False
     try:
         tensor.detach().numpy()
-    except RuntimeError:  # inside of vmap
+    except RuntimeError:  # inside vmap
         return False
     return True
 
@@ -142,26 +130,12 @@ def _differentiable(
 
 
 class Plan(NamedTuple):
-    """What the loops need to know of the mask.
+    """A mask for the loops: its factors, and the order to go through the outputs."""
 
-    Attributes
-    ----------
-    c_out : ndarray of shape (d_out, k)
-        Memberships of the outputs.
-    c_in : ndarray of shape (k, d_in)
-        Memberships of the inputs.
-    order : ndarray of shape (d_out,), int64
-        The outputs, those in the same clusters one after the other.
-    fresh : ndarray of shape (d_out,), bool
-        Where in `order` another combination of clusters begins.
-    scale : float
-        The factor on the mask.
-    """
-
-    c_out: NDArray[Any]
-    c_in: NDArray[Any]
-    order: NDArray[np.int64]
-    fresh: NDArray[np.bool_]
+    c_out: NDArray[Any]  # (d_out, k)
+    c_in: NDArray[Any]  # (k, d_in)
+    order: NDArray[np.int64]  # (d_out,): those in the same clusters side by side
+    fresh: NDArray[np.bool_]  # (d_out,): where in `order` other clusters begin
     scale: float
 
     def parts(self, n_parts: int) -> list[Plan]:
@@ -230,14 +204,9 @@ def _kernels(dtype: torch.dtype) -> Kernels:
     real = REALS[dtype]
     matrix = f"{real}[:, ::1]"
     plan = f"{matrix}, {matrix}, int64[::1], boolean[::1], float64"
+    mask = f"{matrix}, {plan}, {matrix}"
+    parts = _loops.mask_row, _loops.add_rows
     return Kernels(
-        compile_loop(
-            _loops.mask_weight, f"void({matrix}, {plan}, {matrix})", _loops.mask_row
-        ),
-        compile_loop(
-            _loops.mask_gradient,
-            f"void({matrix}, {matrix}, {plan}, {matrix}, {matrix})",
-            _loops.mask_row,
-            _loops.add_rows,
-        ),
+        compile_loop(_loops.mask_weight, f"void({mask})", parts[0]),
+        compile_loop(_loops.mask_gradient, f"void({matrix}, {mask}, {matrix})", *parts),
     )

@@ -1,9 +1,9 @@
 """Masking a weight, and the gradients of that, as plain loops for numba to compile.
 
-A weight is too large for the caches: what counts is how often it is passed over.
-Masking takes one pass, and so do its three gradients together. Outputs that are in the
-same clusters have the same row of the mask; `order` names the rows to treat, those of
-the same clusters one after the other, and `fresh` says where others begin.
+A weight is too large for the caches, so that time goes by the number of passes over
+it: one for masking, one for its three gradients together. Outputs in the same clusters
+have the same row of the mask; `order` lists the rows, those of the same clusters side
+by side, and `fresh` marks the first row of each such run.
 """
 
 from typing import Any
@@ -48,8 +48,8 @@ def mask_gradient(
 ) -> None:
     """Turn the gradient of the masked weight into that of the weight, in place.
 
-    The gradients of the memberships go to `d_out`, (d_out, k), and `d_in`, (k, d_in),
-    which hold zeros: those of c_out where it is not zero itself, those of c_in all.
+    The gradients of the memberships are added to zeros: to `d_out`, (d_out, k), where
+    the membership is not zero; to `d_in`, (k, d_in), everywhere.
     """
     n_clusters, n_inputs = c_in.shape
     mask = np.empty(n_inputs, weight.dtype)
@@ -82,7 +82,7 @@ def mask_gradient(
 
 
 def mask_row(c: Array, c_in: Array, scale: float, mask: Array) -> None:
-    """Write a row of the mask: the share of the clusters that each input is in too."""
+    """Write a row of the mask: the share of the k clusters that are common."""
     n_clusters, n_inputs = c_in.shape
     mask[:] = 0.0
     for cluster in range(n_clusters):

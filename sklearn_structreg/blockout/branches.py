@@ -1,4 +1,4 @@
-"""The physical form of a hardened net: parallel branches, only non-zero blocks."""
+"""A hardened net as parallel branches, which compute non-zero blocks only."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sklearn_structreg.blockout.memberships import BoolArray, group_nodes
+from sklearn_structreg.core.insertion import inserted_layers, transfer_layers
+from sklearn_structreg.core.inspection import find_layer, replace_layer
 
 __all__ = ["BranchedLinear", "to_branches"]
 
@@ -35,46 +37,17 @@ class BranchedLinear(nn.Module):
 
     Outputs in the same clusters form a branch. A branch reads the inputs that share a
     cluster with it: a slice where they lie side by side, or else columns that are
-    gathered once for the whole layer. It is an ordinary module: it trains, moves
-    between devices and is pickled.
+    gathered once for the whole layer. An output that nothing reaches is its bias.
 
-    Parameters
-    ----------
-    weight : torch.Tensor of shape (d_out, d_in)
-        Weights of the dense layer; what lies outside the blocks is not read.
-    bias : torch.Tensor of shape (d_out,) or None
-        Biases. Not masked: an output that nothing reaches is its bias.
-    output_members : ndarray of shape (d_out, k), bool
-        C_j.
-    input_members : ndarray of shape (d_in, k), bool
-        C_{j-1}.
-    input_nodes : ndarray of int or None, default=None
-        Which input node each column of the incoming data holds; None is the natural
-        order, all of them.
-    grouped : bool, default=False
-        Whether the outputs stay in the order of the branches and dead ones are left
-        out; otherwise all come in the natural order.
-    merge : bool, default=False
-        Whether branches that overlap are merged where a product with some zeros is
-        reckoned to take less time than two products without.
+    `input_nodes` are those that the columns of the incoming data hold (None: all, in
+    the natural order), `output_nodes` those of the outgoing data. With `grouped` these
+    stay in the order of the branches, without dead ones. `merge` joins branches where
+    a product with some zeros is estimated to take less time than two without.
 
-    Attributes
-    ----------
-    output_nodes : ndarray of int
-        Which output node each column of the outgoing data holds.
-
-    Examples
-    --------
-    Two clusters with two inputs and one output each:
-
-    >>> import numpy as np, torch
-    >>> from sklearn_structreg.blockout import BranchedLinear
     >>> members = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=bool)
     >>> layer = BranchedLinear(torch.ones(2, 4), None, members[::2], members)
-    >>> layer(torch.tensor([[1.0, 2.0, 3.0, 4.0]])).tolist()
-    [[3.0, 7.0]]
-    >>> layer.n_multiply_adds
-    4
+    >>> layer(torch.tensor([[1.0, 2.0, 3.0, 4.0]])).tolist(), layer.n_multiply_adds
+    ([[3.0, 7.0]], 4)
     """
 
     columns: Tensor
@@ -141,17 +114,7 @@ class BranchedLinear(nn.Module):
         return sum(weight.numel() for weight in self.weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the branches and put them side by side.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (..., in_features)
-            Inputs.
-
-        Returns
-        -------
-        torch.Tensor of shape (..., out_features)
-        """
+        """Compute the branches and put them side by side."""
         columns = x.index_select(-1, self.columns) if self.columns.numel() else x
         sizes = [len(weight) for weight in self.weights]
         biases: Sequence[Any] = [None] * len(sizes)
@@ -166,11 +129,10 @@ class BranchedLinear(nn.Module):
         return y.index_select(-1, self.order) if self.order.numel() else y
 
     def extra_repr(self) -> str:
-        """Return sizes, as torch's layers print them."""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"branches={len(self.weights)}, multiply_adds={self.n_multiply_adds}"
-        )
+        """Describe the layer."""
+        sizes = f"in_features={self.in_features}, out_features={self.out_features}"
+        n_branches, n = len(self.weights), self.n_multiply_adds
+        return f"{sizes}, branches={n_branches}, multiply_adds={n}"
 
 
 def to_branches(
@@ -180,35 +142,13 @@ def to_branches(
     *,
     merge: bool = False,
 ) -> nn.Module:
-    """Replace a chain of Linear layers by branches that compute non-zero blocks only.
+    """Copy a network with branches in place of a chain of plain Linear layers.
 
-    Between two layers of a `torch.nn.Sequential` that only element-wise layers
-    separate, nodes stay grouped and dead ones are left out; elsewhere the natural
-    order is restored.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        With plain Linear layers, as `BlockoutClassifier.fold` returns it; not changed.
-    names : sequence of str
-        The chain's m Linear layers in forward order.
-    memberships : sequence of ndarray of shape (d_j, k), bool
-        C_0 to C_m.
-    merge : bool, default=False
-        Whether branches are merged where that should be faster, at the price of
-        multiplying some zeros. Where nodes are in many different sets of clusters,
-        strict blocks are many and small, and take longer than the dense layer.
-
-    Returns
-    -------
-    torch.nn.Module
-        A copy. Its outputs are those of the dense net with zeros outside the blocks
-        (see `mask_blocks`).
-
-    Raises
-    ------
-    ValueError
-        If names and memberships do not fit together.
+    Its outputs are those of `mask_blocks`. Between two layers of a
+    `torch.nn.Sequential` that only element-wise layers separate, nodes stay grouped and
+    dead ones are left out; elsewhere the natural order is restored. Where nodes are in
+    many different sets of clusters, strict blocks are many and small, and take longer
+    than the dense layer; `merge` makes fewer of them.
     """
     layers = chain_layers(module, names, memberships)
     free = [_order_is_free(module, *pair) for pair in pairwise(names)]
@@ -216,21 +156,12 @@ def to_branches(
     result = copy.deepcopy(module)
     chain = zip(names, layers, [*free, False], strict=True)
     for j, (name, layer, grouped) in enumerate(chain):
-        branched = BranchedLinear(
-            layer.weight,
-            layer.bias,
-            memberships[j + 1],
-            memberships[j],
-            input_nodes=nodes,
-            grouped=grouped,
-            merge=merge,
-        )
-        branched.train(layer.training)
+        members = memberships[j + 1], memberships[j]
+        how: Any = {"input_nodes": nodes, "grouped": grouped, "merge": merge}
+        branched = BranchedLinear(layer.weight, layer.bias, *members, **how)
         nodes = branched.output_nodes
-        if not name:
-            return branched
-        parent, _, attribute = name.rpartition(".")
-        setattr(result.get_submodule(parent), attribute, branched)
+        transfer_layers(find_layer(result, name), branched)
+        result = replace_layer(result, name, branched)
     return result
 
 
@@ -240,7 +171,7 @@ def _plan(
     held_members: BoolArray,
     merge: bool,
 ) -> list[tuple[Columns, BoolArray]]:
-    """Return the branches: their output nodes, and which columns they read."""
+    """Return the branches: their output nodes, and the columns that they read."""
     plan: list[tuple[Columns, Any]] = [
         (nodes, (held_members & pattern).any(axis=1))
         for pattern, nodes in group_nodes(output_members)
@@ -263,7 +194,7 @@ def _plan(
 
 
 def _cost(rows: Any, columns: Any, n_held: int) -> Any:
-    """Reckon what branches cost, in multiply-adds per row of a batch of a hundred."""
+    """Estimate the time of branches, in multiply-adds per row of a batch of 100."""
     gathered = np.where(columns < n_held, COLUMN_COST, 0) * columns
     return rows * columns + gathered + BRANCH_COST
 
@@ -274,15 +205,12 @@ def chain_layers(
     """Look up the chain's layers and check them against the memberships."""
     if not names:
         raise ValueError("names is empty; name at least one Linear layer.")
-    parts = dict(module.named_modules())
-    if unknown := [name for name in names if name not in parts]:
-        raise ValueError(f"names holds {unknown}, which are no layers of the module.")
-    layers = [parts[name] for name in names]
+    layers = [find_layer(module, name) for name in names]
     for name, layer in zip(names, layers, strict=True):
         if not isinstance(layer, nn.Linear):
             raise ValueError(
-                f"{name!r} is a {type(layer).__name__}; blocks are those of plain "
-                "Linear layers, so fold the network first."
+                f"{name!r} is a {type(layer).__name__}, but blocks need plain Linear "
+                "layers; fold the network first."
             )
     linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
     sizes = [len(members) for members in memberships]
@@ -301,14 +229,15 @@ def chain_layers(
 
 
 def _order_is_free(module: nn.Module, first: str, second: str) -> bool:
-    """Return whether only element-wise layers lie between two layers."""
+    """Whether only element-wise layers lie between two layers."""
     parent, _, start = first.rpartition(".")
     other, _, stop = second.rpartition(".")
     container = module.get_submodule(parent)
     if parent != other or type(container) is not nn.Sequential:
         return False
     names = list(container._modules)
-    between = names[names.index(start) + 1 : names.index(stop)]
-    return names.index(start) < names.index(stop) and all(
-        type(container.get_submodule(name)) in ELEMENTWISE for name in between
-    )
+    if names.index(start) > names.index(stop):
+        return False
+    run = list(container.children())[names.index(start) : names.index(stop) + 1]
+    inserted = [layer for part in run for layer in inserted_layers(part).values()]
+    return all(type(part) in ELEMENTWISE for part in [*run[1:-1], *inserted])

@@ -1,9 +1,9 @@
-"""Which linear layers of a network form a chain: found by running it once."""
+"""Linear layers that form a chain: found by running the network with marked nodes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -11,83 +11,48 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from sklearn_structreg.core.modules import run_once
+from sklearn_structreg.core.inspection import find_layer, listening, run_once
 
 __all__ = ["linear_chain", "normalized_outputs"]
 
 
 @dataclass
 class Probe:
-    """What a run with marked nodes shows of one linear layer.
+    """A linear layer in a run with some outputs replaced by NaN: the `marks`.
 
-    Attributes
-    ----------
-    marks : torch.Tensor of shape (d_out,), bool
-        Which outputs were replaced by NaN.
-    n_calls : int
-        How often the layer ran.
-    arrived : torch.Tensor of shape (..., d_in), bool, or None
-        Which inputs were NaN.
+    `arrived`, of shape (..., d_in), are its inputs that were NaN.
     """
 
     marks: Tensor
     n_calls: int = 0
-    arrived: Tensor | None = field(default=None, repr=False)
+    arrived: Tensor | None = None
 
 
 def linear_chain(
-    module: nn.Module, sample_batch: Tensor, layers: str | Sequence[str] = "auto"
+    module: nn.Module, sample: Any, layers: str | Sequence[str] = "auto"
 ) -> list[str]:
-    """Name the linear layers of a chain, in forward order.
+    """Return the names of a chain's linear layers, in forward order.
 
-    Two layers follow each other in a chain where what lies between acts on each node
+    Two layers follow each other in a chain where everything between acts on each node
     alone: an activation, dropout, batch normalization in evaluation mode. The module
     is run twice with some outputs of each layer replaced by NaN; where exactly those
     nodes come in as NaN at another layer, the two are neighbours.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Run in evaluation mode; its state is left as it was.
-    sample_batch : torch.Tensor of shape (n, ...)
-        A few samples.
-    layers : "auto" or sequence of str, default="auto"
-        Names of the chain's layers as in ``module.named_modules()``. "auto" takes the
-        last layer that runs and all that lead to it, the fully-connected head. Layers
-        whose weight is computed, as by `torch.nn.utils.parametrizations`, are left out.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    ValueError
-        If the module runs no linear layer, or the names do not form a chain.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_structreg.blockout import linear_chain
-    >>> from sklearn_structreg.core import make_convnet
-    >>> linear_chain(make_convnet((1, 8, 8), 10), torch.zeros(2, 1, 8, 8))
-    ['7', '9']
+    "auto" takes the last layer that runs and all that lead to it, the fully-connected
+    head. Layers whose weight is computed, as by `torch.nn.utils.parametrizations`, are
+    left out.
     """
     if any(isinstance(part, LazyModuleMixin) for part in module.modules()):
-        run_once(module, sample_batch)  # gives lazy layers their shapes
-    linears = {
-        name: layer
-        for name, layer in module.named_modules()
-        if type(layer) is nn.Linear and isinstance(layer.weight, nn.Parameter)
-    }
+        run_once(module, sample)  # gives lazy layers their shapes
+    linears = {name: part for name, part in module.named_modules() if _is_plain(part)}
     generator = torch.Generator().manual_seed(0)
     marks = {
-        name: torch.rand(layer.out_features, generator=generator) < 0.5
+        name: torch.rand(len(layer.weight), generator=generator) < 0.5
         for name, layer in linears.items()
     }
-    first = _probe(module, sample_batch, linears, marks)
-    # Once more with the other nodes: a layer that mixes nodes betrays itself in one.
-    second = _probe(module, sample_batch, linears, {k: ~v for k, v in marks.items()})
+    first = _probe(module, sample, linears, marks)
+    # The second run marks the other nodes: nodes that get mixed show in one of the two.
+    second = _probe(module, sample, linears, {k: ~v for k, v in marks.items()})
 
     def leads_to(one: str, two: str) -> bool:
         return all(_passes(probes[one], probes[two]) for probes in (first, second))
@@ -107,7 +72,7 @@ def linear_chain(
         return chain
     names = list(layers)
     for name in names:
-        _check_name(name, linears, first)
+        _check_layer(module, name, first)
     for one, two in pairwise(names):
         if not leads_to(one, two):
             raise ValueError(
@@ -121,65 +86,46 @@ def linear_chain(
 
 
 def normalized_outputs(
-    module: nn.Module, sample_batch: Tensor, chain: Sequence[str]
+    module: nn.Module, sample: Any, chain: Sequence[str]
 ) -> list[bool]:
-    """Tell which layers of a chain have batch normalization before the next one.
-
-    Parameters
-    ----------
-    module, sample_batch
-        As in `linear_chain`.
-    chain : sequence of str
-        What it returned.
-
-    Returns
-    -------
-    list of bool
-        One for each layer; False for the last.
-    """
-    ran: list[str] = []
-
-    def watch(name: str, layer: nn.Module) -> Any:
-        return layer.register_forward_hook(lambda *_: ran.append(name))
-
-    handles = [
-        watch(name, part)
-        for name, part in module.named_modules()
-        if name in chain or isinstance(part, nn.modules.batchnorm._BatchNorm)
-    ]
-    try:
-        run_once(module, sample_batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    at = [ran.index(name) for name in chain]
+    """Return, for each layer of a chain, if batch normalization precedes the next."""
+    layers = [find_layer(module, name) for name in chain]
+    norms = nn.modules.batchnorm._BatchNorm
+    watched = [*layers, *(part for part in module.modules() if isinstance(part, norms))]
+    ran: list[nn.Module] = []
+    with listening((part, "output", lambda p, *_: ran.append(p)) for part in watched):
+        run_once(module, sample)
+    at = [ran.index(layer) for layer in layers]
     return [*(two - one > 1 for one, two in pairwise(at)), False]
+
+
+def _is_plain(layer: Any) -> bool:
+    return type(layer) is nn.Linear and isinstance(layer.weight, nn.Parameter)
 
 
 def _probe(
     module: nn.Module,
-    sample_batch: Tensor,
-    linears: dict[str, nn.Linear],
+    sample: Any,
+    linears: dict[str, Any],
     marks: dict[str, Tensor],
 ) -> dict[str, Probe]:
     """Run the module with marked outputs; the probes come in the order of the calls."""
     probes: dict[str, Probe] = {}
+    name_of: dict[nn.Module, str] = {layer: name for name, layer in linears.items()}
 
-    def watch(name: str, layer: nn.Linear) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            probe = probes.setdefault(name, Probe(marks[name].to(output.device)))
-            probe.n_calls += 1
-            probe.arrived = inputs[0].isnan()
-            return torch.ones_like(output).masked_fill(probe.marks, torch.nan)
+    def arrive(layer: nn.Module, args: tuple[Any, ...], _: Any) -> None:
+        name = name_of[layer]
+        probe = probes.setdefault(name, Probe(marks[name].to(args[0].device)))
+        probe.n_calls += 1
+        probe.arrived = args[0].isnan()
 
-        return layer.register_forward_hook(hook)
+    def leave(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        marked = probes[name_of[layer]].marks
+        return torch.ones_like(output).masked_fill(marked, torch.nan)
 
-    handles = [watch(name, layer) for name, layer in linears.items()]
-    try:
-        run_once(module, sample_batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    sides = (("input", arrive), ("output", leave))
+    with listening((layer, *side) for layer in name_of for side in sides):
+        run_once(module, sample)
     return probes
 
 
@@ -191,13 +137,12 @@ def _passes(one: Probe, two: Probe) -> bool:
     return bool((arrived == one.marks).all())
 
 
-def _check_name(
-    name: str, linears: dict[str, nn.Linear], probes: dict[str, Probe]
-) -> None:
-    if name not in linears:
+def _check_layer(module: nn.Module, name: str, probes: dict[str, Probe]) -> None:
+    layer = find_layer(module, name)
+    if not _is_plain(layer):
         raise ValueError(
-            f"layers holds {name!r}, but the module has no plain torch.nn.Linear of "
-            f"that name; it has {sorted(linears)}."
+            f"layers holds {name!r}, a {type(layer).__name__}; a chain takes plain "
+            f"torch.nn.Linear layers, such as {sorted(probes)}."
         )
     n_calls = probes[name].n_calls if name in probes else 0
     if n_calls != 1:

@@ -1,4 +1,4 @@
-"""What became of the cluster probabilities: section 6's three outcomes, in words."""
+"""Section 6's outcomes of learning for the cluster probabilities, in words."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Diagnosis", "NodeSetDiagnosis", "diagnose"]
 
 MARGIN = 0.1  # a probability within this of its start has not moved
 DECIDED = 0.2  # within this of 0 or of 1 it is decided
-MOST = 0.9  # share of the probabilities that "all" stands for
-SOME = 0.1  # share on each side that "some" stands for
+MOST = 0.9  # share of the probabilities that counts as all
+SOME = 0.1  # share that counts as some
 
 MEANINGS = {
     "diverged": (
-        "some probabilities rose and others fell: a learned clustering, the surer the "
-        "more of them are decided (outcome 1)"
+        "some probabilities rose and others fell: a learned clustering, the clearer, "
+        "the more of them are decided (outcome 1)"
     ),
     "unchanged": (
         "hardly any probability moved: blocks may help as regularization, but which "
@@ -31,33 +31,19 @@ MEANINGS = {
         "fully-connected net may do better (outcome 3)"
     ),
     "towards zero": (
-        "nearly all probabilities fell: the net thins itself out (none of the paper's "
-        "outcomes)"
+        "nearly all probabilities fell: the net removes its own weights (none of the "
+        "paper's outcomes)"
     ),
     "mixed": (
         "some probabilities moved, most of them one way, and others stayed: between "
-        "the paper's outcomes, and longer training may tell"
+        "the paper's outcomes; longer training may decide"
     ),
 }
 
 
 @dataclass(frozen=True)
 class NodeSetDiagnosis:
-    """What became of one node set's probabilities.
-
-    Attributes
-    ----------
-    outcome : str
-        "diverged", "unchanged", "towards one", "towards zero" or "mixed".
-    clusters : tuple of str
-        The outcome of each cluster by itself, a column of P.
-    risen, fallen : float
-        Shares of the probabilities more than 0.1 above and below their start.
-    decided : float
-        Share within 0.2 of zero or one.
-    n_nodes : int
-        Nodes in the set.
-    """
+    """The outcome of one node set: see `Diagnosis`."""
 
     outcome: str
     clusters: tuple[str, ...]
@@ -69,14 +55,35 @@ class NodeSetDiagnosis:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What became of the cluster probabilities, by node set.
+    """The outcome of learning for the cluster probabilities (section 6 of the paper).
 
-    ``print(diagnosis)`` says it in words.
+    A probability has risen or fallen if it is more than 0.1 from its start. The outcome
+    of a node set, or of one cluster of it, is
+
+    - "towards one" (the paper's third) if 90 % have risen,
+    - "towards zero" if 90 % have fallen,
+    - "diverged" (the first) if at least 10 % have risen and 10 % have fallen,
+    - "unchanged" (the second) if at most 10 % have moved at all,
+    - "mixed" otherwise.
+
+    ``print(diagnosis)`` shows it in words.
 
     Attributes
     ----------
     node_sets : tuple of NodeSetDiagnosis
-        P_0, the inputs of the chain, to P_m, its outputs.
+        One for each node set from P_0, the inputs of the chain, to P_m, its outputs.
+        Each has an `outcome`; `clusters`, the outcome of each column of P by itself;
+        `risen` and `fallen`, shares of the probabilities; `decided`, the share within
+        0.2 of zero or one; and `n_nodes`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_structreg import BlockoutClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> net = BlockoutClassifier(max_epochs=1, random_state=0).fit(X / 16, y)
+    >>> [nodes.outcome for nodes in net.diagnose().node_sets]
+    ['unchanged', 'unchanged', 'unchanged']
     """
 
     node_sets: tuple[NodeSetDiagnosis, ...]
@@ -105,43 +112,7 @@ def diagnose(
     probabilities: Sequence[ArrayLike],
     init_probability: float | Sequence[float] = 0.5,
 ) -> Diagnosis:
-    """Name what became of the cluster probabilities (section 6 of the paper).
-
-    A probability has risen or fallen if it is more than 0.1 from where it started. Of
-    one node set, or one cluster of it, the outcome is
-
-    - "towards one" (the paper's third) if 90 % have risen,
-    - "towards zero" if 90 % have fallen,
-    - "diverged" (the first) if at least 10 % have risen and 10 % have fallen,
-    - "unchanged" (the second) if at most 10 % have moved at all,
-    - "mixed" otherwise.
-
-    Parameters
-    ----------
-    probabilities : sequence of array-like of shape (d_j, k)
-        P_0 to P_m after training.
-    init_probability : float or sequence of float, default=0.5
-        Where all of them started, or those of each node set. In (0.1, 0.9).
-
-    Returns
-    -------
-    Diagnosis
-
-    Raises
-    ------
-    ValueError
-        If `init_probability` leaves no room to rise or fall, or is not one for each
-        node set.
-
-    Examples
-    --------
-    >>> from sklearn_structreg.blockout import diagnose
-    >>> print(diagnose([[[0.5, 0.55], [0.45, 0.5]], [[0.95, 0.1], [0.02, 0.9]]]))
-    P_0, 2 nodes: unchanged (0% risen, 0% fallen, 0% decided)
-    P_1, 2 nodes: diverged (50% risen, 50% fallen, 100% decided)
-    unchanged: hardly any probability moved: ...
-    diverged: some probabilities rose and others fell: ...
-    """
+    """Compare cluster probabilities with their start, or with each node set's own."""
     matrices = check_probabilities(probabilities)
     starts = np.atleast_1d(init_probability).tolist()
     if np.ndim(init_probability) == 0:

@@ -1,4 +1,4 @@
-"""The learned hierarchy as data: which classes share clusters, and their tree."""
+"""The learned hierarchy as data: the clusters that classes share, and their tree."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SMALLEST = 1e-7  # probabilities nearer to 0 or 1 have logits of that
 
 @dataclass(frozen=True, eq=False)
 class ClassHierarchy:
-    """Which classes share clusters, and a tree over them.
+    """The clusters that classes share, and a tree over the classes.
 
     Attributes
     ----------
     classes : ndarray of shape (n_classes,)
         Names or labels.
     probabilities : ndarray of shape (n_classes, k)
-        P of the classes: how probably each is in each cluster.
+        P of the classes: the probability of each to be in each cluster.
     memberships : ndarray of shape (n_classes, k), bool
         The same, thresholded.
     expected_clusters : ndarray of shape (n_classes,)
@@ -77,7 +77,7 @@ class ClassHierarchy:
         distance: str = "probabilities",
         method: Method = "average",
     ) -> Self:
-        """Read the hierarchy off the cluster probabilities of the classes.
+        """Make a hierarchy of the cluster probabilities of the classes.
 
         Parameters
         ----------
@@ -86,13 +86,13 @@ class ClassHierarchy:
         classes : array-like of shape (n_classes,) or None, default=None
             Names or labels; None stands for column numbers.
         threshold : float in (0, 1], default=0.5
-            From which probability on a class is in a cluster.
+            A class is in a cluster from this probability on.
         distance : {"probabilities", "profile"}, default="probabilities"
             Between two classes: Euclidean between their rows of P; or one minus the
-            correlation between the logits of those rows, which tells what clusters a
-            class prefers however many it is in.
+            correlation between the logits of those rows, which compares the clusters
+            that two classes prefer, however many they are in.
         method : str, default="average"
-            As `scipy.cluster.hierarchy.linkage` takes it.
+            As in `scipy.cluster.hierarchy.linkage`.
 
         Returns
         -------
@@ -154,12 +154,12 @@ class ClassHierarchy:
         return np.argsort(np.argsort(first))[label.ravel()]
 
     def groups(self, n_groups: int) -> list[list[Any]]:
-        """Return the classes of each group that `labels` cuts the tree into.
+        """Cut the tree into disjoint groups, and return the classes of each.
 
         Parameters
         ----------
         n_groups : int
-            At most the number of classes.
+            As in `labels`.
 
         Returns
         -------
@@ -169,7 +169,7 @@ class ClassHierarchy:
         return [self.classes[labels == g].tolist() for g in range(labels.max() + 1)]
 
     def leaves(self) -> NDArray[np.int64]:
-        """Return the classes' numbers in the order of the tree's leaves.
+        """Return the classes' column numbers in the order of the tree's leaves.
 
         Returns
         -------
@@ -179,7 +179,7 @@ class ClassHierarchy:
 
 
 def _distances(P: FloatArray, distance: str) -> FloatArray:
-    """Return distances between rows, as `scipy.spatial.distance.pdist` does."""
+    """Return distances between rows in the order of `scipy.spatial.distance.pdist`."""
     if distance == "probabilities":
         return np.asarray(pdist(P))
     if distance != "profile":

@@ -17,41 +17,16 @@ def initial_scales(
     n_clusters: int,
     probability: float,
     assignment: str,
-    normalized: Sequence[bool] | None = None,
+    normalized: Sequence[bool],
 ) -> list[float]:
     r"""Return factors that keep the activations of training at the plain net's scale.
 
     A mask of drawn memberships multiplies the variance of a node's inputs by
     :math:`E[M^2] = p^4 + p^2 (1 - p^2) / k`; but from the second layer on, inputs that
     are in many clusters are larger, and are masked less, since two layers share a draw.
-    The variance is followed through the chain given the number of clusters that a node
-    is in, from inputs of mean square one, with rectifiers between.
-
-    Parameters
-    ----------
-    layers : sequence of torch.nn.Linear
-        A chain, with its first weights.
-    n_clusters : int
-        k.
-    probability : float in (0, 1]
-        p, of every membership.
-    assignment : {"hard", "soft"}
-        A soft mask is :math:`p^2` everywhere.
-    normalized : sequence of bool or None, default=None
-        After which layers batch normalization makes all nodes alike; None is after
-        none.
-
-    Returns
-    -------
-    list of float
-        One for each layer; all exactly 1 where p is 1.
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> from sklearn_structreg.blockout.initialisation import initial_scales
-    >>> initial_scales([nn.Linear(8, 4)], 6, 0.5, "soft")
-    [4.0]
+    So the variance is followed through the chain by the number of clusters that a node
+    is in, from inputs of mean square one, with rectifiers between. `normalized` marks
+    layers with batch normalization behind them, which makes all nodes alike.
     """
     k, p = n_clusters, probability
     if p == 1:
@@ -68,7 +43,7 @@ def initial_scales(
     inputs = np.ones(k + 1)  # mean square given n, relative to the mean over all n
     size = 1.0  # mean square of the inputs in the plain net
     scales = []
-    for layer, alike in zip(layers, normalized or [False] * len(layers), strict=True):
+    for layer, alike in zip(layers, normalized, strict=True):
         masked = mean_square @ (chance * inputs)
         scales.append(1 / math.sqrt(chance @ masked))
         weight = layer.weight.detach().double()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sklearn_structreg.blockout._compiled import fused_linear
+from sklearn_structreg.blockout.draws import Draws
 from sklearn_structreg.blockout.masks import (
-    draw_memberships,
     masked_linear,
     masked_weight,
+    with_gradient,
 )
 
 __all__ = ["BlockoutLinear", "NodeSet"]
@@ -29,7 +30,7 @@ class NodeSet(nn.Module):
     n_nodes : int
         Number of nodes d, at least 1.
     n_clusters : int, default=6
-        Number of clusters k, at least 1; the same for all sets of a chain.
+        Number of clusters k, at least 1; the same for all sets of a network.
     assignment : {"hard", "soft"}, default="hard"
         "hard" draws memberships while training; "soft" uses the probabilities.
     learn_probabilities : bool, default=True
@@ -85,7 +86,7 @@ class NodeSet(nn.Module):
             self.logits = nn.Parameter(logits)
         else:
             self.register_buffer("logits", logits)
-        self._pending: Tensor | None = None
+        self.draws = Draws()
         self.reset_parameters()
 
     @torch.no_grad()
@@ -102,30 +103,17 @@ class NodeSet(nn.Module):
         """P, of shape (d, k): the probability of each membership."""
         return torch.sigmoid(self.logits)
 
-    def draw(self, shape: tuple[int, ...] = ()) -> Tensor:
-        """Draw memberships, and keep them for the layer that these nodes feed.
+    @property
+    def is_drawn(self) -> bool:
+        """Whether training draws memberships; not if they are soft, or one for good."""
+        return self.assignment == "hard" and self.init_probability < 1
 
-        Parameters
-        ----------
-        shape : tuple of int, default=()
-            Leading dimensions: the samples, where each has a draw of its own.
-
-        Returns
-        -------
-        torch.Tensor of shape `shape` + (d, k)
-            The probabilities themselves where the assignment is soft.
-        """
-        probabilities = self.probabilities
-        if self.assignment == "hard":
-            probabilities = draw_memberships(probabilities, shape)
-        self._pending = probabilities
-        return probabilities
-
-    def take(self, shape: tuple[int, ...] = ()) -> Tensor:
-        """Return the draw of the layer before, or a new one where there is none."""
-        memberships = self.draw(shape) if self._pending is None else self._pending
-        self._pending = None
-        return memberships
+    def memberships(self, layer: nn.Module, shape: tuple[int, ...]) -> Tensor:
+        """Return C for a layer that has entered a forward pass."""
+        P = self.probabilities
+        if not self.is_drawn:
+            return P
+        return with_gradient(self.draws.of(self, layer, P, shape), P)
 
     def extra_repr(self) -> str:
         """Describe the set."""
@@ -134,9 +122,6 @@ class NodeSet(nn.Module):
             f"learn_probabilities={self.learn_probabilities}"
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pending": None}  # a draw is part of a graph
-
 
 class BlockoutLinear(nn.Module):
     r"""A linear layer whose weight is masked by the clusters of its nodes.
@@ -144,8 +129,9 @@ class BlockoutLinear(nn.Module):
     .. math:: y = \Big(\frac{s}{k} \tilde W \odot C_{out} C_{in}^T\Big) x + b
 
     with memberships drawn anew in each training forward, and their probabilities in
-    place of them in evaluation mode (Eqs. 4 and 5). The bias is not masked. Layers that
-    share a node set, the outputs of one and the inputs of the next, share its draw.
+    place of them in evaluation mode (Eqs. 4 and 5). The bias is not masked. All layers
+    that share a node set, such as the outputs of one and the inputs of the next, share
+    its draw in a forward pass; it ends where one of them runs again.
 
     Parameters
     ----------
@@ -158,7 +144,7 @@ class BlockoutLinear(nn.Module):
         entry of the first dimension.
     scale : float, default=1.0
         s; `convert` chooses it so that the activations start at the plain layer's
-        scale. One is the bare paper. It is part of the state dict.
+        scale. One is as in the paper. It is part of the state dict.
     device, dtype
         Of weight and bias.
 
@@ -172,7 +158,12 @@ class BlockoutLinear(nn.Module):
     Raises
     ------
     ValueError
-        If the two sets have not the same clusters, or a parameter is out of range.
+        If the numbers of clusters differ, or a parameter is out of range.
+
+    Notes
+    -----
+    Activation checkpointing gives the same gradients as without, if the backward pass
+    of one forward comes before the next forward.
 
     Examples
     --------
@@ -185,6 +176,8 @@ class BlockoutLinear(nn.Module):
     >>> net(torch.zeros(5, 64)).shape
     torch.Size([5, 10])
     """
+
+    has_linear_weight: ClassVar[bool] = True  # for core.inspection.weighted_layers
 
     def __init__(
         self,
@@ -207,14 +200,13 @@ class BlockoutLinear(nn.Module):
             raise ValueError(
                 f"mask_per={mask_per!r} is unknown; use 'batch' or 'sample'."
             )
+        inputs.draws.join(outputs.draws)
         self.inputs, self.outputs = inputs, outputs
         self.mask_per, self.scale = mask_per, scale
+        like = torch.empty(0, device=device, dtype=dtype)
         size = outputs.n_nodes, inputs.n_nodes
-        self.weight = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
-        self.bias: nn.Parameter | None = None
-        if bias:
-            empty = torch.empty(size[0], device=device, dtype=dtype)
-            self.bias = nn.Parameter(empty)
+        self.weight = nn.Parameter(like.new_empty(size))
+        self.bias = nn.Parameter(like.new_empty(size[:1])) if bias else None
         self.reset_parameters()
 
     @torch.no_grad()
@@ -232,9 +224,11 @@ class BlockoutLinear(nn.Module):
         if not self.training:
             return functional.linear(x, self.mean_weight(), self.bias)
         shape = tuple(x.shape[:1]) if self.mask_per == "sample" and x.ndim > 1 else ()
-        c_in, c_out = self.inputs.take(shape), self.outputs.draw(shape)
-        if shape:
-            c_in, c_out = _for_samples(x, c_in), _for_samples(x, c_out)
+        self.inputs.draws.enter(self)
+        c_in = _for_rows(x, self.inputs.memberships(self, shape))
+        c_out = c_in
+        if self.outputs is not self.inputs:
+            c_out = _for_rows(x, self.outputs.memberships(self, shape))
         arguments = x, self.weight, self.bias, c_out, c_in, self.scale
         y = fused_linear(*arguments)
         return masked_linear(*arguments) if y is None else y
@@ -245,6 +239,23 @@ class BlockoutLinear(nn.Module):
             return self.weight
         p_in, p_out = self.inputs.probabilities, self.outputs.probabilities
         return masked_weight(self.weight, p_out, p_in, self.scale)
+
+    def simplified(self) -> nn.Linear:
+        """Return a plain linear layer with the same outputs in evaluation mode.
+
+        Returns
+        -------
+        torch.nn.Linear
+            Its weight is the mean of the masked weights.
+        """
+        linear = nn.Linear(1, 1, bias=self.bias is not None, device="meta")
+        linear.out_features, linear.in_features = self.weight.shape
+        for name, value in (("weight", self.mean_weight()), ("bias", self.bias)):
+            if value is not None:
+                learned = getattr(self, name).requires_grad
+                copied = nn.Parameter(value.detach().clone(), requires_grad=learned)
+                setattr(linear, name, copied)
+        return linear.train(self.training)
 
     @property
     def in_features(self) -> int:
@@ -257,7 +268,7 @@ class BlockoutLinear(nn.Module):
         return self.outputs.n_nodes
 
     def get_extra_state(self) -> Tensor:
-        """Return the scale, which the same weights need to be the same layer."""
+        """Return the scale: without it the same weights would be another layer."""
         return torch.tensor(self.scale, dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -266,21 +277,21 @@ class BlockoutLinear(nn.Module):
 
     @property
     def unmasked(self) -> bool:
-        """Whether all nodes are in all clusters for good, which is a plain layer."""
+        """Whether this is a plain layer: all nodes in all clusters for good."""
         sets = self.inputs, self.outputs
         return self.scale == 1 and all(nodes.init_probability == 1 for nodes in sets)
 
     def extra_repr(self) -> str:
         """Describe the layer."""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}, mask_per={self.mask_per!r}, "
-            f"scale={self.scale:.4g}"
-        )
+        sizes = f"in_features={self.in_features}, out_features={self.out_features}"
+        rest = f"mask_per={self.mask_per!r}, scale={self.scale:.4g}"
+        return f"{sizes}, bias={self.bias is not None}, {rest}"
 
 
-def _for_samples(x: Tensor, memberships: Tensor) -> Tensor:
-    """Give each sample's memberships to all of its rows, where it has several."""
+def _for_rows(x: Tensor, memberships: Tensor) -> Tensor:
+    """Spread each sample's memberships, if it has its own, over all of its rows."""
+    if memberships.ndim == 2:
+        return memberships
     if len(memberships) != len(x):
         raise ValueError(
             f"A layer with mask_per='sample' got {len(x)} samples after one with "
@@ -307,5 +318,5 @@ def _check(
     if not 0 < init_probability <= 1:
         raise ValueError(
             f"init_probability={init_probability} is not in (0, 1]; at 0 no node would "
-            "ever be in a cluster, so that no weight would count."
+            "ever be in a cluster, and no weight would have any effect."
         )

@@ -1,4 +1,4 @@
-"""The masks of Blockout on tensors: draws of memberships, and what they do to weights.
+"""The masks of Blockout on tensors: memberships are drawn, and mask weights.
 
 A node set of d nodes and k clusters has memberships C of shape (d, k), with entries 0
 and 1 where they are drawn, or between where probabilities stand in for them. All
@@ -11,35 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["block_mask", "draw_memberships", "masked_linear", "masked_weight"]
+__all__ = [
+    "block_mask",
+    "draw_memberships",
+    "masked_linear",
+    "masked_weight",
+    "with_gradient",
+]
 
 
 def draw_memberships(probabilities: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
-    r"""Draw memberships, :math:`C \sim B(1, P)`, with the paper's gradient.
+    r"""Draw :math:`C \sim B(1, P)` by torch's generator; `shape` leads, of copies."""
+    P = probabilities.detach()
+    return torch.bernoulli(P.expand(*shape, *P.shape))
 
-    Draws come from torch's default generator of the device.
 
-    Parameters
-    ----------
-    probabilities : torch.Tensor of shape (..., d, k)
-        P, in [0, 1].
-    shape : tuple of int, default=()
-        Leading dimensions of independent draws.
-
-    Returns
-    -------
-    torch.Tensor of shape `shape` + (..., d, k)
-        Zeros and ones. Backward, the gradient of C is multiplied by C: the clusters
-        that were not drawn have none (Eq. 9).
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_structreg.blockout import draw_memberships
-    >>> draw_memberships(torch.tensor([[0.0, 1.0]]))
-    tensor([[0., 1.]])
-    """
-    drawn = torch.bernoulli(probabilities.detach().expand(*shape, *probabilities.shape))
+def with_gradient(drawn: Tensor, probabilities: Tensor) -> Tensor:
+    """Attach the paper's gradient to drawn memberships: that of P times C (Eq. 9)."""
     if not probabilities.requires_grad:
         return drawn
     # The difference is zero; its gradient is that of P.
@@ -47,30 +35,9 @@ def draw_memberships(probabilities: Tensor, shape: tuple[int, ...] = ()) -> Tens
 
 
 def block_mask(c_out: Tensor, c_in: Tensor, scale: float = 1.0) -> Tensor:
-    r"""Return the mask of a weight, :math:`\frac{1}{k} C_{out} C_{in}^T` (Eq. 4).
+    r"""Return the mask of a weight, :math:`\frac{s}{k} C_{out} C_{in}^T` (Eq. 4).
 
-    Parameters
-    ----------
-    c_out : torch.Tensor of shape (..., d_out, k)
-        Memberships of a layer's outputs.
-    c_in : torch.Tensor of shape (..., d_in, k)
-        Memberships of its inputs.
-    scale : float, default=1.0
-        A further factor.
-
-    Returns
-    -------
-    torch.Tensor of shape (..., d_out, d_in)
-        The share of the k clusters that both nodes are in, times `scale`; one exactly
-        where both are in all of them.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_structreg.blockout import block_mask
-    >>> block_mask(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[1.0, 1.0]]))
-    tensor([[0.5000],
-            [1.0000]])
+    Without a scale it is exactly one where both nodes are in all clusters.
     """
     mask = (c_out @ c_in.mT) / c_out.shape[-1]
     return mask if scale == 1 else mask * scale
@@ -79,21 +46,10 @@ def block_mask(c_out: Tensor, c_in: Tensor, scale: float = 1.0) -> Tensor:
 def masked_weight(
     weight: Tensor, c_out: Tensor, c_in: Tensor, scale: float = 1.0
 ) -> Tensor:
-    r"""Mask a weight, :math:`W = \frac{1}{k} \tilde W \odot C_{out} C_{in}^T` (Eq. 4).
+    r"""Mask a weight: :math:`W = \frac{s}{k} \tilde W \odot C_{out} C_{in}^T` (Eq. 4).
 
     With probabilities in place of memberships it is the weight of inference, the mean
     over all draws (Eq. 5).
-
-    Parameters
-    ----------
-    weight : torch.Tensor of shape (..., d_out, d_in)
-        The unconstrained weight.
-    c_out, c_in, scale
-        As in `block_mask`.
-
-    Returns
-    -------
-    torch.Tensor of shape (..., d_out, d_in)
     """
     return weight * block_mask(c_out, c_in, scale)
 
@@ -108,27 +64,9 @@ def masked_linear(
 ) -> Tensor:
     r"""Apply a masked linear layer, with one mask for all rows or one for each.
 
-    For a mask of each row's own no weight is masked: the layer is
-    :math:`y = \frac{1}{k} \sum_l C_{out}[:, l] \odot \tilde W (C_{in}[:, l] \odot x)`.
-
-    Parameters
-    ----------
-    x : torch.Tensor of shape (..., d_in)
-        Inputs.
-    weight : torch.Tensor of shape (d_out, d_in)
-        The unconstrained weight.
-    bias : torch.Tensor of shape (d_out,) or None
-        Never masked.
-    c_out : torch.Tensor of shape (d_out, k) or (..., d_out, k)
-        Memberships of the outputs, the same for all rows or a row's own.
-    c_in : torch.Tensor of shape (d_in, k) or (..., d_in, k)
-        Memberships of the inputs, likewise.
-    scale : float, default=1.0
-        A further factor on the mask.
-
-    Returns
-    -------
-    torch.Tensor of shape (..., d_out)
+    Memberships are of shape (d, k), or (..., d, k) where each row has its own. Then no
+    weight is masked: the layer is
+    :math:`y = \frac{s}{k} \sum_l C_{out}[:, l] \odot \tilde W (C_{in}[:, l] \odot x)`.
     """
     if c_out.ndim == c_in.ndim == 2:
         return functional.linear(x, masked_weight(weight, c_out, c_in, scale), bias)

@@ -1,9 +1,8 @@
-"""Which node is in which cluster: probabilities, thresholded and grouped."""
+"""Members of clusters: probabilities thresholded, nodes grouped."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,22 +22,7 @@ NodeGroup = tuple[BoolArray, NDArray[np.int64]]
 
 
 def check_probabilities(probabilities: Sequence[ArrayLike]) -> list[FloatArray]:
-    """Check the cluster probabilities of a chain's node sets.
-
-    Parameters
-    ----------
-    probabilities : sequence of array-like of shape (d_j, k)
-        P_0 to P_m, as in `BlockoutClassifier.cluster_probabilities_`.
-
-    Returns
-    -------
-    list of ndarray of shape (d_j, k), float64
-
-    Raises
-    ------
-    ValueError
-        If they are no matrices of probabilities with one number of clusters.
-    """
+    """Check the cluster probabilities P_0 to P_m of a chain's node sets."""
     if not len(probabilities):
         raise ValueError("probabilities is empty; give a (d_j, k) array per node set.")
     matrices = [np.asarray(P, dtype=np.float64) for P in probabilities]
@@ -62,32 +46,10 @@ def check_probabilities(probabilities: Sequence[ArrayLike]) -> list[FloatArray]:
 def threshold_memberships(
     probabilities: ArrayLike, threshold: float = 0.5, *, at_least_one: bool = False
 ) -> BoolArray:
-    """Decide which node is in which cluster.
+    """Put nodes into the clusters of which they are members from `threshold` on.
 
-    Parameters
-    ----------
-    probabilities : array-like of shape (d, k)
-        P of one node set.
-    threshold : float in (0, 1], default=0.5
-        A node is in a cluster from this probability on.
-    at_least_one : bool, default=False
-        Whether a node below the threshold everywhere keeps its most probable cluster.
-        Otherwise it is in none: dead.
-
-    Returns
-    -------
-    ndarray of shape (d, k), bool
-
-    Examples
-    --------
-    >>> from sklearn_structreg.blockout import threshold_memberships
-    >>> P = [[0.9, 0.6, 0.1], [0.2, 0.4, 0.3]]
-    >>> threshold_memberships(P).astype(int)
-    array([[1, 1, 0],
-           [0, 0, 0]])
-    >>> threshold_memberships(P, at_least_one=True).astype(int)
-    array([[1, 1, 0],
-           [0, 1, 0]])
+    A node below the threshold everywhere is in no cluster, dead, or `at_least_one`
+    keeps it in its most probable one.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold} must lie in (0, 1].")
@@ -102,20 +64,9 @@ def threshold_memberships(
 def group_nodes(memberships: ArrayLike) -> list[NodeGroup]:
     """Group nodes that are in the same clusters: the boxes of the paper's Fig. 2.
 
-    Parameters
-    ----------
-    memberships : array-like of bool of shape (d, k)
-        Of one node set.
+    Patterns come in descending order, read as binary numbers, so that the nodes of the
+    first cluster come first and dead nodes last; nodes ascend.
 
-    Returns
-    -------
-    list of (pattern, nodes)
-        Patterns in descending order, read as binary numbers, so that the nodes of the
-        first cluster come first and dead nodes last; nodes ascending.
-
-    Examples
-    --------
-    >>> from sklearn_structreg.blockout import group_nodes
     >>> [nodes.tolist() for _, nodes in group_nodes([[0, 1], [1, 1], [0, 1], [0, 0]])]
     [[1], [0, 2], [3]]
     """
@@ -126,32 +77,8 @@ def group_nodes(memberships: ArrayLike) -> list[NodeGroup]:
     return [(patterns[g], np.flatnonzero(group == g)) for g in numbers]
 
 
-def shared_clusters(rows: ArrayLike, columns: ArrayLike | None = None) -> Any:
-    """Return how many clusters two nodes can be expected to share.
-
-    Parameters
-    ----------
-    rows : array-like of shape (d, k)
-        Probabilities, or memberships, of one node set.
-    columns : array-like of shape (d', k) or None, default=None
-        Of another; None pairs the nodes of one set among themselves, where the
-        diagonal is the expected number of clusters of each node.
-
-    Returns
-    -------
-    ndarray of shape (d, d') or (d, d), float64
-        In [0, k]; divided by k it is the mean mask of Eq. 5.
-
-    Examples
-    --------
-    >>> from sklearn_structreg.blockout import shared_clusters
-    >>> shared_clusters([[1.0, 0.5], [0.0, 0.5]])
-    array([[1.5 , 0.25],
-           [0.25, 0.5 ]])
-    """
-    P = np.asarray(rows, dtype=np.float64)
-    if columns is not None:
-        return P @ np.asarray(columns, dtype=np.float64).T
+def shared_clusters(P: FloatArray) -> FloatArray:
+    """Return the expected number of clusters that two nodes share, (d, d)."""
     shared = P @ P.T
     np.fill_diagonal(shared, P.sum(axis=1))
     return shared

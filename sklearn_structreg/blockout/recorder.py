@@ -20,10 +20,8 @@ COLUMNS = ("probability_histogram", "probability_quantiles")
 class ProbabilityRecorder(Callback):
     """Write the distribution of each node set's probabilities into the history.
 
-    Every epoch gets two columns, which the printed table omits:
-    ``probability_histogram``, for each node set the counts of P in 50 equal bins of
-    [0, 1], and ``probability_quantiles``, for each node set the quantiles 0, 0.05,
-    0.25, 0.5, 0.75, 0.95 and 1 (the paper's Fig. 7).
+    Two columns, left out of the printed table: ``probability_histogram``, the counts in
+    equal bins of [0, 1], and ``probability_quantiles`` (the paper's Fig. 7).
     """
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:

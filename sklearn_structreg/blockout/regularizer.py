@@ -1,120 +1,129 @@
-"""Blockout, and dropout beside it, as `Regularizer`s."""
+"""Blockout as a regularizer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
 from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
+import torch
 from skorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import nn
+from torch.optim import Optimizer
 
 from sklearn_structreg.blockout.conversion import (
-    DropoutLinear,
     blockout_layers,
-    convert,
-    insert_dropout,
+    convert_chain,
+    fold_in_place,
     node_sets,
 )
+from sklearn_structreg.blockout.parameters import BlockoutParameters
 from sklearn_structreg.blockout.recorder import ProbabilityRecorder
-from sklearn_structreg.core import Regularizer
+from sklearn_structreg.core.parameters import component
+from sklearn_structreg.core.regularizer import Regularizer, check_unchanged
 
-__all__ = ["BlockoutRegularizer", "DropoutRegularizer", "check_same_structure"]
+__all__ = ["Blockout"]
+
+_attached: WeakKeyDictionary[nn.Module, ReferenceType[Blockout]] = WeakKeyDictionary()
+"""The regularizer that trains each Blockout layer; copies of a layer have none."""
 
 
-@dataclass(eq=False)
-class BlockoutRegularizer(Regularizer):
-    """Train a network's linear chain with Blockout.
+@component
+class Blockout(BlockoutParameters, Regularizer):
+    r"""Let a network learn a hierarchical architecture while it trains.
+
+    Every node of a chain of fully-connected layers, inputs and outputs included,
+    belongs to each of k clusters with a probability that is learned. Each training step
+    draws the memberships :math:`C_j \sim B(1, P_j)` and keeps the weights between nodes
+    that share clusters,
+
+    .. math:: W_j = \frac{s_j}{k} \tilde W_j \odot C_j C_{j-1}^T ,
+              \qquad P_j = \mathrm{logistic}(\mathrm{logits}_j) ;
+
+    inference takes :math:`P_j` in place of :math:`C_j`.
 
     Parameters
     ----------
-    n_clusters, assignment, learn_probabilities, init_probability, mask_per, layers
-        As in `BlockoutClassifier`.
-    logit_learning_rate : float or None, default=None
-        Of the logits; None takes the optimizer's.
+    {parameters}
+
+    See Also
+    --------
+    BlockoutClassifier : A classifier with this regularizer and its parameters.
+    BlockoutRegressor : The same for numbers.
+
+    Notes
+    -----
+    A network that has `BlockoutLinear` layers already keeps them as they are.
+
+    The constants :math:`s_j` let the activations of training start at the plain net's
+    scale. The paper has none (s = 1), so that a layer starts at 0.31 of that scale for
+    the defaults. They are factors of the mask, as dropout's 1 / (1 - rate) is one of
+    the activations. With them in the first weights instead, a step of the same learning
+    rate would change the masked weights about ten times less; with them in the mask,
+    the highest rate that suits a plain net is too high.
+
+    Weight decay spares the logits, which it would pull to a probability of one half. A
+    warm start goes on with the clusters that there are.
+
+    References
+    ----------
+    C. Murdock, Z. Li, H. Zhou and T. Duerig, "Blockout: Dynamic Model Selection for
+    Hierarchical Deep Networks", CVPR 2016: sections 4 to 6, Eqs. 3-10, Algorithm 1.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_structreg.blockout import Blockout
+    >>> from sklearn_structreg.core import StructuredClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> net = StructuredClassifier(
+    ...     max_epochs=20, regularizers=[Blockout(4)], random_state=0)
+    >>> net.fit(X / 16, y).score(X / 16, y) > 0.9
+    True
     """
 
-    n_clusters: int = 6
-    _: KW_ONLY
-    assignment: str = "hard"
-    learn_probabilities: bool = True
-    init_probability: float = 0.5
-    mask_per: str = "batch"
-    layers: str | Sequence[str] = "auto"
-    logit_learning_rate: float | None = None
+    def attach(self, module: nn.Module, sample: Any) -> nn.Module:
+        """Convert the chain; a network with Blockout layers stays as it is."""
+        layers = blockout_layers(module)
+        for layer in layers:
+            other = _attached.get(layer, lambda: None)()
+            if other is not None and other is not self:
+                raise ValueError(
+                    "A second Blockout came to a network that has one already; give "
+                    "only one of them in regularizers."
+                )
+        if not layers:
+            module = convert_chain(module, sample, self)
+        for layer in blockout_layers(module):
+            _attached[layer] = ref(self)
+        return module
 
-    def attach(self, module: nn.Module, sample_batch: Tensor) -> nn.Module:
-        """Convert the chain; a module with Blockout layers stays as it is."""
-        if blockout_layers(module):
-            return module
-        return convert(
-            module,
-            sample_batch,
-            layers=self.layers,
-            n_clusters=self.n_clusters,
-            assignment=self.assignment,
-            learn_probabilities=self.learn_probabilities,
-            init_probability=self.init_probability,
-            mask_per=self.mask_per,
-        )
+    def resume(self, previous: Any, module: nn.Module) -> nn.Module:
+        """Go on with the network's clusters, at another `logit_rate_factor` if set."""
+        fixed = [n for n in self._get_param_names() if n != "logit_rate_factor"]
+        check_unchanged(previous, self, fixed)
+        return super().resume(previous, module)
 
     def param_groups(self, module: nn.Module) -> list[dict[str, Any]]:
-        """Give the logits a learning rate of their own, and no weight decay."""
-        learned = [nodes.logits for nodes in node_sets(module)]
-        logits = [p for p in learned if isinstance(p, nn.Parameter)]
-        group: dict[str, Any] = {"params": logits, "weight_decay": 0.0}
-        if self.logit_learning_rate is not None:
-            group["lr"] = self.logit_learning_rate
+        """Return the logits: a learning rate of their own, and no weight decay."""
+        learned = [nodes for nodes in node_sets(module) if nodes.learn_probabilities]
+        logits, factor = [nodes.logits for nodes in learned], self.logit_rate_factor
+        group = {"params": logits, "weight_decay": 0.0, "lr_factor": factor}
         return [group] if logits else []
+
+    def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
+        """Refuse optimizers that compare losses of different draws."""
+        if isinstance(optimizer, torch.optim.LBFGS) and any(
+            nodes.is_drawn for nodes in node_sets(module)
+        ):
+            raise ValueError(
+                "LBFGS compares several losses within a step, but Blockout draws new "
+                "memberships for each; use another optimizer, or assignment='soft'."
+            )
 
     def callbacks(self) -> list[tuple[str, Callback]]:
         """Record the probabilities in the history."""
         return [("probabilities", ProbabilityRecorder())]
 
-
-@dataclass(eq=False)
-class DropoutRegularizer(Regularizer):
-    """Train a network with dropout between the layers of its linear chain.
-
-    Parameters
-    ----------
-    drop_rate, layers
-        As in `BlockoutClassifier`.
-    """
-
-    drop_rate: float = 0.5
-    layers: str | Sequence[str] = "auto"
-
-    def attach(self, module: nn.Module, sample_batch: Tensor) -> nn.Module:
-        """Insert the dropout where there is none yet."""
-        if any(isinstance(part, DropoutLinear) for part in module.modules()):
-            return module
-        return insert_dropout(module, sample_batch, self.drop_rate, layers=self.layers)
-
-
-def check_same_structure(before: Regularizer, after: Regularizer) -> None:
-    """Check that training can go on with another regularizer in the same layers.
-
-    Parameters
-    ----------
-    before, after : Regularizer
-        The one that the layers were made by, and the one to go on with.
-
-    Raises
-    ------
-    ValueError
-        If they would make other layers. The learning rate of the logits may differ.
-    """
-    if type(before) is not type(after):
-        raise ValueError(
-            "A warm start goes on with the network's own layers, so that regularizer "
-            "cannot change; set it back, or warm_start to False to fit anew."
-        )
-    for name, new in vars(after).items():
-        old = vars(before)[name]
-        if old != new and name != "logit_learning_rate":
-            raise ValueError(
-                f"A warm start goes on with the network's own layers, so that {name} "
-                f"cannot change from {old!r} to {new!r}; set it back, or warm_start to "
-                "False to fit anew."
-            )
+    def simplify(self, module: nn.Module) -> nn.Module:
+        """Fold the masks into the weights of plain linear layers."""
+        return fold_in_place(module)

@@ -1,6 +1,5 @@
-"""Combined group and exclusive sparsity (CGES): which weights are needed."""
+"""Combined group and exclusive sparsity (CGES): networks with the weights they need."""
 
-from sklearn_structreg.cges.callback import CGESProx, IterativePruning
 from sklearn_structreg.cges.classifier import CGESClassifier
 from sklearn_structreg.cges.display import (
     SparsityDisplay,
@@ -8,28 +7,22 @@ from sklearn_structreg.cges.display import (
     TradeOffDisplay,
 )
 from sklearn_structreg.cges.joint import prox_cges_joint
-from sklearn_structreg.cges.layers import (
-    count_parameters,
-    penalised_weights,
-    weight_sparsity,
-)
 from sklearn_structreg.cges.path import CGESPath, cges_path
 from sklearn_structreg.cges.proximal import (
     prox_cges,
     prox_exclusive_lasso,
     prox_group_lasso,
-    prox_l1,
-    prox_l2,
 )
-from sklearn_structreg.cges.regularizer import CGESRegularizer
-from sklearn_structreg.cges.schedule import mu_schedule
+from sklearn_structreg.cges.pruning import IterativePruning
+from sklearn_structreg.cges.regressor import CGESRegressor
+from sklearn_structreg.cges.regularizer import CGES
 from sklearn_structreg.cges.strength import alpha_max, alpha_path
 
 __all__ = [
+    "CGES",
     "CGESClassifier",
     "CGESPath",
-    "CGESProx",
-    "CGESRegularizer",
+    "CGESRegressor",
     "IterativePruning",
     "SparsityDisplay",
     "SparsityHistoryDisplay",
@@ -37,14 +30,8 @@ __all__ = [
     "alpha_max",
     "alpha_path",
     "cges_path",
-    "count_parameters",
-    "mu_schedule",
-    "penalised_weights",
     "prox_cges",
     "prox_cges_joint",
     "prox_exclusive_lasso",
     "prox_group_lasso",
-    "prox_l1",
-    "prox_l2",
-    "weight_sparsity",
 ]

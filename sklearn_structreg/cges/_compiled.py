@@ -1,4 +1,4 @@
-"""Which weights the compiled loops shrink, where numba is installed, and how."""
+"""The operators on groups as compiled loops, for plain weights on the CPU."""
 
 import math
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from sklearn_structreg.cges._thresholds import (
 )
 from sklearn_structreg.core.compiled import compile_loop
 
-# Set to False to do without.
-ENABLED = True
+ENABLED = True  # the tests switch it off, to compare both paths
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
-# Between its inverse and this, plain squares do for every threshold: a norm whose
-# square overflows or vanishes is too far from it to matter.
+# The loops take plain squares of thresholds between its inverse and this: a norm whose
+# square overflows or vanishes is too far from such a threshold to matter.
 _REACH = 1e130
 
 Kernel = Callable[[NDArray[Any], float, float, float, int], None]
@@ -36,6 +36,50 @@ class Plan(NamedTuple):
     n_members: int
     precision: float
 
+    def run(
+        self, matrix: NDArray[Any], threshold: float, strength: float, exact: bool
+    ) -> None:
+        """Shrink the matrix in place; 0 leaves an operator out."""
+        inverse = 1.0 / strength if strength > 0.0 else math.inf
+        divisor, n_passes = inverse, 0
+        if exact and strength > 0.0:
+            divisor += self.n_members
+            n_passes = n_chord_passes(strength * self.n_members, self.precision)
+            if n_passes > MAX_CHORD_PASSES:
+                n_passes = self.n_members + 1
+        self.kernel(matrix, threshold, inverse, divisor, n_passes)
+
+
+class BoundWeight:
+    """A weight in training, with its memory as the loops take it from step to step."""
+
+    def __init__(self, w: torch.nn.Parameter, dim: tuple[int, ...]) -> None:
+        self.w, self.dim = w, dim
+        self.plan: Plan | None = None
+        self.pointer = -1
+
+    def shrink(self, threshold: float, strength: float, exact: bool) -> bool:
+        """Shrink the weight in place, or return False: its memory is not for loops."""
+        if self.pointer != self.w.data_ptr():  # new memory: another device or dtype
+            self._look()
+        if self.plan is None or not ENABLED or not _in_reach(threshold):
+            return False
+        self.plan.run(self.matrix, threshold, strength, exact)
+        increment_version(self.w)  # so that autograd sees the change
+        return True
+
+    def _look(self) -> None:
+        w = self.w.detach()
+        self.pointer, self.plan = w.data_ptr(), None
+        if w.is_cpu and w.is_contiguous():
+            self.plan = _plan(w.shape, w.dtype, self.dim)
+        if self.plan is not None:
+            self.matrix = w.numpy().reshape(self.plan.shape)
+
+
+def _in_reach(threshold: float) -> bool:
+    return threshold == 0.0 or 1.0 / _REACH <= threshold <= _REACH
+
 
 def shrink_compiled(
     w: Tensor,
@@ -45,20 +89,10 @@ def shrink_compiled(
     exact: bool,
     out: Tensor | None,
 ) -> Tensor | None:
-    """Apply the operators as `shrink_groups` does, or return None: leave it to torch.
+    """Do as `shrink_by_torch`, or return None and do nothing.
 
-    What it takes are contiguous weights on the CPU in single or double precision, with
-    numbers as strengths and groups over the leading or over the trailing dimensions.
-
-    Parameters
-    ----------
-    w, group, exclusive, dim, exact, out
-        As in `shrink_groups`; an operator that is None is left out.
-
-    Returns
-    -------
-    Tensor, shape of `w`, or None
-        The shrunk weights; with None, nothing has been done.
+    It takes contiguous weights on the CPU in single or double precision, with numbers
+    as strengths and groups over the leading or over the trailing dimensions.
     """
     threshold = 0.0 if group is None else group.value
     strength = 0.0 if exclusive is None else exclusive.value
@@ -67,7 +101,7 @@ def shrink_compiled(
         or not isinstance(dim, (int, tuple))
         or isinstance(threshold, Tensor)
         or isinstance(strength, Tensor)
-        or not (group is None or 1.0 / _REACH <= threshold <= _REACH)
+        or not _in_reach(threshold)
         or type(w) not in (Tensor, torch.nn.Parameter)
         or not (w.is_cpu and w.is_contiguous())
         or (w.requires_grad and torch.is_grad_enabled())
@@ -83,14 +117,7 @@ def shrink_compiled(
         matrix = target.numpy().reshape(plan.shape)
     except RuntimeError:  # a tensor inside of vmap has no memory of its own
         return None
-    inverse = 1.0 / strength if strength > 0.0 else math.inf
-    divisor, n_passes = inverse, 0
-    if exact and exclusive is not None:
-        divisor += plan.n_members
-        n_passes = n_chord_passes(strength * plan.n_members, plan.precision)
-        if n_passes > MAX_CHORD_PASSES:
-            n_passes = plan.n_members + 1
-    plan.kernel(matrix, threshold, inverse, divisor, n_passes)
+    plan.run(matrix, threshold, strength, exact)
     if out is None:
         return target
     if out is not w:
@@ -103,10 +130,12 @@ def shrink_compiled(
 def _plan(
     shape: tuple[int, ...], dtype: torch.dtype, dim: int | tuple[int, ...]
 ) -> Plan | None:
-    """Look at the weights as a matrix with a group to each column, or to each row."""
+    """View the weights as a matrix with a group to each column, or to each row."""
     dims = (dim,) if isinstance(dim, int) else dim
     n_dims, n_grouped = len(shape), len(dims)
-    if 0 in shape or not all(-n_dims <= d < n_dims for d in dims):
+    if dtype not in DTYPES or 0 in shape:
+        return None
+    if not all(-n_dims <= d < n_dims for d in dims):
         return None
     axes = sorted(d % n_dims for d in dims)
     if axes == list(range(n_dims - n_grouped, n_dims)):
@@ -115,19 +144,12 @@ def _plan(
         loop, cut = shrink_columns, n_grouped
     else:
         return None
-    kernel = _compile(loop, dtype)
-    if kernel is None:
-        return None
     matrix = math.prod(shape[:cut]), math.prod(shape[cut:])
     n_members = matrix[loop is shrink_rows]
-    return Plan(kernel, matrix, n_members, torch.finfo(dtype).eps)
+    return Plan(_compile(loop, dtype), matrix, n_members, torch.finfo(dtype).eps)
 
 
 @lru_cache
-def _compile(loop: Kernel, dtype: torch.dtype) -> Kernel | None:
-    """Compile a loop for a dtype; None without numba, and in half precision."""
-    real = {torch.float32: "float32", torch.float64: "float64"}.get(dtype)
-    if real is None:
-        return None
-    signature = f"void({real}[:, ::1], float64, float64, float64, int64)"
-    return compile_loop(loop, signature)
+def _compile(loop: Kernel, dtype: torch.dtype) -> Kernel:
+    real = DTYPES[dtype]
+    return compile_loop(loop, f"void({real}[:, ::1], float64, float64, float64, int64)")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Columns are treated in blocks of so many weights, which stay in the cache from pass to
-# pass, but of no fewer columns than make reading along rows fast.
+# Columns are shrunk in blocks of about this many weights, which stay in the cache from
+# pass to pass. Reading along rows is slow below the smallest number of columns.
 _BLOCK_SIZE = 2**16
 _MIN_COLUMNS = 64
 
@@ -20,13 +20,12 @@ _MIN_COLUMNS = 64
 def shrink_columns(
     w: NDArray[Any], threshold: float, inverse: float, divisor: float, n_passes: int
 ) -> None:
-    """Shrink each column of `w` in place.
-
-    The exclusive threshold tau starts as the 1-norm over `divisor` and is raised by at
-    most `n_passes` steps of Newton's method to the root that `exclusive_threshold`
-    describes, for the strength 1 / `inverse`. Newton is never behind the passes counted
-    by `n_chord_passes`; when it drops no further member, it is there.
-    """
+    """Shrink each column of `w` in place, by the group and the exclusive operator."""
+    # The exclusive threshold tau starts as the 1-norm over `divisor`. For the exact
+    # operator of strength 1 / inverse, Newton's method raises it to the root of the
+    # equation in `exclusive_threshold`: at least as fast as the fixed-point passes that
+    # `n_chord_passes` counts, so that `n_passes` steps suffice. If a step leaves the
+    # number of active members (magnitudes above tau) as it was, tau is the root.
     zero = w.dtype.type(0.0)
     n_members, n_columns = w.shape
     width = min(n_columns, max(_MIN_COLUMNS, _BLOCK_SIZE // n_members))
@@ -65,7 +64,7 @@ def shrink_columns(
             row = w[i, start:stop]
             for j in range(row.size):
                 excess = abs(np.float64(row[j])) - tau[j]
-                # Rounded first and negated by a difference, zeros are positive.
+                # Rounding before the sign, by a difference, makes all zeros positive.
                 x = w.dtype.type((0.0 if excess < 0.0 else excess) * factor[j])
                 row[j] = x if row[j] > zero else zero - x
 
@@ -73,7 +72,7 @@ def shrink_columns(
 def shrink_rows(
     w: NDArray[Any], threshold: float, inverse: float, divisor: float, n_passes: int
 ) -> None:
-    """Shrink each row of `w` in place, by the steps of `shrink_columns`."""
+    """Shrink each row of `w` in place, in the same way as `shrink_columns`."""
     zero = w.dtype.type(0.0)
     n_rows, n_members = w.shape
     for i in range(n_rows):

@@ -1,4 +1,4 @@
-"""What the proximal operators are made of: checked strengths, norms, thresholds.
+"""Strengths, norms and thresholds: the torch path of the operators on groups.
 
 Every quantity here has one value per group, kept with size 1 along the dimensions
 that a group runs over, so that it broadcasts against the weights.
@@ -15,26 +15,11 @@ MAX_CHORD_PASSES = 3
 
 
 class Strength(NamedTuple):
-    """A checked strength and its range.
-
-    Parameters
-    ----------
-    value : float or Tensor
-        The strength; a tensor has as many dimensions as the weights.
-    smallest, largest : float
-        Its range.
-    """
+    """A checked strength, aligned with the weights' dimensions, and its range."""
 
     value: float | Tensor
     smallest: float
     largest: float
-
-    def split(self, n_blocks: int, axis: int) -> tuple["Strength", ...]:
-        """Cut into the strengths of `n_blocks` blocks of the weights along `axis`."""
-        if not isinstance(self.value, Tensor) or self.value.shape[axis] == 1:
-            return (self,) * n_blocks
-        pieces = self.value.tensor_split(n_blocks, axis)
-        return tuple(self._replace(value=piece) for piece in pieces)
 
 
 def check_strength(
@@ -43,34 +28,7 @@ def check_strength(
     dim: int | tuple[int, ...] | None = None,
     name: str = "strength",
 ) -> Strength:
-    """Validate a strength and align it with the weights.
-
-    Parameters
-    ----------
-    strength : float or Tensor
-        Finite, at least 0. A tensor with fewer dimensions than `w` is aligned with the
-        leading dimensions of `w`.
-    w : Tensor
-        The weights.
-    dim : int or tuple of int, optional
-        The dimensions that a group runs over, along which the strength is constant;
-        none for an operator on single weights.
-    name : str, default="strength"
-        What error messages call the strength.
-
-    Returns
-    -------
-    Strength
-        The value, a tensor in the dtype and on the device of `w`, and its range.
-
-    Raises
-    ------
-    TypeError
-        If `w` is not a floating-point tensor.
-    ValueError
-        If the strength is negative or not finite, or does not fit `w`, or if `dim` is
-        an empty tuple.
-    """
+    """Validate a strength and align it with weights; `dim` is None without groups."""
     if not (isinstance(w, Tensor) and w.is_floating_point()):
         kind = w.dtype if isinstance(w, Tensor) else type(w).__name__
         raise TypeError(f"w must be a floating-point tensor; got {kind}.")
@@ -87,13 +45,10 @@ def check_strength(
         aligned = _align(strength.detach(), w, dim, name).to(w)
         checked = Strength(aligned, float(limits.min), float(limits.max))
     if not 0.0 <= checked.smallest <= checked.largest < float("inf"):
+        several = checked.smallest != checked.largest
         raise ValueError(
             f"{name} must be finite and at least 0; got {checked.smallest:g}"
-            + (
-                "."
-                if checked.smallest == checked.largest
-                else " as its smallest value."
-            )
+            + (" as its smallest value." if several else ".")
         )
     return checked
 
@@ -102,9 +57,10 @@ def _align(
     strength: Tensor, w: Tensor, dim: int | tuple[int, ...] | None, name: str
 ) -> Tensor:
     """Append dimensions until `strength` broadcasts against `w` group by group."""
+    dims = (dim,) if isinstance(dim, int) else dim or ()
+    grouped = {axis % w.ndim for axis in dims}
     missing = w.ndim - strength.ndim
     shape = (*strength.shape, *(1,) * missing)
-    grouped = set() if dim is None else grouped_axes(w, dim)
     fits = missing >= 0 and all(
         size == 1 or (size == w.shape[axis] and axis not in grouped)
         for axis, size in enumerate(shape)
@@ -118,36 +74,15 @@ def _align(
     return strength.reshape(shape)
 
 
-def grouped_axes(w: Tensor, dim: int | tuple[int, ...]) -> set[int]:
-    """Return the dimensions that a group runs over, counted from the front."""
-    return {axis % w.ndim for axis in ((dim,) if isinstance(dim, int) else dim)}
-
-
 def group_coefficient(
     w: Tensor, threshold: Strength, dim: int | tuple[int, ...]
 ) -> Tensor:
-    """Factor by which the group lasso shrinks each group: (1 - threshold / norm)_+.
-
-    Parameters
-    ----------
-    w : Tensor
-        The weights.
-    threshold : Strength
-        The checked threshold on the groups' Euclidean norms.
-    dim : int or tuple of int
-        The dimensions that a group runs over.
-
-    Returns
-    -------
-    Tensor
-        Values in [0, 1], one per group; 0 for a group of zeros, and exactly 1 where
-        the threshold is 0.
-    """
+    """Factor by which the group lasso shrinks each group: (1 - threshold / norm)_+."""
     value, smallest, largest = threshold
     reach = _reach(w.dtype)
     if 1.0 / reach <= smallest and largest <= reach:
-        # Squares that overflow or vanish give 1 or 0 here, which is also the factor
-        # rounded: they are that far from a threshold within reach.
+        # A square that overflows or vanishes makes the factor 1 or 0 here. Rounded,
+        # that is its value: such a norm is too far from a threshold within reach.
         inverse_norm = (w * w).sum(dim, keepdim=True).rsqrt_()
         if isinstance(value, Tensor):
             return (1.0 - inverse_norm.mul_(value)).relu_()
@@ -162,7 +97,7 @@ def group_coefficient(
 
 @lru_cache
 def _reach(dtype: torch.dtype) -> float:
-    """Largest threshold, and inverse of the smallest, for which plain squares do."""
+    """Largest threshold, and inverse of the smallest, that plain squares allow."""
     limits = torch.finfo(dtype)
     return float(limits.max**0.5 * limits.eps / 4.0)
 
@@ -170,34 +105,13 @@ def _reach(dtype: torch.dtype) -> float:
 def exclusive_threshold(
     w: Tensor, strength: Strength, dim: int | tuple[int, ...], exact: bool
 ) -> Tensor:
-    """Amount tau by which the exclusive lasso shrinks each magnitude of a group.
-
-    Parameters
-    ----------
-    w : Tensor
-        The weights.
-    strength : Strength
-        The checked strength s.
-    dim : int or tuple of int
-        The dimensions that a group runs over.
-    exact : bool
-        Whether tau is s times the 1-norm of the shrunk group, or of the given one.
-
-    Returns
-    -------
-    Tensor
-        One tau per group; exactly 0 where the strength is 0.
-
-    Notes
-    -----
-    The exact tau solves tau = s * sum_i (|w_i| - tau)_+. With n members to the group
-    this reads tau = (sum_i |w_i| + sum_i (tau - |w_i|)_+) / (1/s + n), a contraction by
-    a factor below q = s * n. Started where no member is dropped it is wrong by at most
-    q * tau <= q**2 times the mean magnitude, and by a further q after each pass, so for
-    small q the number of passes is known beforehand and nothing has to be compared.
-    Otherwise Newton's method on the same concave, piecewise linear equation increases
-    from the left and ends after finitely many steps.
-    """
+    """Amount tau that the exclusive lasso takes off each magnitude of a group."""
+    # The exact tau solves tau = s * sum_i (|w_i| - tau)_+. In a group of n this reads
+    # tau = (sum_i |w_i| + sum_i (tau - |w_i|)_+) / (1/s + n), and the right-hand side
+    # is a contraction with a factor below q = s * n. The first tau, without the second
+    # sum, is wrong by at most q**2 times the mean magnitude, and each pass takes a
+    # factor q off the error. For small q the number of passes is therefore known
+    # beforehand, and no pass has to wait for a comparison.
     magnitude = w.abs()
     total = magnitude.sum(dim, keepdim=True)
     if not exact:
@@ -227,6 +141,8 @@ def _newton(
     magnitude: Tensor, inverse: float | Tensor, tau: Tensor, dim: int | tuple[int, ...]
 ) -> Tensor:
     """Raise `tau` to the root of its equation by Newton's method."""
+    # The equation is concave and piecewise linear, so that the steps increase tau and
+    # end at the root once the number of active members stays the same.
     n_before = torch.full_like(tau, magnitude.numel() // max(1, tau.numel()))
     while True:
         excess = (magnitude - tau).relu_()
@@ -235,6 +151,31 @@ def _newton(
         if torch.equal(n_active, n_before):
             return tau
         step = total.addcmul_(n_active, tau).div_(n_active + inverse)
-        # Rounding alone could lower tau, and then the loop might not end. Where it has
-        # dropped every member, the step may be 0 / 0, which fmax passes over.
+        # The larger of the two, because rounding alone could lower tau, and the loop
+        # might not end. Without an active member the step can be 0 / 0; fmax takes the
+        # other one, tau, in place of a NaN.
         tau, n_before = torch.fmax(tau, step), n_active
+
+
+def shrink_by_torch(
+    w: Tensor,
+    group: Strength | None,
+    exclusive: Strength | None,
+    dim: int | tuple[int, ...],
+    exact: bool,
+    out: Tensor | None,
+) -> Tensor:
+    """Apply the group operator and then the exclusive one; None leaves one out."""
+    # Adding a product to 0.0 turns the zero of a negative weight, -0.0, into 0.0.
+    zero = w.new_zeros(())
+    if exclusive is None:
+        assert group is not None
+        return torch.addcmul(zero, w, group_coefficient(w, group, dim), out=out)
+    tau = exclusive_threshold(w, exclusive, dim, exact)
+    clipped = torch.clamp(w, -tau, tau)
+    if group is None:
+        return torch.sub(w, clipped, out=out)
+    # The exclusive operator commutes with a scaling of the group, so the factor of the
+    # group operator comes last.
+    coefficient = group_coefficient(w, group, dim)
+    return torch.addcmul(zero, clipped.sub_(w), coefficient, value=-1.0, out=out)

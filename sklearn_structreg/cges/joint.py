@@ -1,4 +1,4 @@
-"""The exact proximal operator of both CGES penalties together, to measure others by."""
+"""The exact proximal operator of both CGES penalties together: a reference."""
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ def prox_cges_joint(
     The proximal step of Eq. 5 of the thesis, which `prox_cges` replaces by two in a
     row. Its solution is the group operator of ``sign(w) (|w| - tau)_+`` where tau is b
     times the 1-norm of the solution; that norm falls as tau rises, so bisection finds
-    tau. Many times slower than `prox_cges`, and meant to measure it by.
+    tau. Many times slower than `prox_cges`, and meant as a reference for it.
 
     Examples
     --------

@@ -1,8 +1,9 @@
-"""Which weights of a network the penalty falls on, and how sparse they are."""
+"""The weights that a penalty falls on, and how sparse they are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,144 +11,81 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, PrintLog
 from torch import nn
 
+from sklearn_structreg.core.inspection import weighted_layers
+
 __all__ = [
     "SparsityRecorder",
     "count_parameters",
-    "penalised_weights",
+    "find_weights",
+    "warn_of_other_weights",
     "weight_sparsity",
 ]
 
-PENALISED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NAMES_SHOWN = 5
 
 
-def penalised_weights(module: nn.Module, sample_batch: Any) -> list[str]:
-    """Name the weights of linear and convolutional layers in forward order.
+def find_weights(module: nn.Module, sample: Any) -> list[str]:
+    """Name the weights of linear and convolutional layers, frozen or not, in order."""
+    names = [f"{name}.weight".lstrip(".") for name in weighted_layers(module, sample)]
+    if not names:
+        raise ValueError(
+            "The module runs no linear or convolutional layer with a weight of its "
+            "own, so there is no weight to penalise or to prune."
+        )
+    return names
 
-    Biases and normalization layers are never penalised (section 4 of the paper), nor
-    are weights that are computed from other parameters (`torch.nn.utils.parametrize`)
-    or that are frozen (``requires_grad=False``).
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Run once on the batch in evaluation mode; its state is left as it was.
-    sample_batch : torch.Tensor of shape (n, ...), tuple or dict of tensors
-        A few samples: the module's only, positional or keyword arguments.
-
-    Returns
-    -------
-    list of str
-        Parameter names; a weight that several layers share comes once, at its first
-        use. Layers that the batch does not reach are left out.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_structreg.cges import penalised_weights
-    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(),
-    ...                           torch.nn.Linear(3, 2))
-    >>> penalised_weights(net, torch.zeros(1, 4))
-    ['0.weight', '2.weight']
-    """
-    names: dict[int, str] = {}
-
-    def remember(name: str) -> Any:
-        def hook(layer: nn.Module, *_: Any) -> None:
-            names.setdefault(id(layer.weight), name)
-
-        return hook
-
-    handles = [
-        layer.register_forward_pre_hook(remember(f"{name}.weight".lstrip(".")))
-        for name, layer in module.named_modules()
-        if isinstance(layer, PENALISED)
-        and "weight" in layer._parameters
-        and layer.weight.requires_grad
+def warn_of_other_weights(module: nn.Module, names: Sequence[str], verb: str) -> None:
+    """Warn once of all trainable matrices that are none of the named weights."""
+    known = {id(module.get_parameter(name)) for name in names}
+    others = [
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+        and sum(size > 1 for size in parameter.shape) > 1
+        and id(parameter) not in known
+        and not _is_ours(module.get_submodule(name.rpartition(".")[0]))
     ]
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        with torch.no_grad():
-            if isinstance(sample_batch, Mapping):
-                module(**sample_batch)
-            elif isinstance(sample_batch, tuple | list):
-                module(*sample_batch)
-            else:
-                module(sample_batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for part in training:
-            part.training = True
-    return list(names.values())
+    if others:
+        more = ", ..." if len(others) > NAMES_SHOWN else ""
+        warnings.warn(
+            f"Only the weights of linear and convolutional layers are {verb}, not "
+            f"{', '.join(others[:NAMES_SHOWN])}{more}.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _is_ours(layer: nn.Module) -> bool:
+    """Whether a layer is of this package: its other parameters are no weights."""
+    return type(layer).__module__.startswith("sklearn_structreg.")
 
 
 def weight_sparsity(
     module: nn.Module, names: Sequence[str]
 ) -> tuple[float, dict[str, float]]:
-    """Return the fraction of exact zeros among the named weights, and in each.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network.
-    names : sequence of str
-        Parameter names, say from `penalised_weights`.
-
-    Returns
-    -------
-    total : float
-        In [0, 1]; 0 if there are no weights.
-    per_weight : dict of str to float
-        In [0, 1].
-    """
+    """Return the share of zeros in all weights that are not frozen, and in each one."""
     if not names:
         return 0.0, {}
     weights = [module.get_parameter(name) for name in names]
     zeros = torch.stack([(weight == 0).sum() for weight in weights]).tolist()
     sizes = [weight.numel() for weight in weights]
+    trained = [weight.requires_grad for weight in weights]
+    n_zeros = sum(n for n, counts in zip(zeros, trained, strict=True) if counts)
+    n_weights = sum(n for n, counts in zip(sizes, trained, strict=True) if counts)
     shares = [zero / size for zero, size in zip(zeros, sizes, strict=True)]
-    return sum(zeros) / sum(sizes), dict(zip(names, shares, strict=True))
+    return n_zeros / max(1, n_weights), dict(zip(names, shares, strict=True))
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
-    """Count a network's learnable parameters, and those of them that are not zero.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network.
-
-    Returns
-    -------
-    n_parameters, n_nonzero : int
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_structreg.cges import count_parameters
-    >>> layer = torch.nn.Linear(3, 2)
-    >>> with torch.no_grad():
-    ...     _ = layer.weight[:, 0].zero_()
-    >>> count_parameters(layer)
-    (8, 6)
-    """
+    """Count a network's learnable parameters, and those of them that are not zero."""
     learnable = [p for p in module.parameters() if p.requires_grad]
     n_nonzero = sum(int(torch.count_nonzero(p)) for p in learnable)
     return sum(p.numel() for p in learnable), n_nonzero
 
 
 class SparsityRecorder(Callback):
-    """Write sparsity into a skorch history at the end of every epoch.
-
-    The history gets ``sparsity``, the fraction of zeros among the named weights, and
-    ``layer_sparsity``, a dict of the same per weight, which the printed table omits.
-
-    Parameters
-    ----------
-    names : list of str
-        Parameter names of the weights.
-    """
+    """Write ``sparsity`` and ``layer_sparsity``, a dict, into the history of a net."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names

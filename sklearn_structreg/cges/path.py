@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
-from sklearn_structreg.cges.classifier import CGESClassifier
-from sklearn_structreg.cges.strength import check_estimator
+from sklearn_structreg.cges.estimator import SparseEstimator, check_estimator
 from sklearn_structreg.compaction.counting import count_layers
 from sklearn_structreg.core import count_multiply_adds
 
@@ -20,14 +20,14 @@ __all__ = ["CGESPath", "cges_path"]
 
 @dataclass(frozen=True)
 class CGESPath:
-    """What each strength costs and saves.
+    """Scores and sizes along a path of strengths.
 
     Parameters
     ----------
     alphas : ndarray of shape (n_alphas,)
         The strengths, in increasing order.
-    accuracy : ndarray of shape (n_alphas,)
-        On the test samples, in [0, 1].
+    scores : ndarray of shape (n_alphas,)
+        On the test samples: accuracy, or R^2 of regressors.
     parameters : ndarray of shape (n_alphas,)
         Share of the network's parameters that are not zero, biases included.
     multiply_adds : ndarray of shape (n_alphas,)
@@ -35,8 +35,8 @@ class CGESPath:
         outside of linear and convolutional layers are all counted in.
     sparsity : ndarray of shape (n_alphas,)
         Share of zeros among the penalised weights.
-    estimators : list of CGESClassifier
-        The fitted networks.
+    estimators : list of CGESClassifier or CGESRegressor
+        Fitted, one per strength.
 
     See Also
     --------
@@ -44,15 +44,15 @@ class CGESPath:
     """
 
     alphas: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
+    scores: NDArray[np.float64]
     parameters: NDArray[np.float64]
     multiply_adds: NDArray[np.float64]
     sparsity: NDArray[np.float64]
-    estimators: list[CGESClassifier]
+    estimators: list[Any]
 
 
 def cges_path(
-    estimator: CGESClassifier,
+    estimator: SparseEstimator,
     X: ArrayLike,
     y: ArrayLike,
     X_test: ArrayLike,
@@ -66,12 +66,12 @@ def cges_path(
 
     Parameters
     ----------
-    estimator : CGESClassifier
+    estimator : CGESClassifier or CGESRegressor
         Trained for `max_epochs` at every strength. It is cloned, not fitted.
-    X, y : as in `CGESClassifier.fit`
-        Training samples and labels.
-    X_test, y_test : as in `CGESClassifier.score`
-        What accuracies are measured on.
+    X, y : as in the estimator's `fit`
+        Training samples and targets.
+    X_test, y_test : as in the estimator's `score`
+        Samples and targets for the scores.
     alphas : array-like of shape (n_alphas,)
         Strengths, at least 0, in any order.
     order : {"increasing", "decreasing"}, default="increasing"
@@ -90,7 +90,7 @@ def cges_path(
     ValueError
         If a strength is negative or not finite, or `order` is unknown.
     TypeError
-        If `estimator` is no CGESClassifier, but a pipeline, say.
+        If `estimator` is another one, such as a pipeline.
 
     Examples
     --------
@@ -114,31 +114,33 @@ def cges_path(
     if order not in ("increasing", "decreasing"):
         raise ValueError(f"order={order!r} must be 'increasing' or 'decreasing'.")
     model = clone(estimator).set_params(warm_start=True)
-    fitted, accuracy = [], []
+    fitted, scores = [], []
     for alpha in strengths if order == "increasing" else strengths[::-1]:
         model.set_params(alpha=float(alpha)).fit(X, y, sample_weight)
-        accuracy.append(model.score(X_test, y_test))
-        fitted.append(copy.copy(model))  # the next fit makes a network of its own
+        scores.append(model.score(X_test, y_test))
+        fitted.append(copy.copy(model))  # the next fit trains a copy of the network
     if order == "decreasing":
         fitted.reverse()
-        accuracy.reverse()
+        scores.reverse()
     return CGESPath(
         alphas=strengths,
-        accuracy=np.array(accuracy),
+        scores=np.array(scores),
         parameters=np.array(
             [m.n_nonzero_parameters_ / m.n_parameters_ for m in fitted]
         ),
-        multiply_adds=np.array([_share_of_multiply_adds(model) for model in fitted]),
-        sparsity=np.array([model.sparsity_ for model in fitted]),
+        multiply_adds=np.array([_share_of_multiply_adds(m) for m in fitted]),
+        sparsity=np.array([m.sparsity_ for m in fitted]),
         estimators=fitted,
     )
 
 
-def _share_of_multiply_adds(model: CGESClassifier) -> float:
-    parameter = next(model.module_.parameters())
+def _share_of_multiply_adds(model: SparseEstimator) -> float:
+    """Return the share of multiply-adds whose weight is not zero."""
+    module = model.simplified_module()
+    parameter = next(module.parameters())
     sample = torch.zeros(
         (1, *model.input_shape_), dtype=parameter.dtype, device=parameter.device
     )
-    flops = 2 * count_multiply_adds(model.module_, sample)
-    layers = count_layers(model.module_, sample).values()
+    flops = 2 * count_multiply_adds(module, sample)
+    layers = count_layers(module, sample).values()
     return 1.0 - sum(layer.flops - layer.nonzero_flops for layer in layers) / flops

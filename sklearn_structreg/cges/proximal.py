@@ -1,7 +1,7 @@
 """Proximal operators of the CGES penalties, as pure functions on tensors.
 
 The operator of a penalty P sends w to the x with the smallest P(x) + ||x - w||^2 / 2.
-What all of them have in common:
+Common to all of them:
 
 - A *group* runs over the dimensions `dim`; each index of the other dimensions is a
   group of its own. ``dim=0`` of a Linear or convolution weight is the CGES grouping
@@ -20,9 +20,9 @@ What all of them have in common:
 - `torch.func.vmap` over `w` works for all of them, except for the exact exclusive
   operator where strength times group size exceeds 0.035 in float32, 6e-4 in float64.
 - The 1-norm of a group must be representable; its Euclidean norm need not be.
-- Where numba is installed, the operators on groups run as compiled loops if `w` is
-  contiguous, on the CPU, in single or double precision, with numbers as strengths. The
-  first call of a process then takes half a second, the first ever one or two.
+- The operators on groups run as loops that numba compiles if `w` is contiguous, on the
+  CPU, in single or double precision, with numbers as strengths. Loading them takes half
+  a second in each process; the first call after an installation compiles them.
 
 References
 ----------
@@ -34,10 +34,10 @@ import torch
 from torch import Tensor
 
 from sklearn_structreg.cges._compiled import shrink_compiled
-from sklearn_structreg.cges._shrinkage import shrink_groups
 from sklearn_structreg.cges._thresholds import (
+    Strength,
     check_strength,
-    group_coefficient,
+    shrink_by_torch,
 )
 
 __all__ = [
@@ -52,43 +52,14 @@ __all__ = [
 def prox_l1(
     w: Tensor, threshold: float | Tensor, *, out: Tensor | None = None
 ) -> Tensor:
-    """Soft thresholding: the proximal operator of threshold * ||w||_1.
-
-    Parameters
-    ----------
-    w : Tensor of any shape, floating point
-        The weights.
-    threshold : float or Tensor, at least 0
-        What each magnitude loses, in the units of `w`.
-    out : Tensor, optional
-        Where to write the result; may be `w`.
-
-    Returns
-    -------
-    Tensor, shape of `w`
-        The shrunk weights.
-
-    Raises
-    ------
-    TypeError
-        If `w` is not a floating-point tensor.
-    ValueError
-        If `threshold` is negative, not finite, or does not fit `w`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_structreg.cges import prox_l1
-    >>> prox_l1(torch.tensor([3.0, -0.5, -2.0]), 1.0)
-    tensor([ 2.,  0., -1.])
-    """
+    """Soft thresholding: the operator of threshold * ||w||_1."""
     value, _, largest = check_strength(threshold, w, name="threshold")
     if largest == 0.0:
         return _copy(w, out)
     if isinstance(value, Tensor):
         clipped = torch.clamp(w, -value, value)
     else:
-        # A number beyond the range of the dtype is refused by clamp.
+        # clamp refuses a number beyond the range of the dtype.
         value = min(value, torch.finfo(w.dtype).max)
         clipped = torch.clamp(w, -value, value)
     return torch.sub(w, clipped, out=out)
@@ -97,36 +68,7 @@ def prox_l1(
 def prox_l2(
     w: Tensor, strength: float | Tensor, *, out: Tensor | None = None
 ) -> Tensor:
-    """Weight decay: the proximal operator of strength / 2 * ||w||_2^2.
-
-    Parameters
-    ----------
-    w : Tensor of any shape, floating point
-        The weights.
-    strength : float or Tensor, at least 0
-        The weights are divided by one plus this; a pure number.
-    out : Tensor, optional
-        Where to write the result; may be `w`.
-
-    Returns
-    -------
-    Tensor, shape of `w`
-        The shrunk weights.
-
-    Raises
-    ------
-    TypeError
-        If `w` is not a floating-point tensor.
-    ValueError
-        If `strength` is negative, not finite, or does not fit `w`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_structreg.cges import prox_l2
-    >>> prox_l2(torch.tensor([3.0, -0.5]), 1.0)
-    tensor([ 1.5000, -0.2500])
-    """
+    """Division by 1 + strength: the operator of strength / 2 * ||w||_2^2."""
     value, _, largest = check_strength(strength, w)
     if largest == 0.0:
         return _copy(w, out)
@@ -147,11 +89,11 @@ def prox_group_lasso(
     w : Tensor of any shape, floating point
         The weights.
     threshold : float or Tensor, at least 0
-        What the Euclidean norm of each group loses, in the units of `w`.
+        Reduction of each group's Euclidean norm, in the units of `w`.
     dim : int or tuple of int
         The dimensions that a group runs over.
     out : Tensor, optional
-        Where to write the result; may be `w`.
+        Destination of the result; may be `w`.
 
     Returns
     -------
@@ -167,7 +109,7 @@ def prox_group_lasso(
 
     Notes
     -----
-    Eq. 7 in section 3.3 of the thesis cited at the head of this module.
+    Eq. 7 in section 3.3 of the thesis.
 
     Examples
     --------
@@ -179,15 +121,8 @@ def prox_group_lasso(
     tensor([[ 2.4000,  0.0000],
             [-3.2000,  0.0000]])
     """
-    checked = check_strength(threshold, w, dim, "threshold")
-    if checked.largest == 0.0:
-        return _copy(w, out)
-    compiled = shrink_compiled(w, checked, None, dim, True, out)
-    if compiled is not None:
-        return compiled
-    coefficient = group_coefficient(w, checked, dim)
-    # Adding to 0.0 makes the zeros of negative weights positive in the same pass.
-    return torch.addcmul(w.new_zeros(()), w, coefficient, out=out)
+    group = check_strength(threshold, w, dim, "threshold")
+    return _shrink(w, group, None, dim, True, out)
 
 
 def prox_exclusive_lasso(
@@ -211,7 +146,7 @@ def prox_exclusive_lasso(
     exact : bool, default=True
         Whether to apply the operator itself, or the formula printed in the thesis.
     out : Tensor, optional
-        Where to write the result; may be `w`.
+        Destination of the result; may be `w`.
 
     Returns
     -------
@@ -243,10 +178,7 @@ def prox_exclusive_lasso(
     >>> prox_exclusive_lasso(w, 0.5, dim=0, exact=False).ravel()
     tensor([0.2500, 0.0000, 0.0000])
     """
-    checked = check_strength(strength, w, dim)
-    if checked.largest == 0.0:
-        return _copy(w, out)
-    return shrink_groups(w, None, checked, dim, exact, out)
+    return _shrink(w, None, check_strength(strength, w, dim), dim, exact, out)
 
 
 def prox_cges(
@@ -265,7 +197,8 @@ def prox_cges(
     w : Tensor of any shape, floating point
         The weights.
     group_threshold : float or Tensor, at least 0
-        What the Euclidean norm of each group loses first, in the units of `w`.
+        Reduction of each group's Euclidean norm by the first operator, in the units
+        of `w`.
     exclusive_strength : float or Tensor, at least 0
         The strength of the exclusive lasso, a pure number.
     dim : int or tuple of int
@@ -273,7 +206,7 @@ def prox_cges(
     exact : bool, default=True
         Whether the second operator is exact, or Eq. 8 of the thesis.
     out : Tensor, optional
-        Where to write the result; may be `w`.
+        Destination of the result; may be `w`.
 
     Returns
     -------
@@ -290,7 +223,7 @@ def prox_cges(
     Notes
     -----
     Algorithm 1 in section 3.3 of the thesis. The exclusive operator commutes with a
-    scaling of the group, so both are computed from `w` and no intermediate is formed.
+    scaling of the group, so both are computed from `w` without an intermediate result.
 
     Examples
     --------
@@ -301,14 +234,28 @@ def prox_cges(
             [-1.8000,  0.0000]])
     """
     group = check_strength(group_threshold, w, dim, "group_threshold")
-    if group.largest == 0.0:
-        return prox_exclusive_lasso(w, exclusive_strength, dim, exact, out=out)
     exclusive = check_strength(exclusive_strength, w, dim, "exclusive_strength")
-    if exclusive.largest == 0.0:
-        return prox_group_lasso(w, group_threshold, dim, out=out)
-    return shrink_groups(w, group, exclusive, dim, exact, out)
+    return _shrink(w, group, exclusive, dim, exact, out)
+
+
+def _shrink(
+    w: Tensor,
+    group: Strength | None,
+    exclusive: Strength | None,
+    dim: int | tuple[int, ...],
+    exact: bool,
+    out: Tensor | None,
+) -> Tensor:
+    """Apply the operators whose strength is not zero, by the fastest path."""
+    group = None if group is None or group.largest == 0.0 else group
+    exclusive = None if exclusive is None or exclusive.largest == 0.0 else exclusive
+    if group is None and exclusive is None:
+        return _copy(w, out)
+    shrunk = shrink_compiled(w, group, exclusive, dim, exact, out)
+    if shrunk is None:
+        shrunk = shrink_by_torch(w, group, exclusive, dim, exact, out)
+    return shrunk
 
 
 def _copy(w: Tensor, out: Tensor | None) -> Tensor:
-    """Return `w` unchanged, in `out` or in memory of its own."""
     return w.clone() if out is None else out.copy_(w)

@@ -35,7 +35,7 @@ def mu_schedule(n_layers: int, exclusivity: float) -> tuple[float, ...]:
 
     Examples
     --------
-    >>> from sklearn_structreg.cges import mu_schedule
+    >>> from sklearn_structreg.cges.schedule import mu_schedule
     >>> mu_schedule(3, exclusivity=0.25)
     (0.25, 0.5, 0.75)
     >>> mu_schedule(1, exclusivity=0.25)

@@ -1,4 +1,4 @@
-"""How strong a penalty must be for everything to vanish, and a grid below that."""
+"""The strength from which on everything vanishes, and a grid below it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from sklearn.base import clone
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sklearn_structreg.cges.classifier import CGESClassifier
-from sklearn_structreg.cges.layers import PENALISED
-from sklearn_structreg.cges.regularizer import CGESRegularizer, LayerPenalty
+from sklearn_structreg.cges.estimator import (
+    SparseEstimator,
+    Untrained,
+    check_estimator,
+)
+from sklearn_structreg.cges.regularizer import LayerPenalty
 from sklearn_structreg.core.batches import Batch, Batches
-from sklearn_structreg.core.validation import validate_training_data
+from sklearn_structreg.core.task import Task
 
-__all__ = ["alpha_max", "alpha_path", "check_estimator"]
+__all__ = ["alpha_max", "alpha_path"]
 
 LINEAR = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout)
 POOLING = (
@@ -30,10 +33,13 @@ POOLING = (
 MAX_POOLING = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 CONTRACTIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+PENALISED = (nn.Linear, *CONVOLUTIONS)
+
+Parts = list[tuple[str, nn.Module]]
 
 
 def alpha_max(
-    estimator: CGESClassifier,
+    estimator: SparseEstimator,
     X: ArrayLike,
     y: ArrayLike,
     sample_weight: ArrayLike | None = None,
@@ -42,17 +48,17 @@ def alpha_max(
 
     For a linear model (one penalised layer) this is the smallest such strength: the
     largest norm of a group's gradient at zero weights, over the group's coefficient.
-    A deeper network has no such strength to compute, and this is an upper bound: from
-    there on zero weights are the global minimum of the penalised loss.
+    For a deeper network this is an upper bound: from there on zero weights are the
+    global minimum of the penalised loss.
 
     Parameters
     ----------
-    estimator : CGESClassifier
+    estimator : CGESClassifier or CGESRegressor
         Its `alpha` is not used. It is not fitted.
     X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
-        Samples as the estimator sees them in a pipeline: scaled, say.
-    y : array-like of shape (n_samples,) or (n_samples, n_labels)
-        Labels, or an indicator of several, as in `fit`.
+        Samples as the estimator sees them: in a pipeline, scaled ones.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Labels, an indicator of several, or numbers, as in `fit`.
     sample_weight : array-like of shape (n_samples,) or None, default=None
         As in `fit`.
 
@@ -60,7 +66,7 @@ def alpha_max(
     -------
     float
         In the units of `alpha`. Infinite where no strength takes all weights away: the
-        L2 penalty shrinks them only, and the exclusive one never zeroes the largest of
+        L2 penalty only shrinks them, and the exclusive one never zeroes the largest of
         a group (``prox="paper"`` does, as an artefact of its step), nor does CGES where
         `exclusivity` is 0 or 1, since one layer then has no group term.
 
@@ -69,9 +75,10 @@ def alpha_max(
     ValueError
         If the network holds a layer for which no bound is known, such as batch
         normalization, behind which the scale of the weights does not matter, or a last
-        layer without a bias, so that zero weights cannot fit the shares of the classes.
+        layer without a bias, so that zero weights cannot fit the shares of the classes;
+        and for a `criterion` other than None.
     TypeError
-        If `estimator` is no CGESClassifier, but a pipeline, say.
+        If `estimator` is another one, such as a pipeline.
 
     See Also
     --------
@@ -81,18 +88,20 @@ def alpha_max(
     -----
     With SGD and momentum m the training settles at the minimum for (1 - m) alpha, so
     the strength here is that of the objective over 1 - m. For other optimizers it is
-    that of the objective. `weight_decay` is left out. The gradients of mini-batches
-    scatter around zero, so that single weights come and go near the exact value.
+    that of the objective. `weight_decay` and `regularizers` are left out. The gradients
+    of mini-batches scatter around zero, so that single weights come and go near the
+    exact value.
 
     The bound: let :math:`t_l` be the penalty of layer l, whose coefficient is
     :math:`c_l`, and :math:`L_0` the loss of constant predictions. Each layer changes
-    distances by a factor of at most :math:`\kappa_l t_l` and what lies between the
-    layers does not increase them, so that logits differ from those at the mean sample
-    by at most :math:`D\prod_l\kappa_l t_l` on average, D being the mean distance to it.
-    The loss gains at most :math:`\sqrt2` times that (the root of the number of labels
-    where y is an indicator), and never more than :math:`L_0`;
-    the penalty costs :math:`\alpha\sum_l c_l t_l \ge \alpha L\,(\prod_l c_l
-    t_l)^{1/L}`. It costs more than can be gained from
+    distances by a factor of at most :math:`\kappa_l t_l` and nothing between the layers
+    increases them, so that outputs differ from those at the mean sample by at most
+    :math:`D\prod_l\kappa_l t_l` on average, D being the mean distance to it. The loss
+    gains at most :math:`\sqrt2` times that (the root of the number of labels where y
+    is an indicator; :math:`2\sqrt{L_0/K}` for K numbers, with root mean squares as
+    averages), and never more than :math:`L_0`; the penalty costs
+    :math:`\alpha\sum_l c_l t_l \ge \alpha L\,(\prod_l c_l t_l)^{1/L}`. It costs more
+    than can be gained from
 
     .. math:: \alpha = \frac{L_0}{L} \Big( \frac{\sqrt2\,D}{L_0}
               \prod_l \frac{\kappa_l}{c_l} \Big)^{1/L}
@@ -118,30 +127,32 @@ def alpha_max(
     True
     """
     check_estimator(estimator, "alpha_max")
-    estimator._validate_params()
     probe = clone(estimator).set_params(
-        alpha=1.0, target_density=None, dtype="float64", device="cpu", callbacks=None
+        alpha=1.0,
+        target_density=None,
+        regularizers=None,
+        dtype="float64",
+        device="cpu",
+        callbacks=None,
     )
-    data = validate_training_data(
-        probe, X, y, sample_weight, reset=True, min_samples=2, classes=None
-    )
-    batches = probe._batches(data, torch.device("cpu"), normalize=True)
-    net = probe._make_net(data, torch.device("cpu"), probe._draw_seed(), None, batches)
-    regularizer: CGESRegularizer = net.regularizer
+    if probe.criterion is not None:
+        raise ValueError(
+            f"alpha_max knows no bound for criterion={probe.criterion!r}; leave it at "
+            "None, or give the strengths, such as numpy.geomspace(1, 1e-3, 10)."
+        )
+    untrained = probe._untrained(X, y, sample_weight)
     if probe.penalty in ("l2", "exclusive") or not all(
-        layer.group > 0 for layer in regularizer.layers_
+        layer.group > 0 for layer in untrained.penalty.layers_
     ):
         return math.inf
-    module = net.module_.eval()
-    parts = list(_parts(module))
-    compute = _exact if _is_linear(parts) else _bound
-    strength = compute(module, parts, regularizer, batches)
+    parts = list(_parts(untrained.module.eval()))
+    strength = (_exact if _is_linear(parts) else _bound)(parts, untrained)
     momentum = float(probe.momentum) if probe.optimizer == "sgd" else 0.0
     return strength / (1.0 - momentum)
 
 
 def alpha_path(
-    estimator: CGESClassifier,
+    estimator: SparseEstimator,
     X: ArrayLike,
     y: ArrayLike,
     sample_weight: ArrayLike | None = None,
@@ -192,7 +203,7 @@ def alpha_path(
         raise ValueError(
             f"No strength of penalty={estimator.penalty!r} with exclusivity="
             f"{estimator.exclusivity:g} takes all weights away, so there is no largest "
-            "to start from; give the strengths, say numpy.geomspace(1, 1e-3, 10)."
+            "to start from; give the strengths, such as numpy.geomspace(1, 1e-3, 10)."
         )
     if largest == 0:
         raise ValueError(
@@ -200,15 +211,6 @@ def alpha_path(
             "weights away; give samples whose labels depend on X."
         )
     return np.geomspace(largest, eps * largest, int(n_alphas))
-
-
-def check_estimator(estimator: Any, caller: str) -> None:
-    """Raise a TypeError if a function's `estimator` is no CGESClassifier."""
-    if not isinstance(estimator, CGESClassifier):
-        raise TypeError(
-            f"{caller} takes a CGESClassifier; got {type(estimator).__name__}. Of a "
-            "pipeline give the last step, and X as the steps before transform it."
-        )
 
 
 def _parts(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -220,75 +222,83 @@ def _parts(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]
         yield from _parts(child, f"{name}.{key}".lstrip("."))
 
 
-def _is_linear(parts: list[tuple[str, nn.Module]]) -> bool:
-    layers = [part for _, part in parts if isinstance(part, PENALISED)]
+def _is_linear(parts: Parts) -> bool:
+    layers: list[Any] = [p for _, p in parts if isinstance(p, PENALISED)]
     others = [part for _, part in parts if not isinstance(part, PENALISED)]
-    return len(layers) == 1 and all(isinstance(p, LINEAR + POOLING) for p in others)
+    return (
+        len(layers) == 1
+        and layers[0].weight.requires_grad
+        and all(isinstance(part, LINEAR + POOLING) for part in others)
+    )
 
 
-def _exact(
-    module: nn.Module,
-    parts: list[tuple[str, nn.Module]],
-    regularizer: CGESRegularizer,
-    batches: Batches,
-) -> float:
+def _exact(parts: Parts, untrained: Untrained) -> float:
     """Return the largest of the groups' gradients at zero weights."""
-    (layer,) = (part for _, part in parts if isinstance(part, PENALISED))
-    (penalty,) = regularizer.layers_
-    weight: Tensor = layer.weight
+    module, penalty, batches, task = untrained
+    layer: Any = next(part for _, part in parts if isinstance(part, PENALISED))
     with torch.no_grad():
-        weight.zero_()
+        layer.weight.zero_()
         if layer.bias is not None:
             layer.bias.zero_()
+    n_outputs = module(next(iter(batches.epoch(None)))[0][:1]).shape[1]
+    if layer.bias is not None:  # constant outputs fit the means of the targets
+        predicted = _target_means(batches, task, n_outputs)
+    else:
+        at_zero = {Task.CLASSES: 1.0 / n_outputs, Task.LABELS: 0.5, Task.VALUES: 0.0}
+        predicted = torch.full((n_outputs,), at_zero[task], dtype=torch.float64)
     total = sum(_weight_sum(batch) for batch in batches.epoch(None))
-    for X, y, sample_weight in batches.epoch(None):
-        logits = module(X)
-        n_outputs = logits.shape[1]
-        target = y if y.ndim == 2 else functional.one_hot(y, n_outputs)
-        if layer.bias is not None:  # constant logits fit the shares of the classes
-            predicted = _shares(batches, n_outputs)
-        else:
-            predicted = torch.full((n_outputs,), 0.5 if y.ndim == 2 else 1 / n_outputs)
-        slopes = predicted - target  # of the losses by the logits
-        slopes *= 1.0 if sample_weight is None else sample_weight[:, None]
-        logits.backward(slopes.to(logits.dtype) / total)
-    assert weight.grad is not None
-    norms = weight.grad.abs()
-    if regularizer.penalty != "l1":
-        norms = torch.linalg.vector_norm(norms, dim=penalty.group_dims)
-    return float(norms.max()) / penalty.group
+    for X, y, weight in batches.epoch(None):
+        slopes = predicted - _as_numbers(y, task, n_outputs)  # of losses by outputs
+        slopes *= 2.0 / n_outputs if task is Task.VALUES else 1.0
+        slopes *= 1.0 if weight is None else weight[:, None]
+        module(X).backward(slopes / total)
+    assert layer.weight.grad is not None
+    norms = layer.weight.grad.abs()
+    (terms,) = penalty.layers_
+    if penalty.penalty != "l1":
+        norms = torch.linalg.vector_norm(norms, dim=terms.group_dims)
+    return float(norms.max()) / terms.group
 
 
-def _bound(
-    module: nn.Module,
-    parts: list[tuple[str, nn.Module]],
-    regularizer: CGESRegularizer,
-    batches: Batches,
-) -> float:
+def _bound(parts: Parts, untrained: Untrained) -> float:
     """Return the bound that the Notes of `alpha_max` derive."""
-    across = regularizer.penalty == "l1" or regularizer.groups == "feature"
-    penalties = {layer.name: layer for layer in regularizer.layers_}
+    module, penalty, batches, task = untrained
+    across = penalty.penalty == "l1" or penalty.groups == "feature"
+    penalties = {layer.name: layer for layer in penalty.layers_}
     log_ratio = sum(_log_ratio(n, p, penalties, across) for n, p in parts)
     last = max(i for i, (_, part) in enumerate(parts) if isinstance(part, PENALISED))
     _require(parts[last][1].bias is not None, *parts[last], "without a bias at its end")
     for name, part in parts[last + 1 :]:
         _require(isinstance(part, LINEAR + POOLING), name, part, "at its end")
-    X, y, _ = next(iter(batches.epoch(None)))
-    n_outputs = module(X[:1]).shape[1]
-    shares = _shares(batches, n_outputs)
-    entropy = float(torch.special.entr(shares).sum())
-    slope = math.sqrt(2.0)
-    if y.ndim == 2:  # logistic units
-        entropy += float(torch.special.entr(1.0 - shares).sum())
-        slope = math.sqrt(n_outputs)
+    n_outputs = module(next(iter(batches.epoch(None)))[0][:1]).shape[1]
     first = next(part for _, part in parts if isinstance(part, PENALISED))
-    largest = across and isinstance(first, nn.Linear)
-    distance = _mean_distance(batches, math.inf if largest else 2.0)
-    if entropy == 0 or distance == 0:  # constants predict y as well
+    order = math.inf if across and isinstance(first, nn.Linear) else 2.0
+    power = 2.0 if task is Task.VALUES else 1.0
+    distance = _mean_distance(batches, order, power)
+    loss, slope = _constant_loss(batches, task, n_outputs)
+    if loss == 0 or distance == 0:  # constants predict y as well
         return 0.0
-    n_layers = len(regularizer.layers_)
-    log_ratio += math.log(slope * distance / entropy)
-    return entropy / n_layers * math.exp(log_ratio / n_layers)
+    n_layers = len(penalty.layers_)
+    log_ratio += math.log(slope * distance / loss)
+    return loss / n_layers * math.exp(log_ratio / n_layers)
+
+
+def _constant_loss(batches: Batches, task: Task, n_outputs: int) -> tuple[float, float]:
+    """Return the least loss of constant outputs, and a bound on the gain below it."""
+    means = _target_means(batches, task, n_outputs)
+    if task is Task.VALUES:
+        total = sum(_weight_sum(batch) for batch in batches.epoch(None))
+        squares = 0.0
+        for _, y, weight in batches.epoch(None):
+            rows = (y - means).square().mean(dim=1)
+            squares += float(rows.sum() if weight is None else rows @ weight)
+        loss = squares / total
+        return loss, 2.0 * math.sqrt(loss / n_outputs)
+    entropy = float(torch.special.entr(means).sum())
+    if task is Task.CLASSES:
+        return entropy, math.sqrt(2.0)
+    entropy += float(torch.special.entr(1.0 - means).sum())
+    return entropy, math.sqrt(n_outputs)
 
 
 def _log_ratio(
@@ -297,7 +307,8 @@ def _log_ratio(
     """Return log(kappa / c) of a layer with a penalty; log(kappa) of another."""
     if isinstance(part, PENALISED):
         key, kernel = f"{name}.weight".lstrip("."), 1.0
-        _require(key in penalties, name, part, "whose weight is not penalised")
+        penalised = key in penalties and part.weight.requires_grad
+        _require(penalised, name, part, "whose weight is not penalised")
         if isinstance(part, CONVOLUTIONS):
             _require(part.padding_mode == "zeros", name, part)
             kernel = 1.0 if across else math.sqrt(math.prod(part.kernel_size))
@@ -322,7 +333,7 @@ def _require(known: bool, name: str, part: nn.Module, why: str = "") -> None:
         kind = " ".join([type(part).__name__, *([f"(layer {name!r})"] if name else [])])
         raise ValueError(
             f"alpha_max knows no bound for a network with {f'{kind} {why}'.strip()}; "
-            "give the strengths, say numpy.geomspace(1, 1e-3, 10)."
+            "give the strengths, such as numpy.geomspace(1, 1e-3, 10)."
         )
 
 
@@ -331,29 +342,33 @@ def _weight_sum(batch: Batch) -> float:
     return float(len(y)) if weight is None else float(weight.sum())
 
 
-def _shares(batches: Batches, n_outputs: int) -> Tensor:
-    """Return the weighted shares of the classes, or of the ones of each label."""
-    counts, total = torch.zeros(n_outputs, dtype=torch.float64), 0.0
+def _as_numbers(y: Tensor, task: Task, n_outputs: int) -> Tensor:
+    """Return targets as numbers, (n, n_outputs): of classes an indicator."""
+    if task is Task.CLASSES:
+        y = functional.one_hot(y, n_outputs)
+    return y.double()
+
+
+def _target_means(batches: Batches, task: Task, n_outputs: int) -> Tensor:
+    """Return the weighted means of the targets: of classes and labels their shares."""
+    sums, total = torch.zeros(n_outputs, dtype=torch.float64), 0.0
     for batch in batches.epoch(None):
         _, y, weight = batch
-        weights = torch.ones(len(y)) if weight is None else weight
-        if y.ndim == 2:
-            counts += weights.double() @ y.double()
-        else:
-            counts.index_add_(0, y, weights.double())
+        numbers = _as_numbers(y, task, n_outputs)
+        sums += numbers.sum(0) if weight is None else weight.double() @ numbers
         total += _weight_sum(batch)
-    return counts / total
+    return sums / total
 
 
-def _mean_distance(batches: Batches, order: float) -> float:
-    """Return the weighted mean distance of the samples to their mean."""
+def _mean_distance(batches: Batches, order: float, power: float) -> float:
+    """Return the power mean of the samples' distances to their mean, by weight."""
     total = sum(_weight_sum(batch) for batch in batches.epoch(None))
     mean = torch.zeros(())
     for X, _, weight in batches.epoch(None):
         rows = X.flatten(1)
         mean = mean + (rows.sum(0) if weight is None else weight @ rows) / total
-    distance = 0.0
+    powers = 0.0
     for X, _, weight in batches.epoch(None):
-        norms = torch.linalg.vector_norm(X.flatten(1) - mean, order, dim=1)
-        distance += float(norms.sum() if weight is None else norms @ weight) / total
-    return distance
+        norms = torch.linalg.vector_norm(X.flatten(1) - mean, order, dim=1) ** power
+        powers += float(norms.sum() if weight is None else norms @ weight) / total
+    return math.pow(powers, 1.0 / power)

@@ -1,6 +1,6 @@
-"""Networks that are physically smaller, with the same outputs, and how small."""
+"""Smaller networks with the same outputs, and reports on their sizes."""
 
 from sklearn_structreg.compaction.compact import compact
-from sklearn_structreg.compaction.report import LayerSize, SizeReport, size_report
+from sklearn_structreg.compaction.report import SizeReport, size_report
 
-__all__ = ["LayerSize", "SizeReport", "compact", "size_report"]
+__all__ = ["SizeReport", "compact", "size_report"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from sklearn_structreg.compaction.graph import describe, rounding, same_outputs,
 from sklearn_structreg.compaction.liveness import follow, solve
 from sklearn_structreg.compaction.shrink import shrink
 
-__all__ = ["compact"]
+__all__ = ["compact", "simplified_copy"]
 
 SAMPLE_ROWS = 4  # enough to follow the network and to compare outputs
 
@@ -27,23 +28,21 @@ def compact(
     - every layer that reads it has only zero weights for it (behind a flatten: for
       each pixel of its map), or
     - it is a constant, as its own weights are all zero, or a batch normalization's
-      scale for it is; what it contributes is folded into the biases of its readers.
+      scale for it is; its contribution is folded into the biases of its readers.
 
-    Both are followed through the whole network until nothing changes. Where channels
-    are added, multiplied or normalized together, as in residual networks, they go only
-    together.
+    Both are followed through the whole network until nothing changes. Channels that are
+    added, multiplied or normalized together, as in residual networks, go only together.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Not changed. It may be any module that `torch.fx` can follow, with one tensor
-        as its input.
+        Any module that `torch.fx` can follow, with one input tensor. Not changed.
     sample_batch : torch.Tensor of shape (n, ...)
-        A few samples as the module takes them, on its device. Their number and the
-        size of images do not matter to the result.
+        A few samples as the module takes them, on its device; their number and the
+        size of images do not matter.
     unsupported : {"raise", "keep"}, default="raise"
-        What to do about a layer that there is no rule for, see the notes: raise an
-        error that names it, or leave it as it is with all channels that it reads.
+        A layer without a rule (see the notes) raises an error that names it, or is
+        left as it is with all channels that it reads.
 
     Returns
     -------
@@ -59,26 +58,21 @@ def compact(
 
     Notes
     -----
-    The copy keeps the class of the module, so it pickles and trains as the module
-    does, and parameters keep their ``requires_grad``. Gradients are dropped.
+    The copy pickles and trains as the module does; parameters keep ``requires_grad``
+    and lose their gradients. It is compared with the module on the samples before it is
+    returned. While `torch.fx` follows the network no other thread should run one.
 
-    There are rules for linear and convolutional layers (of grouped ones only whole
-    groups go, down to the last), batch, group and instance normalization, activations,
-    dropout, pooling, padding, upsampling and flatten, for the functions that do the
-    same, and for sums, products, means over positions, ``torch.cat``, ``permute``,
-    ``unsqueeze`` and ``x.view(x.size(0), -1)``. All channels stay that a `LayerNorm` or
-    a softmax over them reads, that any other function reads (reshaping to sizes written
-    as numbers, indexing, matrix products), and the inputs and outputs of layers whose
-    parameters are used elsewhere, too. That is exact, if less small.
+    Rules cover linear and convolutional layers, normalization, activations, dropout,
+    pooling, padding, upsampling and flatten, the functions that do the same, and sums,
+    products, means over positions, ``torch.cat``, ``permute``, ``unsqueeze`` and
+    ``x.view(x.size(0), -1)``. All channels stay that any other function reads, also a
+    `LayerNorm` or a softmax over them, and those of layers with shared parameters. A
+    constant other than zero stays where a convolution pads with zeros. A layer of which
+    nothing is needed keeps one channel with weights of zero, as torch's layers cannot
+    be empty.
 
-    A constant other than zero stays where a convolution pads with zeros: at the
-    borders it contributes something else than inside. A layer of which nothing is
-    needed keeps one channel as a placeholder, with weights of zero, as torch's layers
-    cannot be empty. Before it is returned, the copy is compared with the module on
-    the samples, in double precision.
-
-    While it is followed, `torch.fx` replaces how modules are called, so no other thread
-    should run a network meanwhile.
+    A layer whose class has a method ``simplified()``, like those of this package, is
+    first replaced by the plain layer that it returns, with the same outputs.
 
     Examples
     --------
@@ -87,7 +81,7 @@ def compact(
     >>> from sklearn_structreg.core import make_mlp
     >>> net = make_mlp(4, 2, (5,))
     >>> with torch.no_grad():
-    ...     _ = net[2].weight[:, :3].zero_()  # nobody reads the first three units
+    ...     _ = net[2].weight[:, :3].zero_()  # the first three units are not read
     >>> compact(net, torch.zeros(1, 4))
     Sequential(
       (0): Linear(in_features=4, out_features=2, bias=True)
@@ -105,7 +99,7 @@ def compact(
             "it."
         )
     sample = sample_batch.detach()[:SAMPLE_ROWS]
-    result = _copy(module)
+    result = simplified_copy(module)
     modes = {name: part.training for name, part in result.named_modules()}
     result.eval()
     n_grouped = None
@@ -121,7 +115,8 @@ def compact(
     return result
 
 
-def _copy(module: nn.Module) -> nn.Module:
+def simplified_copy(module: nn.Module) -> nn.Module:
+    """Copy a network and replace every layer that has `simplified()` by its result."""
     for name, part in module.named_modules():
         if any(is_lazy(parameter) for parameter in part._parameters.values()):
             raise ValueError(
@@ -134,7 +129,28 @@ def _copy(module: nn.Module) -> nn.Module:
                     "pass, so it cannot be copied; make that permanent first, say with "
                     f"torch.nn.utils.prune.remove(layer, {attribute!r})."
                 )
-    return copy.deepcopy(module)
+    module = copy.deepcopy(module)
+    for hook in {hook for part in module.modules() for hook in _hooks(part)}:
+        if hasattr(hook, "simplified"):
+            module = hook.simplified(module)
+    return _simplified(module, {})
+
+
+def _hooks(layer: nn.Module) -> list[Any]:
+    """List a layer's hooks; one that calls further layers can replace them itself."""
+    return [*layer._forward_pre_hooks.values(), *layer._forward_hooks.values()]
+
+
+def _simplified(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Replace from the outside inwards; a layer with several names stays one layer."""
+    if module not in done:
+        result: Any = module
+        if hasattr(type(module), "simplified"):
+            result = result.simplified().train(module.training)
+        done[module] = done[result] = result
+        for name, part in result._modules.items():
+            result._modules[name] = None if part is None else _simplified(part, done)
+    return done[module]
 
 
 def _count_grouped(module: nn.Module) -> int:
@@ -145,32 +161,29 @@ def _check_outputs(module: nn.Module, result: nn.Module, sample: Tensor) -> None
     """Compare on the samples, in double precision where the network can do that."""
     # folded biases are rounded to the precision of the parameters
     tolerance = max((rounding(p.dtype) for p in module.parameters()), default=0.0)
-
-    def agree(pair: list[nn.Module], batch: Tensor) -> bool:
-        with torch.no_grad():
-            expected, got = (net.eval()(batch.clone()) for net in pair)
-        return same_outputs(expected, got, tolerance)
-
-    pair = [copy.deepcopy(net) for net in (module, result)]
-    try:
-        dtype = torch.float64 if sample.is_floating_point() else sample.dtype
-        double = [net.to("cpu", torch.float64) for net in pair]
-        same = agree(double, sample.to("cpu", dtype))
-    except RuntimeError:  # a forward pass that fixes its own precision or device
+    double = torch.float64 if sample.is_floating_point() else sample.dtype
+    for device, dtype, batch in (
+        ("cpu", torch.float64, sample.to("cpu", double)),
+        (None, None, sample),
+    ):
+        pair = [copy.deepcopy(net).eval().to(device, dtype) for net in (module, result)]
         try:
-            same = agree([copy.deepcopy(net) for net in (module, result)], sample)
-        except RuntimeError:
-            same = False
-    if not same:
-        for name, part in module.named_modules():
-            if not all(p.isfinite().all() for p in part.parameters(recurse=False)):
-                raise ValueError(
-                    f"{describe(name, part)} holds weights that are not finite, so the "
-                    "network cannot be compacted: what is not finite reaches the "
-                    "outputs even by weights of zero. Its training must have diverged."
-                )
-        raise ValueError(
-            "The network cannot be compacted: its smaller copy has other outputs. Its "
-            "forward pass must depend on the sizes of its layers in a way that "
-            "torch.fx does not see."
-        )
+            with torch.no_grad():
+                expected, got = (net(batch.clone()) for net in pair)
+        except RuntimeError:  # a forward pass that fixes its own precision or device
+            continue
+        if same_outputs(expected, got, tolerance):
+            return
+        break
+    for name, part in module.named_modules():
+        if not all(p.isfinite().all() for p in part.parameters(recurse=False)):
+            raise ValueError(
+                f"{describe(name, part)} holds weights that are not finite, so the "
+                "network cannot be compacted: NaN and infinity reach the outputs even "
+                "through weights of zero. Its training must have diverged."
+            )
+    raise ValueError(
+        "The network cannot be compacted: its smaller copy has other outputs. Its "
+        "forward pass must depend on the sizes of its layers in a way that torch.fx "
+        "does not see."
+    )

@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from sklearn_structreg.core.modules import run_once
+__all__ = ["LayerCount", "count_layers", "count_multiply_adds", "measure_latencies"]
 
-__all__ = ["LayerCount", "count_layers", "measure_latencies"]
-
-MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 N_WARM_UPS = 3
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def count_multiply_adds(module: nn.Module, sample_batch: Tensor) -> int:
+    """Count the multiply-adds that one sample costs at prediction.
+
+    A copy of the module runs once under `torch.utils.flop_counter`, which counts matrix
+    products and convolutions (two floating-point operations per multiply-add) and
+    leaves out element-wise work: activations, norms, biases, pooling.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Not changed; counted in evaluation mode.
+    sample_batch : torch.Tensor of shape (n, ...)
+        At least one sample, as the module takes it.
+
+    Returns
+    -------
+    int
+        Multiply-adds per sample.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_structreg.core import count_multiply_adds, make_mlp
+    >>> count_multiply_adds(make_mlp(64, 10, (100,)), torch.zeros(1, 64))
+    7400
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        copy.deepcopy(module).eval()(sample_batch)
+    return int(counter.get_total_flops() // (2 * len(sample_batch)))
 
 
 @dataclass(frozen=True)
 class LayerCount:
-    """The size of one layer.
-
-    Attributes
-    ----------
-    kind : str
-        The class of the layer.
-    n_parameters, n_nonzero : int
-        Its parameters, and those of them that are not zero.
-    flops, nonzero_flops : int
-        Floating-point operations per sample, two for each use of a weight, and those
-        of weights that are not zero. Linear and convolutional layers have some.
-    """
+    """Parameters of a layer; operations per sample, two for each use of a weight."""
 
     kind: str
     n_parameters: int
@@ -42,21 +63,7 @@ class LayerCount:
 
 
 def count_layers(module: nn.Module, sample_batch: Tensor) -> dict[str, LayerCount]:
-    """Count the parameters and operations of every layer that has parameters.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Run once in evaluation mode, and left as it was.
-    sample_batch : torch.Tensor of shape (n, ...)
-        At least one sample.
-
-    Returns
-    -------
-    dict of str to LayerCount
-        By the layer's name, in the order in which the module holds them. A parameter
-        that several layers share is counted with the first.
-    """
+    """Count parameters and operations; shared parameters belong to the first layer."""
     uses = _count_uses(module, sample_batch)
     counts: dict[str, LayerCount] = {}
     seen: set[int] = set()
@@ -66,74 +73,43 @@ def count_layers(module: nn.Module, sample_batch: Tensor) -> dict[str, LayerCoun
         seen.update(id(p) for p in own)
         if not own:
             continue
-        weight = layer.weight if name in uses else None
+        weights = [layer.get_parameter("weight")] if name in uses else []
         operations = 2 * uses[name] // len(sample_batch)
-        counts[name] = LayerCount(
-            type(layer).__name__,
-            sum(p.numel() for p in new),
-            sum(int(p.count_nonzero()) for p in new),
-            operations * weight.numel() if isinstance(weight, Tensor) else 0,
-            operations * int(weight.count_nonzero())
-            if isinstance(weight, Tensor)
-            else 0,
-        )
+        sizes = [
+            factor * sum(count(p) for p in parameters)
+            for parameters, factor in ((new, 1), (weights, operations))
+            for count in (torch.numel, lambda p: int(p.count_nonzero()))
+        ]
+        counts[name] = LayerCount(type(layer).__name__, *sizes)
     return counts
 
 
 def _count_uses(module: nn.Module, batch: Tensor) -> dict[str, int]:
-    """Count how often each weight of a layer is used: at every sample and position."""
+    """Count the uses of each layer's weights: one per sample and position."""
     uses: dict[str, int] = defaultdict(int)
 
-    def counter(name: str) -> Any:
-        def hook(layer: nn.Module, _: Any, output: Tensor) -> None:
-            uses[name] += output.numel() // len(layer.weight)  # type: ignore[arg-type]
+    def note(name: str, layer: Any, _: Any, output: Tensor) -> None:
+        uses[name] += output.numel() // len(layer.weight)
 
-        return hook
-
-    handles = [
-        layer.register_forward_hook(counter(name))
-        for name, layer in module.named_modules()
-        if isinstance(layer, MAPS)
-    ]
-    try:
-        run_once(module, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    twin = copy.deepcopy(module).eval()
+    for name, layer in twin.named_modules():
+        if isinstance(layer, WEIGHTED):
+            layer.register_forward_hook(partial(note, name))
+    with torch.no_grad():
+        twin(batch)
     return uses
 
 
 def measure_latencies(
     modules: list[nn.Module], batch: Tensor, n_repeats: int
 ) -> list[float]:
-    """Measure how long a forward pass takes, in evaluation mode without gradients.
-
-    Parameters
-    ----------
-    modules : list of torch.nn.Module
-        They take turns, so that noise falls on all alike.
-    batch : torch.Tensor
-        Samples, all at once.
-    n_repeats : int
-        How many passes of each, after a few to warm up.
-
-    Returns
-    -------
-    list of float
-        The median of each module's times, in seconds per batch.
-    """
-    times: list[list[float]] = [[] for _ in modules]
-    training = [part for net in modules for part in net.modules() if part.training]
-    for net in modules:
-        net.eval()
-    try:
-        with torch.inference_mode():
-            for _ in range(N_WARM_UPS + n_repeats):
-                for net, record in zip(modules, times, strict=True):
-                    record.append(_seconds(net, batch))
-    finally:
-        for part in training:
-            part.training = True
+    """Measure the median seconds of a forward pass; the modules take turns."""
+    twins = [copy.deepcopy(module).eval() for module in modules]
+    times: list[list[float]] = [[] for _ in twins]
+    with torch.inference_mode():
+        for _ in range(N_WARM_UPS + n_repeats):  # turns: noise falls on all alike
+            for twin, record in zip(twins, times, strict=True):
+                record.append(_seconds(twin, batch))
     return [statistics.median(record[N_WARM_UPS:]) for record in times]
 
 

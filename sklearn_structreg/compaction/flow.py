@@ -8,114 +8,76 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from sklearn_structreg.compaction.channels import Bools, Channels, Floats, Ids, Value
 from sklearn_structreg.compaction.graph import layer_name, shape_of
 
-__all__ = ["ChannelwiseUse", "Flow", "MapUse", "as_array"]
+__all__ = ["Flow", "LayerUse", "MapUse", "as_array", "bias_of", "contribution"]
 
 
 @dataclass(frozen=True)
-class MapUse:
-    """A linear map from all channels to all channels: a linear layer, a convolution.
-
-    Attributes
-    ----------
-    in_ids, out_ids : ndarray of shape (n_in,) and (n_out,)
-        Channels of the columns and rows of the weight.
-    nonzero : ndarray of shape (n_out, n_in)
-        Whether an output reads an input at all.
-    foldable : ndarray of shape (n_in,)
-        Whether the input is a constant whose contribution is one, too.
-    constant : ndarray of shape (n_in,)
-        That constant, else 0.
-    """
+class LayerUse:
+    """Channels on both sides of a layer that treats each, or each group, alone."""
 
     in_ids: Ids
     out_ids: Ids
-    nonzero: Bools
-    foldable: Bools
-    constant: Floats
+
+
+@dataclass(frozen=True)
+class MapUse(LayerUse):
+    """A linear map from all channels to all channels: a linear layer, a convolution."""
+
+    nonzero: Bools  # (n_out, n_in): the output reads the input at all
+    foldable: Bools  # (n_in,): a constant that contributes a constant
+    constant: Floats  # (n_in,): that constant, else 0
 
     def merged(self, other: MapUse) -> MapUse:
-        """Return what holds in both of two calls of the same layer."""
+        """Keep the constants that are the same in two calls of the layer."""
         same = self.foldable & other.foldable & (self.constant == other.constant)
         return replace(self, foldable=same, constant=np.where(same, self.constant, 0.0))
 
 
-@dataclass(frozen=True)
-class ChannelwiseUse:
-    """A layer with parameters that treats every channel, or group of them, alone."""
-
-    in_ids: Ids
-    out_ids: Ids
-
-
 class Flow:
-    """What is known of every tensor, in the order in which the network computes them.
-
-    Attributes
-    ----------
-    channels : Channels
-        All channels of all tensors.
-    values : dict of fx.Node to Value
-        Tensors whose channels are followed. The channels of all others stay.
-    maps : dict of str to MapUse
-        By the layer's name, in forward order.
-    channelwise : dict of str to ChannelwiseUse
-        By the layer's name, in forward order.
-    """
+    """Channels and layers, in the order in which the network computes them."""
 
     def __init__(self) -> None:
         self.channels = Channels()
-        self.values: dict[fx.Node, Value] = {}
-        self.maps: dict[str, MapUse] = {}
-        self.channelwise: dict[str, ChannelwiseUse] = {}
+        self.values: dict[fx.Node, Value] = {}  # all other tensors keep their channels
+        self.maps: dict[str, MapUse] = {}  # by the layer's name
+        self.channelwise: dict[str, LayerUse] = {}  # likewise
 
     def keep_inputs(self, node: fx.Node) -> None:
-        """Keep all that a node reads; nothing is known of what comes out."""
+        """Keep all channels that a node reads."""
         for source in node.all_input_nodes:
             if source in self.values:
                 self.channels.fix(self.values[source].ids)
 
     def keep_layers(self, names: set[str]) -> None:
         """Keep all channels of the named layers, on both sides."""
-        for uses in (self.maps, self.channelwise):
-            for name in names & uses.keys():
-                self.channels.fix(uses[name].in_ids)
-                self.channels.fix(uses[name].out_ids)
+        for name, use in self.uses():
+            if name in names:
+                self.channels.fix(use.in_ids)
+                self.channels.fix(use.out_ids)
+
+    def uses(self) -> list[tuple[str, LayerUse]]:
+        """List all layers that have parameters per channel, by name."""
+        return [*self.maps.items(), *self.channelwise.items()]
 
     def read(self, source: fx.Node, axis: int) -> Value:
-        """Return a node's value with its channels along `axis`.
-
-        Where they lie along another one, or are not followed, all are kept and those
-        along `axis` are new ones that stay.
-        """
+        """Get a node's value along `axis`; channels along another axis must stay."""
         value = self.values.get(source)
         if value is not None:
             if value.axis == axis:
                 return value
             self.channels.fix(value.ids)
-        shape = shape_of(source)
-        assert shape is not None
-        ids = self.channels.new(shape[axis])
+        ids = self.channels.new(shape_of(source)[axis])
         self.channels.fix(ids)
         return Value.unknown(ids, axis)
 
-    def add_map(
-        self,
-        node: fx.Node,
-        layer: nn.Module,
-        x: Value,
-        zero_padded: bool,
-    ) -> Value:
-        """Follow a linear map of all channels; return its output.
-
-        At the borders of a map that is padded with zeros a constant other than zero
-        does not contribute a constant.
-        """
-        weight = layer.weight.detach()  # type: ignore[operator]
+    def add_map(self, node: fx.Node, layer: Any, x: Value, zero_padded: bool) -> Value:
+        """Follow a linear map of all channels."""
+        weight = layer.weight.detach()
         nonzero = (weight != 0).flatten(2).any(2) if weight.ndim > 2 else weight != 0
         foldable = _foldable(x, zero_padded)
         constant = np.where(foldable, x.constant, 0.0)
@@ -127,23 +89,19 @@ class Flow:
         )
         name = layer_name(node)
         if name in self.maps:
-            first = self.maps[name]
-            self.channels.tie(first.in_ids, use.in_ids)
-            self.channels.tie(first.out_ids, use.out_ids)
-            use = first.merged(use)
+            self._tie_sides(self.maps[name], use)
+            use = self.maps[name].merged(use)
         self.maps[name] = use
         return output
 
     def add_grouped_map(
-        self, node: fx.Node, layer: nn.Module, x: Value, zero_padded: bool
+        self, node: fx.Node, layer: Any, x: Value, zero_padded: bool
     ) -> Value:
         """Follow a grouped convolution, of which whole groups may go."""
-        weight = as_array(layer.weight)  # type: ignore[arg-type]
+        weight = as_array(layer.weight)
         weight = weight.reshape(*weight.shape[:2], -1)
-        n_groups, (n_out, n_read) = int(layer.groups), weight.shape[:2]  # type: ignore[arg-type]
-        groups = x.ids.reshape(n_groups, n_read)
-        for column in range(1, n_read):
-            self.channels.tie(groups[:, 0], groups[:, column])
+        n_groups, (n_out, n_read) = int(layer.groups), weight.shape[:2]
+        groups = self.tie_groups(x.ids, n_groups)
         each = np.repeat(np.arange(n_groups), n_out // n_groups)
         foldable = _foldable(x, zero_padded).reshape(n_groups, n_read)[each]
         constant = np.where(foldable, x.constant.reshape(n_groups, n_read)[each], 0.0)
@@ -156,12 +114,20 @@ class Flow:
 
     def add_channelwise(self, node: fx.Node, in_ids: Ids, out_ids: Ids) -> None:
         """Note a layer with parameters per channel."""
-        name = layer_name(node)
-        if name in self.channelwise:
-            self.channels.tie(self.channelwise[name].in_ids, in_ids)
-            self.channels.tie(self.channelwise[name].out_ids, out_ids)
-        else:
-            self.channelwise[name] = ChannelwiseUse(in_ids, out_ids)
+        use = LayerUse(in_ids, out_ids)
+        self._tie_sides(self.channelwise.setdefault(layer_name(node), use), use)
+
+    def _tie_sides(self, first: LayerUse, second: LayerUse) -> None:
+        """Tie the channels of two calls of a layer."""
+        self.channels.tie(first.in_ids, second.in_ids)
+        self.channels.tie(first.out_ids, second.out_ids)
+
+    def tie_groups(self, ids: Ids, n_groups: int) -> Ids:
+        """Tie the channels of each of several groups of equal size."""
+        groups = ids.reshape(n_groups, -1)
+        for column in range(1, groups.shape[1]):
+            self.channels.tie(groups[:, 0], groups[:, column])
+        return groups
 
     def join(self, values: Sequence[Value]) -> None:
         """Tie the channels of several values."""
@@ -170,34 +136,25 @@ class Flow:
 
 
 def as_array(tensor: Tensor) -> Floats:
-    """Return a tensor's numbers in double precision."""
+    """Convert a tensor to an array in double precision."""
     array: Floats = tensor.detach().cpu().double().numpy()
     return array
 
 
 def contribution(weight: Tensor, constant: Floats) -> Floats:
-    """Return what constant inputs add to each output of a linear map.
-
-    Parameters
-    ----------
-    weight : Tensor of shape (n_out, n_in, ...)
-        Of a linear layer or a convolution.
-    constant : ndarray of shape (n_in,)
-        Inputs of zero cost nothing.
-    """
+    """Sum the contributions of constant inputs to each output of a linear map."""
     columns = np.flatnonzero(constant)
-    chosen = weight.detach()[:, torch.from_numpy(columns).to(weight.device)]
-    part = as_array(chosen)
+    part = as_array(weight.detach()[:, torch.from_numpy(columns).to(weight.device)])
     total: Floats = part.sum(axis=tuple(range(2, part.ndim))) @ constant[columns]
     return total
 
 
-def bias_of(layer: nn.Module) -> Floats | float:
-    """Return a layer's bias, 0 without one."""
-    bias = layer.bias
-    return as_array(bias) if isinstance(bias, Tensor) else 0.0
+def bias_of(layer: Any) -> Floats | float:
+    """Get a layer's bias, 0 without one."""
+    return 0.0 if layer.bias is None else as_array(layer.bias)
 
 
 def _foldable(x: Value, zero_padded: bool) -> Bools:
+    # at the borders of a zero-padded map only a constant of 0 contributes a constant
     zero: Bools = x.constant == 0.0
     return x.known & zero if zero_padded else x.known

@@ -1,4 +1,4 @@
-"""Functions and methods in a forward pass: the ones that channels flow through."""
+"""Functions and methods: their effect on channels and constants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn import functional
 from sklearn_structreg.compaction.channels import Value
 from sklearn_structreg.compaction.flow import Flow, as_array
 from sklearn_structreg.compaction.graph import is_batch_size, shape_of
-from sklearn_structreg.compaction.layers import LAYER_RULES, LayerRule, flatten
+from sklearn_structreg.compaction.layers import LAYER_RULES, flatten
 
 __all__ = ["follow_function"]
 
@@ -43,73 +43,36 @@ ARITHMETIC: dict[Any, str] = {
     operator.truediv: "/", operator.itruediv: "/", torch.div: "/", "div": "/",
 }  # fmt: skip
 POOLINGS: dict[Any, type[nn.Module]] = {
-    getattr(functional, f"{kind}_pool{n}d"): getattr(nn, f"{name}Pool{n}d")
+    getattr(functional, f"{kind.lower()}pool{n}d"): getattr(
+        nn, f"{kind.replace('_', '')}Pool{n}d"
+    )
     for n in (1, 2, 3)
-    for kind, name in [
-        ("max", "Max"),
-        ("avg", "Avg"),
-        ("adaptive_max", "AdaptiveMax"),
-        ("adaptive_avg", "AdaptiveAvg"),
-    ]
+    for kind in ("Max_", "Avg_", "Adaptive_Max_", "Adaptive_Avg_")
 }
 REDUCTIONS: dict[Any, bool] = {
     torch.mean: True, torch.amax: True, torch.amin: True, torch.sum: False,
     "mean": True, "amax": True, "amin": True, "sum": False,
 }  # fmt: skip
-"""Reductions over positions; whether they leave a constant as it is."""
+"""Reductions over positions: True for those that leave a constant as it is."""
 
 
 def follow_function(flow: Flow, node: fx.Node) -> Value | None:
-    """Return what comes out of a function or method, None where all it reads stays.
-
-    Parameters
-    ----------
-    flow : Flow
-        What is known so far.
-    node : fx.Node
-        A call of a function or of a method.
-
-    Returns
-    -------
-    Value or None
-    """
-    target: Any = node.target
+    """Follow a function or method; None keeps all channels that it reads."""
+    rule = FUNCTION_RULES.get(node.target)
     sources = [n for n in node.all_input_nodes if n in flow.values]
-    if not sources:
+    if rule is None or not sources:
         return None
-    if target in ARITHMETIC:
-        return arithmetic(flow, node, ARITHMETIC[target])
-    if target in (torch.cat, torch.concat):
-        return concatenation(flow, node)
-    if len(node.all_input_nodes) == 1:
-        source = sources[0]
-        if target in ELEMENTWISE:
-            return elementwise(flow, node, source)
-        if target in DROPOUTS:
-            return dropout(flow, node, source)
-        if target in (torch.flatten, "flatten"):
-            arguments: dict[str, Any] = {"start_dim": 0, "end_dim": -1}
-            arguments |= dict(zip(arguments, node.args[1:], strict=False))
-            return flatten(flow, node, source, nn.Flatten(**(arguments | node.kwargs)))
-        if target in REDUCTIONS:
-            return reduction(flow, node, source, REDUCTIONS[target])
-        if target in (operator.getitem, torch.unsqueeze, "unsqueeze"):
-            return new_axes(flow, node, source)
-        if target in (torch.permute, torch.transpose, "permute", "transpose"):
-            return permutation(flow, node, source)
-    if target in POOLINGS:
-        return as_layer(flow, node, sources[0], POOLINGS[target])
-    if target in ("view", "reshape", torch.reshape):
-        return reshape(flow, node, sources[0])
-    return None
+    if len(node.all_input_nodes) > 1 and rule not in SEVERAL_INPUTS:
+        return None
+    return rule(flow, node, sources[0])
 
 
 def reads_no_channels(flow: Flow, node: fx.Node) -> bool:
-    """Return whether a node only asks for sizes that do not count channels."""
+    """Recognize a request for sizes other than the number of channels."""
     source = node.args[0] if node.args else None
     if not isinstance(source, fx.Node) or source not in flow.values:
         return False
-    n_dims, axis = len(shape_of(source) or ()), flow.values[source].axis
+    n_dims, axis = len(shape_of(source)), flow.values[source].axis
 
     def harmless(index: Any) -> bool:
         return isinstance(index, int) and index % n_dims != axis
@@ -127,20 +90,21 @@ def reads_no_channels(flow: Flow, node: fx.Node) -> bool:
 
 def elementwise(flow: Flow, node: fx.Node, source: fx.Node) -> Value:
     """Apply the function itself to the constants."""
-    value = flow.values[source]
-    constant = _apply(node, source, torch.from_numpy(value.constant.copy()))
-    return value.with_constants(value.known, as_array(constant))
+    value, target = flow.values[source], node.target
+    constants = torch.from_numpy(value.constant.copy())
+    arguments: Any = fx.map_arg((node.args, node.kwargs), lambda _: constants)
+    function: Any = getattr(Tensor, target) if isinstance(target, str) else target
+    result = function(*arguments[0], **arguments[1])
+    return value.with_constants(value.known, as_array(result))
 
 
 def dropout(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
-    """Pass everything, unless it is on in evaluation mode, too."""
+    """Pass everything, unless dropout stays on in evaluation mode."""
     training = node.kwargs.get("training", node.args[2] if node.args[2:] else True)
     return None if training else flow.values[source]
 
 
-def as_layer(
-    flow: Flow, node: fx.Node, source: fx.Node, kind: type[nn.Module]
-) -> Value | None:
+def pooling(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
     """Follow a pooling function by the rule of the layer that does the same."""
     if len(node.args) > 5 or node.kwargs.get("return_indices"):
         return None  # from there on the orders of the arguments differ
@@ -149,13 +113,20 @@ def as_layer(
         return argument.meta["result"] if isinstance(argument, fx.Node) else argument
 
     arguments: Any = fx.map_arg((node.args[1:], node.kwargs), known)
-    layer = kind(*arguments[0], **arguments[1])
-    rule: LayerRule = LAYER_RULES[kind]
-    return rule(flow, node, source, layer)
+    layer = POOLINGS[node.target](*arguments[0], **arguments[1])
+    return LAYER_RULES[type(layer)](flow, node, source, layer)
 
 
-def arithmetic(flow: Flow, node: fx.Node, sign: str) -> Value | None:
+def flattening(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
+    """Follow the function by the rule of the layer."""
+    arguments: dict[str, Any] = {"start_dim": 0, "end_dim": -1}
+    arguments |= dict(zip(arguments, node.args[1:], strict=False)) | node.kwargs
+    return flatten(flow, node, source, nn.Flatten(**arguments))
+
+
+def arithmetic(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
     """Follow a sum, difference or product of values, or of a value and a number."""
+    sign = ARITHMETIC[node.target]
     arguments = [a for a in node.args if isinstance(a, fx.Node)]
     if len(node.args) != 2 or node.kwargs:
         return None
@@ -168,7 +139,7 @@ def arithmetic(flow: Flow, node: fx.Node, sign: str) -> Value | None:
     if sign == "/" or not all(a in flow.values for a in arguments):
         return None
     a, b = (flow.values[argument] for argument in arguments)
-    shapes = [shape_of(argument) or () for argument in arguments]
+    shapes = [shape_of(argument) for argument in arguments]
     if a.axis != b.axis or len(a.ids) != len(b.ids) or len(shapes[0]) != len(shapes[1]):
         return None
     flow.join([a, b])
@@ -179,13 +150,13 @@ def arithmetic(flow: Flow, node: fx.Node, sign: str) -> Value | None:
     return a.with_constants(a.known & b.known, constant)
 
 
-def concatenation(flow: Flow, node: fx.Node) -> Value | None:
+def concatenation(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
     """Put channels side by side, or maps of the same channels."""
     dim = node.kwargs.get("dim", node.args[1] if node.args[1:] else 0)
     parts: Any = node.args[0] if node.args else node.kwargs.get("tensors")
     if not isinstance(dim, int) or not isinstance(parts, tuple | list):
         return None
-    shape = shape_of(node) or ()
+    shape = shape_of(node)
     axes = {flow.values[part].axis for part in parts if part in flow.values}
     if len(axes) != 1:
         return None
@@ -203,12 +174,10 @@ def concatenation(flow: Flow, node: fx.Node) -> Value | None:
     return first.forgotten(np.logical_and.reduce(same))
 
 
-def reduction(
-    flow: Flow, node: fx.Node, source: fx.Node, keeps_constants: bool
-) -> Value | None:
+def reduction(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
     """Reduce every channel's map, say to its mean."""
     names = dict(zip(("dim", "keepdim"), node.args[1:], strict=False)) | node.kwargs
-    value, n_dims = flow.values[source], len(shape_of(source) or ())
+    value, n_dims = flow.values[source], len(shape_of(source))
     dims = names.pop("dim", None)
     keepdim = names.pop("keepdim", False)
     dims = [dims] if isinstance(dims, int) else dims
@@ -218,13 +187,13 @@ def reduction(
     if 0 in reduced or value.axis in reduced:
         return None
     axis = value.axis if keepdim else value.axis - sum(d < value.axis for d in reduced)
-    kept = True if keeps_constants else value.constant == 0
+    kept = REDUCTIONS[node.target] or value.constant == 0
     return replace(value.forgotten(kept), axis=axis)
 
 
 def new_axes(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
     """Follow ``x[:, :, None, None]`` and ``x.unsqueeze(-1)``."""
-    value, shape = flow.values[source], shape_of(node) or ()
+    value, shape = flow.values[source], shape_of(node)
     if node.target is operator.getitem:
         index = node.args[1]
         index = index if isinstance(index, tuple) else (index,)
@@ -240,7 +209,7 @@ def new_axes(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
 
 def permutation(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
     """Follow the axis of channels to its new place."""
-    value, n_dims = flow.values[source], len(shape_of(source) or ())
+    value, n_dims = flow.values[source], len(shape_of(source))
     rest = list(node.args[1:])
     dims: Any = rest[0] if rest and isinstance(rest[0], list | tuple) else rest
     if node.kwargs or not all(isinstance(dim, int) for dim in dims):
@@ -262,23 +231,28 @@ def reshape(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
         sizes = list(sizes[0])
     if node.kwargs or len(sizes) != 2 or sizes[1] != -1 or not is_batch_size(sizes[0]):
         return None
-    shape = shape_of(source) or ()
-    if shape_of(node) != (shape[0], math.prod(shape[1:])):
-        return None
-    return flatten(flow, node, source, nn.Flatten())
+    n, *rest = shape_of(source)
+    flat = shape_of(node) == (n, math.prod(rest))
+    return flatten(flow, node, source, nn.Flatten()) if flat else None
 
 
-def _apply(node: fx.Node, source: fx.Node, constants: Tensor) -> Tensor:
-    """Call a node's function on constants in the place of its one source."""
+FunctionRule = Callable[[Flow, fx.Node, fx.Node], Value | None]
+"""Called with flow, node and the (first) node that it reads."""
 
-    def put(argument: Any) -> Any:
-        return constants if argument is source else argument
-
-    arguments = [put(argument) for argument in node.args]
-    keywords = {key: put(argument) for key, argument in node.kwargs.items()}
-    function: Callable[..., Tensor] = (
-        getattr(torch.Tensor, node.target)
-        if isinstance(node.target, str)
-        else node.target
-    )
-    return function(*arguments, **keywords)
+FUNCTION_RULES: dict[Any, FunctionRule] = {
+    target: rule
+    for rule, targets in [
+        (arithmetic, ARITHMETIC),
+        (concatenation, (torch.cat, torch.concat)),
+        (elementwise, ELEMENTWISE),
+        (dropout, DROPOUTS),
+        (flattening, (torch.flatten, "flatten")),
+        (reduction, REDUCTIONS),
+        (new_axes, (operator.getitem, torch.unsqueeze, "unsqueeze")),
+        (permutation, (torch.permute, torch.transpose, "permute", "transpose")),
+        (pooling, POOLINGS),
+        (reshape, ("view", "reshape", torch.reshape)),
+    ]
+    for target in targets
+}
+SEVERAL_INPUTS = (arithmetic, concatenation, pooling, reshape)

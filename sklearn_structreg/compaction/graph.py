@@ -9,14 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["describe", "layer_name", "layer_of", "shape_of", "trace"]
+__all__ = [
+    "describe",
+    "is_batch_size",
+    "layer_name",
+    "rounding",
+    "same_outputs",
+    "shape_of",
+    "trace",
+]
 
 ROOT = "network"
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Root(nn.Module):
-    """Calls the network with one argument, so that its other ones keep defaults."""
+    """Calls the network with one argument, so that the others keep their defaults."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -28,7 +36,7 @@ class Root(nn.Module):
 
 
 class Tracer(fx.Tracer):
-    """Goes into modules down to torch's own layers; remembers where it is."""
+    """Goes into modules down to torch's own layers and remembers the path."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +48,7 @@ class Tracer(fx.Tracer):
         return isinstance(m, LAYERS) or (own and not isinstance(m, nn.Sequential))
 
     def call_module(self, m: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """Follow a call; an exception leaves `path` where it happened."""
+        """Follow a call; after an exception `path` ends at the module that raised."""
         self.path.append(self.path_of_module(m))
         result = super().call_module(m, *args, **kwargs)
         self.path.pop()
@@ -48,7 +56,7 @@ class Tracer(fx.Tracer):
 
 
 class Recorder(fx.Interpreter):
-    """Runs a graph and notes every node's result and which tensors it wrote to."""
+    """Runs a graph and notes every node's result and the tensors it wrote to."""
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one operation."""
@@ -57,6 +65,8 @@ class Recorder(fx.Interpreter):
         before = [x._version for x in tensors]
         result = super().run_node(n)
         n.meta["result"] = result
+        is_layer = n.op == "call_module"
+        n.meta["layer"] = self.fetch_attr(str(n.target)) if is_layer else None
         n.meta["written"] = {
             x.untyped_storage().data_ptr()
             for x, version in zip(tensors, before, strict=True)
@@ -66,34 +76,15 @@ class Recorder(fx.Interpreter):
 
 
 def trace(network: nn.Module, sample: Tensor) -> fx.Graph:
-    """Follow a network from its input to its outputs.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        In evaluation mode.
-    sample : torch.Tensor
-        A batch, not changed.
-
-    Returns
-    -------
-    torch.fx.Graph
-        Each node's ``meta`` holds its ``result`` on the sample.
-
-    Raises
-    ------
-    ValueError
-        If the network does not take the sample, cannot be followed, or computes
-        something else than its graph does.
-    """
+    """Follow a network in evaluation mode; ``meta["result"]`` holds its tensors."""
     root, tracer = Root(network), Tracer()
     try:
         expected = network(sample.clone())
     except Exception as error:
         raise ValueError(
             f"The network does not take samples of shape {tuple(sample.shape)} and "
-            f"type {sample.dtype}: {_first_line(error)}. Give it a batch as it takes "
-            "them."
+            f"type {sample.dtype}: {_first_line(error)}. Pass a batch of the shape "
+            "and type that it takes."
         ) from error
     try:
         graph = tracer.trace(root)
@@ -111,7 +102,7 @@ def trace(network: nn.Module, sample: Tensor) -> fx.Graph:
             f"{where} cannot be followed by torch.fx: {_first_line(error)}. A network "
             "can be compacted if no branch or loop of its forward pass depends on data."
         ) from error
-    _check_in_place(root, graph)
+    _check_in_place(graph)
     if not same_outputs(expected, result, rounding(sample.dtype)):
         raise ValueError(
             "The network cannot be compacted: followed by torch.fx it computes other "
@@ -122,70 +113,58 @@ def trace(network: nn.Module, sample: Tensor) -> fx.Graph:
     return graph
 
 
-def _check_in_place(root: nn.Module, graph: fx.Graph) -> None:
+def _check_in_place(graph: fx.Graph) -> None:
     """Refuse operations that write to a tensor that another one reads later."""
     nodes = list(graph.nodes)
     position = {node: i for i, node in enumerate(nodes)}
     for i, node in enumerate(nodes):
         for earlier in nodes[:i] if node.meta["written"] else ():
             result = earlier.meta["result"]
-            if not isinstance(result, Tensor):
-                continue
-            if result.untyped_storage().data_ptr() not in node.meta["written"]:
-                continue
-            if any(position[user] > i for user in earlier.users):
+            if (
+                isinstance(result, Tensor)
+                and result.untyped_storage().data_ptr() in node.meta["written"]
+                and any(position[user] > i for user in earlier.users)
+            ):
+                name = getattr(node.target, "__name__", node.target)
+                layer = node.meta["layer"]
+                where = describe(layer_name(node), layer) if layer is not None else ""
                 raise ValueError(
-                    f"{_describe_node(root, node)} works in place on a tensor that is "
-                    "read again afterwards, so the network cannot be compacted; use "
-                    "the operation that makes a new tensor."
+                    f"{where or f'The operation {name!r}'} works in place on a tensor "
+                    "that is read again afterwards, so the network cannot be "
+                    "compacted; use the operation that makes a new tensor."
                 )
 
 
 def _mark_bound_layers(root: nn.Module, graph: fx.Graph) -> None:
-    """Note for each call whether others use the layer's parameters, too."""
+    """Note the calls of layers whose parameters are used elsewhere, too."""
     owners = Counter(
         id(tensor)
         for module in root.modules()
         for tensor in (*module._parameters.values(), *module._buffers.values())
-        if tensor is not None
     )
     for node in graph.nodes:
         if node.op == "get_attr":
             owners[id(node.meta["result"])] += 1
     for node in graph.nodes:
-        layer = _find_layer(root, node)
-        node.meta["layer"] = layer
-        node.meta["bound"] = layer is not None and any(
-            owners[id(tensor)] > 1 for tensor in (*layer.parameters(), *layer.buffers())
-        )
-
-
-def _find_layer(root: nn.Module, node: fx.Node) -> nn.Module | None:
-    if node.op != "call_module":
-        return None
-    return root.get_submodule(str(node.target))
-
-
-def layer_of(node: fx.Node) -> nn.Module | None:
-    """Return the layer that a node calls, if it calls one."""
-    layer: nn.Module | None = node.meta["layer"]
-    return layer
+        layer = node.meta["layer"]
+        tensors = () if layer is None else (*layer.parameters(), *layer.buffers())
+        node.meta["bound"] = any(owners[id(tensor)] > 1 for tensor in tensors)
 
 
 def plain_name(path: str) -> str:
-    """Return the name that the network itself has for a module in the graph."""
+    """Turn a module's name in the graph into its name in the network."""
     return path.removeprefix(ROOT).removeprefix(".")
 
 
 def layer_name(node: fx.Node) -> str:
-    """Return the name of the layer that a node calls, as the network has it."""
+    """Name the layer that a node calls, as the network does."""
     return plain_name(str(node.target))
 
 
-def shape_of(node: fx.Node) -> tuple[int, ...] | None:
-    """Return the shape of a node's result, or None if it is no tensor."""
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Get the shape of a node's result, () where it is no tensor."""
     result = node.meta["result"]
-    return tuple(result.shape) if isinstance(result, Tensor) else None
+    return tuple(result.shape) if isinstance(result, Tensor) else ()
 
 
 def describe(name: str, layer: nn.Module) -> str:
@@ -194,15 +173,8 @@ def describe(name: str, layer: nn.Module) -> str:
     return f"The layer {name!r} ({kind})" if name else f"The network ({kind})"
 
 
-def _describe_node(root: nn.Module, node: fx.Node) -> str:
-    layer = _find_layer(root, node)
-    if layer is not None:
-        return describe(layer_name(node), layer)
-    return f"The operation {getattr(node.target, '__name__', node.target)!r}"
-
-
 def is_batch_size(argument: Any) -> bool:
-    """Return whether a node is the number of samples, ``x.size(0)``, ``x.shape[0]``."""
+    """Recognize the number of samples: ``x.size(0)``, ``x.shape[0]``."""
     if not isinstance(argument, fx.Node):
         return False
     if argument.op == "call_method" and argument.target == "size":
@@ -216,7 +188,7 @@ def is_batch_size(argument: Any) -> bool:
 
 
 def rounding(dtype: torch.dtype) -> float:
-    """Return how far outputs may lie apart by rounding alone, generously."""
+    """Bound the relative difference that rounding alone can make, generously."""
     return torch.finfo(dtype).eps ** 0.5 if dtype.is_floating_point else 1e-3
 
 

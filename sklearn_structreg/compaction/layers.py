@@ -1,10 +1,11 @@
-"""Layers: what each kind of torch layer does to channels and constants."""
+"""Layers: the effect of each kind of torch layer on channels and constants."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from sklearn_structreg.compaction.channels import Bools, Floats, Value
 from sklearn_structreg.compaction.flow import Flow, as_array, bias_of
 from sklearn_structreg.compaction.graph import shape_of
 
-__all__ = ["LAYER_RULES", "LayerRule", "pass_through"]
+__all__ = ["LAYER_RULES", "LayerRule", "flatten"]
 
 LayerRule = Callable[[Flow, fx.Node, fx.Node, Any], Value | None]
 """Called with flow, node, the node it reads and the layer; None keeps all it reads."""
@@ -23,13 +24,13 @@ LayerRule = Callable[[Flow, fx.Node, fx.Node, Any], Value | None]
 
 def linear(flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Linear) -> Value:
     """Map the last axis."""
-    x = flow.read(source, len(_shape(source)) - 1)
+    x = flow.read(source, len(shape_of(source)) - 1)
     return flow.add_map(node, layer, x, zero_padded=False)
 
 
 def convolution(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value | None:
     """Map the first axis after the samples."""
-    if len(_shape(source)) != len(layer.kernel_size) + 2:  # no axis of samples
+    if len(shape_of(source)) != len(layer.kernel_size) + 2:  # no axis of samples
         return None
     x = flow.read(source, 1)
     padded = (
@@ -58,12 +59,8 @@ def batch_norm(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value:
 
 def group_norm(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value:
     """Normalize groups of channels, of which only whole ones may go."""
-    x = flow.read(source, 1)
-    groups = x.ids.reshape(layer.num_groups, -1)
-    for column in range(1, groups.shape[1]):
-        flow.channels.tie(groups[:, 0], groups[:, column])
-    flow.add_channelwise(node, x.ids, x.ids)
-    return x.forgotten()
+    flow.tie_groups(flow.read(source, 1).ids, layer.num_groups)
+    return instance_norm(flow, node, source, layer)
 
 
 def instance_norm(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value:
@@ -76,10 +73,8 @@ def instance_norm(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Val
 def layer_norm(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value | None:
     """Pass channels where the norm runs over other axes; else all must stay."""
     value = flow.values.get(source)
-    first_axis = len(_shape(source)) - len(layer.normalized_shape)
-    if value is None or value.axis >= first_axis:
-        return None
-    return value.forgotten()
+    first_axis = len(shape_of(source)) - len(layer.normalized_shape)
+    return None if value is None or value.axis >= first_axis else value.forgotten()
 
 
 def prelu(flow: Flow, node: fx.Node, source: fx.Node, layer: nn.PReLU) -> Value | None:
@@ -88,15 +83,11 @@ def prelu(flow: Flow, node: fx.Node, source: fx.Node, layer: nn.PReLU) -> Value 
         return activation(flow, node, source, layer)
     x = flow.read(source, 1)
     flow.add_channelwise(node, x.ids, x.ids)
-    slope = as_array(layer.weight)
-    return x.with_constants(
-        x.known, np.where(x.constant > 0, x.constant, slope * x.constant)
-    )
+    slope = np.where(x.constant > 0, 1.0, as_array(layer.weight))
+    return x.with_constants(x.known, slope * x.constant)
 
 
-def activation(
-    flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Module
-) -> Value | None:
+def activation(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value | None:
     """Apply a function to every entry."""
     value = flow.values.get(source)
     if value is None:
@@ -107,9 +98,7 @@ def activation(
     return value.with_constants(value.known, as_array(constant))
 
 
-def unchanged(
-    flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Module
-) -> Value | None:
+def unchanged(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value | None:
     """Pass everything, as dropout does in evaluation mode."""
     return flow.values.get(source)
 
@@ -117,13 +106,11 @@ def unchanged(
 def pass_through(keep: Callable[[Any], bool | str]) -> LayerRule:
     """Make the rule of a layer that pools or pads every channel by itself.
 
-    `keep` tells whether a constant stays one; "zero": if it is 0.
+    `keep(layer)` is True where a constant stays as it is, "zero" where only 0 does.
     """
 
-    def rule(
-        flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Module
-    ) -> Value | None:
-        if shape_of(node) is None:  # pooling that also returns indices
+    def rule(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value | None:
+        if not isinstance(node.meta["result"], torch.Tensor):  # returns indices, too
             return None
         x, kept = flow.read(source, 1), keep(layer)
         return x.forgotten(x.constant == 0.0 if kept == "zero" else bool(kept))
@@ -131,33 +118,22 @@ def pass_through(keep: Callable[[Any], bool | str]) -> LayerRule:
     return rule
 
 
-def flatten(
-    flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Flatten
-) -> Value | None:
+def flatten(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value | None:
     """Give every pixel of a channel's map an entry that belongs to the channel."""
-    value, shape = flow.values.get(source), _shape(source)
+    x, shape = flow.values.get(source), shape_of(source)
     start, end = layer.start_dim % len(shape), layer.end_dim % len(shape)
-    if value is None or start == 0:
+    if x is None or start == 0:
         return None
-    if not start <= value.axis <= end:
-        axis = value.axis - (end - start if value.axis > end else 0)
-        return Value(value.ids, value.known, value.constant, axis)
-    before, after = shape[start : value.axis], shape[value.axis + 1 : end + 1]
-    entries = np.arange(len(value.ids)).repeat(math.prod(after))
+    if not start <= x.axis <= end:
+        return replace(x, axis=x.axis - (end - start if x.axis > end else 0))
+    before, after = shape[start : x.axis], shape[x.axis + 1 : end + 1]
+    entries = np.arange(len(x.ids)).repeat(math.prod(after))
     entries = np.tile(entries, math.prod(before))
-    return Value(
-        value.ids[entries], value.known[entries], value.constant[entries], start
-    )
+    return Value(x.ids[entries], x.known[entries], x.constant[entries], start)
 
 
 def whole(flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Module) -> None:
     """Read all channels together: all of them must stay."""
-
-
-def _shape(node: fx.Node) -> tuple[int, ...]:
-    shape = shape_of(node)
-    assert shape is not None
-    return shape
 
 
 def _keeps_average(layer: Any) -> bool | str:
@@ -168,69 +144,48 @@ def _keeps_average(layer: Any) -> bool | str:
 
 def _keeps_maximum(layer: Any) -> bool:
     # a window so dilated that it misses the map would see the padding alone
-    return not any(np.atleast_1d(layer.padding)) or bool(
-        np.all(np.atleast_1d(layer.dilation) == 1)
-    )
+    padded, dilation = any(np.atleast_1d(layer.padding)), np.atleast_1d(layer.dilation)
+    return not padded or bool(np.all(dilation == 1))
 
 
-def _each(rule: LayerRule, names: str) -> Iterable[tuple[type[nn.Module], LayerRule]]:
-    return ((getattr(nn, name), rule) for name in names.split())
-
-
+RULES: list[tuple[LayerRule, str]] = [
+    (linear, "Linear"),
+    (convolution, "Conv1d Conv2d Conv3d"),
+    (batch_norm, "BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm"),
+    (group_norm, "GroupNorm"),
+    (instance_norm, "InstanceNorm1d InstanceNorm2d InstanceNorm3d"),
+    (layer_norm, "LayerNorm RMSNorm"),
+    (prelu, "PReLU"),
+    (flatten, "Flatten"),
+    (
+        activation,
+        "CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid "
+        "Mish ReLU ReLU6 RReLU SELU SiLU Sigmoid Softplus Softshrink Softsign Tanh "
+        "Tanhshrink Threshold",
+    ),
+    (unchanged, "Identity Dropout Dropout1d Dropout2d Dropout3d"),
+    (unchanged, "AlphaDropout FeatureAlphaDropout"),
+    (pass_through(_keeps_average), "AvgPool1d AvgPool2d AvgPool3d"),
+    (pass_through(_keeps_maximum), "MaxPool1d MaxPool2d MaxPool3d"),
+    (
+        pass_through(lambda layer: True),
+        "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d "
+        "AdaptiveMaxPool2d AdaptiveMaxPool3d ReflectionPad1d ReflectionPad2d "
+        "ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d "
+        "CircularPad1d CircularPad2d CircularPad3d",
+    ),
+    (pass_through(lambda layer: "zero"), "ZeroPad1d ZeroPad2d ZeroPad3d Upsample"),
+    (pass_through(lambda layer: "zero"), "UpsamplingNearest2d UpsamplingBilinear2d"),
+    (
+        pass_through(lambda layer: "zero" if layer.value == 0 else False),
+        "ConstantPad1d ConstantPad2d ConstantPad3d",
+    ),
+    (
+        whole,
+        "Softmax Softmax2d Softmin LogSoftmax GLU LocalResponseNorm PixelShuffle "
+        "PixelUnshuffle ChannelShuffle Unflatten",
+    ),
+]
 LAYER_RULES: dict[type[nn.Module], LayerRule] = {
-    nn.Linear: linear,
-    nn.PReLU: prelu,
-    nn.Flatten: flatten,
-    **dict(_each(convolution, "Conv1d Conv2d Conv3d")),
-    **dict(_each(batch_norm, "BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm")),
-    nn.GroupNorm: group_norm,
-    **dict(_each(instance_norm, "InstanceNorm1d InstanceNorm2d InstanceNorm3d")),
-    **dict(_each(layer_norm, "LayerNorm RMSNorm")),
-    **dict(
-        _each(
-            activation,
-            "CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU "
-            "LogSigmoid Mish ReLU ReLU6 RReLU SELU SiLU Sigmoid Softplus Softshrink "
-            "Softsign Tanh Tanhshrink Threshold",
-        )
-    ),
-    **dict(
-        _each(
-            unchanged,
-            "Identity Dropout Dropout1d Dropout2d Dropout3d AlphaDropout "
-            "FeatureAlphaDropout",
-        )
-    ),
-    **dict(_each(pass_through(_keeps_average), "AvgPool1d AvgPool2d AvgPool3d")),
-    **dict(_each(pass_through(_keeps_maximum), "MaxPool1d MaxPool2d MaxPool3d")),
-    **dict(
-        _each(
-            pass_through(lambda layer: True),
-            "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d "
-            "AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d "
-            "ReflectionPad1d ReflectionPad2d ReflectionPad3d "
-            "ReplicationPad1d ReplicationPad2d ReplicationPad3d "
-            "CircularPad1d CircularPad2d CircularPad3d",
-        )
-    ),
-    **dict(
-        _each(
-            pass_through(lambda layer: "zero"),
-            "ZeroPad1d ZeroPad2d ZeroPad3d Upsample UpsamplingNearest2d "
-            "UpsamplingBilinear2d",
-        )
-    ),
-    **dict(
-        _each(
-            pass_through(lambda layer: "zero" if layer.value == 0 else False),
-            "ConstantPad1d ConstantPad2d ConstantPad3d",
-        )
-    ),
-    **dict(
-        _each(
-            whole,
-            "Softmax Softmax2d Softmin LogSoftmax GLU LocalResponseNorm PixelShuffle "
-            "PixelUnshuffle ChannelShuffle Unflatten",
-        )
-    ),
+    getattr(nn, name): rule for rule, names in RULES for name in names.split()
 }

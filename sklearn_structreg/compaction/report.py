@@ -3,55 +3,43 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sklearn_structreg.compaction.compact import compact
+from sklearn_structreg.compaction.compact import compact, simplified_copy
 from sklearn_structreg.compaction.counting import (
     LayerCount,
     count_layers,
+    count_multiply_adds,
     measure_latencies,
 )
-from sklearn_structreg.core import count_multiply_adds
 
 __all__ = ["LayerSize", "SizeReport", "size_report"]
 
 Row = list[str]
 
 
-@dataclass(frozen=True)
-class LayerSize:
-    """One layer in a `SizeReport`.
-
-    Attributes
-    ----------
-    name, kind : str
-        Its name in the network and its class.
-    n_parameters, n_nonzero, n_compact : int
-        Parameters: all, those that are not zero, those of the compacted layer.
-    flops, nonzero_flops, compact_flops : int
-        Floating-point operations per sample, likewise.
-    """
+@dataclass(frozen=True, kw_only=True)
+class LayerSize(LayerCount):
+    """One layer in a `SizeReport`, with the same three counts."""
 
     name: str
-    kind: str
-    n_parameters: int
-    n_nonzero: int
     n_compact: int
-    flops: int
-    nonzero_flops: int
     compact_flops: int
 
 
 @dataclass(frozen=True)
 class SizeReport:
-    """How large a network is, counted in three ways that are easily confused.
+    """The size of a network, counted in three ways that are easily confused.
 
-    Prints as a table, also in notebooks.
+    Prints as a table, also in notebooks. The counts are those of the network at
+    prediction, with the layers of this package replaced by plain ones (see `compact`).
 
     Attributes
     ----------
@@ -65,22 +53,20 @@ class SizeReport:
         Those of weights that are not zero: every weight of a linear or convolutional
         layer counts as often as it is used.
     compact_flops : int
-        Like `flops`, of the compacted network.
+        The same count as `flops` for the compacted network.
     latency, compact_latency : float or None
         Median time of a forward pass in seconds per batch, before and after
         compaction, measured in turns; None where it was not measured.
-    batch_size : int
-        Samples per batch.
-    device : str
-        Where the latencies were measured.
-    n_threads : int
-        How many threads torch had.
-    layers : tuple of LayerSize
-        Every layer that has parameters.
+    batch_size, device, n_threads : int, str, int
+        Samples per batch; device and threads of the measurement.
+    layers : tuple
+        Every layer that has parameters: its ``name``, ``kind`` (class), and
+        ``n_parameters``, ``n_nonzero``, ``n_compact``, ``flops``, ``nonzero_flops``
+        and ``compact_flops``.
 
     See Also
     --------
-    size_report : Makes one of a network.
+    size_report : Makes the report of a network.
     """
 
     n_parameters: int
@@ -97,7 +83,7 @@ class SizeReport:
     layers: tuple[LayerSize, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all figures as plain Python objects, fit for JSON."""
+        """Convert all figures to plain Python objects, fit for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -151,18 +137,18 @@ def size_report(
     n_repeats: int = 21,
     unsupported: str = "raise",
 ) -> SizeReport:
-    """Count a network's weights that are not zero, and what compaction makes of it.
+    """Report a network's size: all weights, those not zero, and compacted.
 
     Parameters
     ----------
     module : torch.nn.Module
-        The network, with zeros in it; left as it is.
+        The network, with zeros in it; not changed.
     sample_batch : torch.Tensor of shape (n, ...)
         Samples on the module's device; latency is measured on all of them at once.
     compacted : torch.nn.Module or None, default=None
-        What `compact` returned for the module; None compacts it here.
+        The network that `compact` made of the module; None compacts it here.
     n_repeats : int, default=21
-        How often each network is timed, in turns; 0 leaves latency out.
+        Timed passes of each network, in turns; 0 leaves latency out.
     unsupported : {"raise", "keep"}, default="raise"
         As in `compact`.
 
@@ -178,8 +164,8 @@ def size_report(
     Notes
     -----
     The element-wise measure is the one of [1]_ (section 4): the share of weights that
-    are not zero, each counted as often as it is used for FLOPs. No computer gains by
-    it as it is; the compacted columns and the latency say what is gained.
+    are not zero, each counted as often as it is used for FLOPs. Zeros alone make no
+    network faster; the compacted columns and the latency show the gain.
 
     References
     ----------
@@ -210,20 +196,27 @@ def size_report(
         raise ValueError("sample_batch holds no sample; give at least one.")
     if compacted is None:
         compacted = compact(module, sample_batch, unsupported=unsupported)
-    sample = sample_batch[:1]
-    dense, small = count_layers(module, sample), count_layers(compacted, sample)
+    sample, plain = sample_batch[:1], simplified_copy(module)
+    dense, small = count_layers(plain, sample), count_layers(compacted, sample)
     if small.keys() != dense.keys():
         raise ValueError(
-            "compacted has other layers than module; pass what compact(module, ...) "
-            "returned, or None."
+            "compacted has other layers than module; pass the result of "
+            "compact(module, ...), or None."
         )
-    layers = tuple(_layer_size(name, dense[name], small[name]) for name in dense)
-    flops = 2 * count_multiply_adds(module, sample)
+    layers = tuple(
+        LayerSize(
+            **vars(layer),
+            name=name,
+            n_compact=small[name].n_parameters,
+            compact_flops=small[name].flops,
+        )
+        for name, layer in dense.items()
+    )
+    flops = 2 * count_multiply_adds(plain, sample)
     zero_flops = sum(layer.flops - layer.nonzero_flops for layer in layers)
-    latencies: list[float | None] = [None, None]
+    latencies: Sequence[float | None] = (None, None)
     if n_repeats:
-        pair = [module, compacted]
-        latencies = [*measure_latencies(pair, sample_batch, int(n_repeats))]
+        latencies = measure_latencies([module, compacted], sample_batch, int(n_repeats))
     return SizeReport(
         n_parameters=sum(layer.n_parameters for layer in layers),
         n_nonzero=sum(layer.n_nonzero for layer in layers),
@@ -237,19 +230,6 @@ def size_report(
         device=str(sample_batch.device),
         n_threads=torch.get_num_threads(),
         layers=layers,
-    )
-
-
-def _layer_size(name: str, dense: LayerCount, small: LayerCount) -> LayerSize:
-    return LayerSize(
-        name,
-        dense.kind,
-        n_parameters=dense.n_parameters,
-        n_nonzero=dense.n_nonzero,
-        n_compact=small.n_parameters,
-        flops=dense.flops,
-        nonzero_flops=dense.nonzero_flops,
-        compact_flops=small.flops,
     )
 
 
@@ -276,16 +256,14 @@ def _aligned(table: list[Row], n_words: int) -> list[str]:
 
 
 def _html_table(table: list[Row], n_words: int) -> str:
-    def cells(row: Row, tag: str) -> str:
-        sides = ["left" if i < n_words else "right" for i in range(len(row))]
-        return "".join(
-            f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
-            for side, cell in zip(sides, row, strict=True)
+    lines: list[str] = []
+    for i, row in enumerate(table):
+        tag, left = "td" if i else "th", ["left"] * n_words
+        lines += (
+            "<tr>",
+            *(
+                f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
+                for side, cell in zip_longest(left, row, fillvalue="right")
+            ),
         )
-
-    head, *body = table
-    rows = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in body)
-    return (
-        f"<table><thead><tr>{cells(head, 'th')}</tr></thead>"
-        f"<tbody>{rows}</tbody></table>"
-    )
+    return f"<table>{''.join(lines)}</table>"

@@ -9,30 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_structreg.compaction.channels import Bools, Floats
-from sklearn_structreg.compaction.flow import ChannelwiseUse, Flow, MapUse, contribution
+from sklearn_structreg.compaction.flow import Flow, LayerUse, MapUse, contribution
 from sklearn_structreg.compaction.liveness import Liveness
 
 __all__ = ["shrink"]
 
-WIDTHS: dict[str, tuple[str, ...]] = {
-    "in": ("in_features", "in_channels", "num_features", "num_channels"),
-    "out": ("out_features", "out_channels"),
-}
+IN = ("in_features", "in_channels", "num_features", "num_channels")
+OUT = ("out_features", "out_channels")
 GROUPS = ("groups", "num_groups")
 
 
 def shrink(network: nn.Module, flow: Flow, liveness: Liveness) -> None:
-    """Remove the channels that are not kept, and fold constants into biases.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Changed in place; its layers stay the same objects.
-    flow : Flow
-        The network's channels and layers.
-    liveness : Liveness
-        Which of the channels stay.
-    """
+    """Remove the other channels and fold constants; layers stay the same objects."""
     for name, use in flow.maps.items():
         _shrink_map(network.get_submodule(name), use, liveness)
     for name, alone in flow.channelwise.items():
@@ -55,11 +43,11 @@ def _shrink_map(layer: Any, use: MapUse, liveness: Liveness) -> None:
     _select(layer, "weight", rows, dim=0)
     _select(layer, "weight", columns, dim=1)
     _select(layer, "bias", rows)
-    _set_width(layer, "in", columns)
-    _set_width(layer, "out", rows)
+    _set_width(layer, IN, columns)
+    _set_width(layer, OUT, rows)
 
 
-def _shrink_channelwise(layer: Any, use: ChannelwiseUse, liveness: Liveness) -> None:
+def _shrink_channelwise(layer: Any, use: LayerUse, liveness: Liveness) -> None:
     entries, outputs = liveness.kept[use.in_ids], liveness.kept[use.out_ids]
     if entries.all():
         return
@@ -67,10 +55,10 @@ def _shrink_channelwise(layer: Any, use: ChannelwiseUse, liveness: Liveness) -> 
         _select(layer, name, outputs)
     for name in GROUPS:
         if hasattr(layer, name):
-            setattr(layer, name, getattr(layer, name) * entries.sum() // len(entries))
-            setattr(layer, name, int(getattr(layer, name)))
-    _set_width(layer, "in", entries)
-    _set_width(layer, "out", outputs)
+            n_groups = getattr(layer, name) * int(entries.sum()) // len(entries)
+            setattr(layer, name, n_groups)
+    _set_width(layer, IN, entries)
+    _set_width(layer, OUT, outputs)
     if isinstance(layer, nn.PReLU):
         layer.num_parameters = int(entries.sum())
 
@@ -98,8 +86,8 @@ def _add_to_bias(layer: Any, amount: Floats) -> None:
     )
 
 
-def _set_width(layer: Any, side: str, kept: Bools) -> None:
-    for name in WIDTHS[side]:
+def _set_width(layer: Any, names: tuple[str, ...], kept: Bools) -> None:
+    for name in names:
         if hasattr(layer, name):
             setattr(layer, name, int(kept.sum()))
 

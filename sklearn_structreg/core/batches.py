@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sklearn_structreg.core.recipe import TensorSpec
+
 __all__ = ["Batch", "Batches", "DatasetBatches", "TensorBatches", "batch_sizes"]
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
-"""Samples ``(b, ...)``, class indices ``(b,)`` or indicators ``(b, n_labels)``, weights
+"""Samples ``(b, ...)``, class indices ``(b,)`` or targets ``(b, n_outputs)``, weights
 ``(b,)`` or None."""
 
 BLOCK_BYTES = 4 * 2**20  # a gathered block stays in a CPU's cache until it is used
@@ -35,20 +37,9 @@ class Batches(Protocol):
 class TensorBatches:
     """Mini-batches of data in memory.
 
-    Parameters
-    ----------
-    X : torch.Tensor of shape (n, ...)
-        Samples; never written to, and every batch is a copy, so that a module that
-        works in place cannot change the caller's data.
-    y : torch.Tensor of shape (n,) or (n, n_labels)
-        Class indices or indicators, int64.
-    weight : torch.Tensor of shape (n,) or None
-        Sample weights with mean one.
-    batch_size : int
-        Rows per mini-batch, but for the last one: see `batch_sizes`.
-    device : torch.device
-        Where the batches go. The whole data set is moved there first where it takes
-        at most half of what is free.
+    The whole data set is moved to `device` first where it takes at most half of the
+    free memory. Every batch is a copy: a module that works in place cannot change the
+    caller's data.
     """
 
     def __init__(
@@ -93,24 +84,10 @@ class TensorBatches:
 
 
 class DatasetBatches:
-    """Mini-batches of a torch `Dataset`, loaded row by row.
+    """Mini-batches of some rows of a map-style torch `Dataset`, loaded row by row.
 
-    Parameters
-    ----------
-    dataset : torch.utils.data.Dataset
-        Map-style; an item is ``x`` or a tuple that starts with it.
-    y : torch.Tensor of shape (n,) or (n, n_labels)
-        Class indices or indicators, int64.
-    weight : torch.Tensor of shape (n,) or None
-        Sample weights with mean one.
-    rows : torch.Tensor of int64
-        Which rows of `dataset` to use.
-    input_shape : tuple of int
-        Shape of one sample; items of another shape with as many entries are reshaped.
-    dtype : torch.dtype
-        Of the samples handed out.
-    batch_size, device
-        As in `TensorBatches`.
+    An item is ``x`` or a tuple that starts with it, of the shape of `spec` or of as
+    many entries.
     """
 
     def __init__(
@@ -120,14 +97,12 @@ class DatasetBatches:
         weight: Tensor | None,
         *,
         rows: Tensor,
-        input_shape: tuple[int, ...],
-        dtype: torch.dtype,
+        spec: TensorSpec,
         batch_size: int,
-        device: torch.device,
     ) -> None:
-        self.samples = _Samples(dataset, input_shape, dtype)
+        self.samples = _Samples(dataset, spec)
         self.y, self.weight, self.rows = y, weight, rows
-        self.sizes, self.device = batch_sizes(len(rows), batch_size), device
+        self.sizes, self.device = batch_sizes(len(rows), batch_size), spec.device
         self.n_batches = len(self.sizes)
 
     def epoch(self, seed: int | None) -> Iterator[Batch]:
@@ -152,30 +127,18 @@ class DatasetBatches:
 class _Samples(Dataset[Tensor]):
     """The samples of a dataset alone, in one shape and type."""
 
-    def __init__(
-        self, dataset: Dataset[Any], input_shape: tuple[int, ...], dtype: torch.dtype
-    ) -> None:
-        self.dataset, self.input_shape, self.dtype = dataset, input_shape, dtype
+    def __init__(self, dataset: Dataset[Any], spec: TensorSpec) -> None:
+        self.dataset, self.spec = dataset, spec
 
     def __getitem__(self, row: int) -> Tensor:
         x = first_of(self.dataset[row])
-        return x.to(self.dtype).reshape(self.input_shape)
+        return x.to(self.spec.dtype).reshape(self.spec.shape)
 
 
 def batch_sizes(n_rows: int, batch_size: int) -> list[int]:
     """Cut an epoch into batches; a single last row joins the batch before it.
 
     Batch normalization cannot train on one row.
-
-    Parameters
-    ----------
-    n_rows, batch_size : int
-        At least 1.
-
-    Returns
-    -------
-    list of int
-        They sum to `n_rows`.
 
     Examples
     --------

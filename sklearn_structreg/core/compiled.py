@@ -1,37 +1,25 @@
-"""Loops compiled by numba, where it is installed. It is imported on first use."""
+"""Loops compiled by numba, which is imported on first use."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Timer
 from types import FunctionType
 from typing import Any
 
+PATIENCE = 2.0  # seconds; machine code from the disk is there sooner
+
 
 def compile_loop(
-    loop: Callable[..., Any],
-    signature: str,
-    *parts: Callable[..., Any],
-) -> Callable[..., Any] | None:
-    """Compile a loop, and keep the machine code on disk where that can be.
+    loop: Callable[..., Any], signature: str, *parts: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Compile plain loops over arrays, and keep the machine code on disk if possible.
 
-    Parameters
-    ----------
-    loop : function
-        Plain loops over arrays, in a module of their own.
-    signature : str
-        Its types, in numba's notation.
-    *parts : functions
-        Functions of the same module that `loop` and they call.
-
-    Returns
-    -------
-    function or None
-        The compiled loop, which releases the interpreter's lock; None without numba.
+    `signature` has the types in numba's notation; `parts` are functions of the same
+    module that `loop` and they call. The result releases the interpreter's lock.
     """
-    try:
-        import numba
-    except ImportError:
-        return None
-    if getattr(numba.config, "DISABLE_JIT", False):
-        return None
+    import numba
+
     # Only sums may be taken in another order, several terms at a time.
     options: dict[str, Any] = {
         "nogil": True,
@@ -39,17 +27,35 @@ def compile_loop(
         "fastmath": {"reassoc"},
     }
     if parts:
-        # What a function calls is looked up in its globals: these hold compiled parts.
+        # A function finds the functions it calls in its globals: here compiled ones.
         names = dict(loop.__globals__)
         for part in parts:
             names[part.__name__] = numba.njit(_with_globals(part, names), **options)
         loop = _with_globals(loop, names)
     compiled: Callable[..., Any]
-    try:
-        compiled = numba.njit(signature, cache=True, **options)(loop)
-    except Exception:  # nowhere to write, a full disk, a damaged file
-        compiled = numba.njit(signature, **options)(loop)
+    with _announced():
+        try:
+            compiled = numba.njit(signature, cache=True, **options)(loop)
+        except Exception:  # nowhere to write, a full disk, a damaged file
+            compiled = numba.njit(signature, **options)(loop)
     return compiled
+
+
+@contextmanager
+def _announced() -> Iterator[None]:
+    """Announce a compilation that takes long."""
+    message = (
+        "Compiling inner loops for this machine; this happens once per installation "
+        "and takes some seconds."
+    )
+    logger = logging.getLogger("sklearn_structreg")
+    timer = Timer(PATIENCE, logger.warning, [message])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _with_globals(loop: Any, names: dict[str, Any]) -> FunctionType:

@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.batches import Batches, DatasetBatches, TensorBatches
+from sklearn_structreg.core.recipe import TensorSpec
 
 __all__ = ["TrainingData"]
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
+TargetArray = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,9 @@ class TrainingData:
     ----------
     samples : ndarray of shape (n, n_features) or torch Dataset
         In memory, flattened and in the net's precision; or rows loaded on demand.
-    target : ndarray of shape (n,) or (n, n_labels), int64
-        Class indices, or the indicator of several labels.
+    target : ndarray of shape (n,) or (n, n_outputs)
+        Class indices or an indicator of several labels, int64; or standardized numbers
+        in the net's precision, with a column for each target.
     weight : ndarray of shape (n,), float64, or None
         Non-negative; None is one for every row.
     rows : ndarray of int64
@@ -38,31 +41,31 @@ class TrainingData:
     """
 
     samples: FloatArray | Dataset[Any]
-    target: IntArray
+    target: TargetArray
     weight: FloatArray | None
     rows: IntArray
 
     @classmethod
-    def of(
+    def from_arrays(
         cls,
         samples: FloatArray | Dataset[Any],
-        target: IntArray,
-        weight: FloatArray | None,
+        target: TargetArray,
+        weight: FloatArray | None = None,
     ) -> TrainingData:
-        """Keep the rows that are there: weight zero means absent."""
+        """Use the rows of positive weight: zero means absent."""
         if weight is None:
             return cls(samples, target, None, np.arange(len(target)))
         return cls(samples, target, weight, np.flatnonzero(weight))
 
     @property
     def n_rows(self) -> int:
-        """How many rows are in use."""
+        """The number of rows in use."""
         return len(self.rows)
 
-    def head(self, n_rows: int, **placement: Any) -> Tensor:
+    def first_rows(self, n_rows: int, spec: TensorSpec) -> Tensor:
         """Return the first samples as the module will see them."""
         part = replace(self, rows=self.rows[:n_rows])
-        batches = part.batches(batch_size=n_rows, normalize=False, **placement)
+        batches = part.batches(spec, batch_size=n_rows, normalize=False)
         return next(iter(batches.epoch(None)))[0]
 
     def split(self, fraction: float, seed: int) -> tuple[TrainingData, TrainingData]:
@@ -89,30 +92,22 @@ class TrainingData:
         )
         return replace(self, rows=train), replace(self, rows=valid)
 
-    def merged(self) -> TrainingData:
+    def with_equal_rows_merged(self) -> TrainingData:
         """Return the rows in use, in memory, in canonical order, equal ones merged."""
         assert not isinstance(self.samples, Dataset)
         weight = None if self.weight is None else self.weight[self.rows]
         rows = self.samples[self.rows], self.target[self.rows], weight
-        return TrainingData.of(*_merge_equal_rows(*rows))
+        return TrainingData.from_arrays(*_merge_equal_rows(*rows))
 
-    def batches(
-        self,
-        *,
-        batch_size: int,
-        input_shape: tuple[int, ...],
-        dtype: torch.dtype,
-        device: torch.device,
-        normalize: bool,
-    ) -> Batches:
-        """Make mini-batches on `device`.
+    def batches(self, spec: TensorSpec, *, batch_size: int, normalize: bool) -> Batches:
+        """Make mini-batches of samples as `spec` has them.
 
         With `normalize` the weights are scaled to mean one, and rows that all fit in
         one batch are put in a canonical order, equal ones merged. The sums of a full
         batch then come out the same to the last bit however the rows were ordered,
         and whether a row came k times or with weight k.
         """
-        target, weight = self.target, self.weight
+        target, weight, dtype = self.target, self.weight, spec.dtype
         if isinstance(self.samples, Dataset):
             if weight is not None and normalize:
                 weight = weight / weight[self.rows].mean()
@@ -121,10 +116,8 @@ class TrainingData:
                 torch.from_numpy(target),
                 None if weight is None else torch.from_numpy(weight).to(dtype),
                 rows=torch.from_numpy(self.rows),
-                input_shape=input_shape,
-                dtype=dtype,
+                spec=spec,
                 batch_size=batch_size,
-                device=device,
             )
         samples = self.samples
         if self.n_rows < len(samples):
@@ -135,17 +128,17 @@ class TrainingData:
         if weight is not None and normalize:
             weight = weight / weight.mean()
         return TensorBatches(
-            to_tensor(samples).reshape(-1, *input_shape),
+            to_tensor(samples).reshape(-1, *spec.shape),
             torch.from_numpy(target),
             None if weight is None else torch.from_numpy(weight).to(dtype),
             batch_size=batch_size,
-            device=device,
+            device=spec.device,
         )
 
 
 def _merge_equal_rows(
-    samples: FloatArray, target: IntArray, weight: FloatArray | None
-) -> tuple[FloatArray, IntArray, FloatArray | None]:
+    samples: FloatArray, target: TargetArray, weight: FloatArray | None
+) -> tuple[FloatArray, TargetArray, FloatArray | None]:
     table = np.column_stack([samples + 0.0, target.astype(samples.dtype)])  # no -0.0
     keys = table.view(np.dtype((np.void, table.dtype.itemsize * table.shape[1])))
     _, first, group = np.unique(keys.ravel(), return_index=True, return_inverse=True)

@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["build_module", "make_convnet", "make_mlp", "run_once"]
+__all__ = ["ModuleLike", "build_module", "make_convnet", "make_mlp"]
 
 ModuleLike = str | nn.Module | type[nn.Module] | Callable[..., nn.Module]
 
@@ -114,32 +113,10 @@ def build_module(
 ) -> nn.Module:
     """Build the network that the `module` parameter describes.
 
-    Parameters
-    ----------
-    module : "auto", torch.nn.Module class, instance, or callable
-        "auto" builds an MLP for flat rows and a small ConvNet for images. An instance
-        is copied with the weights it has. A class is called with `module_params`, and
-        with `input_shape` and `n_outputs` where its signature names them. Any other
-        callable is called as ``module(input_shape, n_outputs, **module_params)``.
-    module_params : mapping or None
-        Further keyword arguments for a class or callable.
-    input_shape : sequence of int
-        Shape of one sample.
-    n_outputs : int
-        Number of logits the module must return.
-    hidden_layer_sizes : sequence of int
-        For "auto": units per hidden fully-connected layer.
-
-    Returns
-    -------
-    torch.nn.Module
-
-    Raises
-    ------
-    ValueError
-        If `module_params` is given where nothing takes it.
-    TypeError
-        If a factory returns something other than a module.
+    "auto" is an MLP for flat rows and a small ConvNet for images. An instance is copied
+    with the weights it has. A class is called with `module_params`, and with
+    `input_shape` and `n_outputs` where its signature names them; any other callable as
+    ``module(input_shape, n_outputs, **module_params)``.
     """
     params = dict(module_params or {})
     if params and (isinstance(module, str | nn.Module)):
@@ -167,15 +144,3 @@ def build_module(
             "(input_shape, n_outputs) must return a torch.nn.Module."
         )
     return built
-
-
-def run_once(module: nn.Module, batch: Tensor) -> Any:
-    """Run `module` in evaluation mode without gradients, then restore its mode."""
-    modes = {name: part.training for name, part in module.named_modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            return module(batch)
-    finally:
-        for name, part in module.named_modules():
-            part.training = modes.get(name, True)

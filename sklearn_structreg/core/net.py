@@ -1,4 +1,4 @@
-"""The private skorch net: a hook after every optimizer step, no work per row."""
+"""The private skorch nets: regularizers act after every step, no work per row."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from skorch import NeuralNetClassifier
+from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback, EpochTimer, PrintLog
 from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_structreg.core.batches import Batch, Batches
-from sklearn_structreg.core.losses import WeightedCrossEntropy
 from sklearn_structreg.core.randomness import derive_seed, seeded
-from sklearn_structreg.core.regularizer import Regularizer
+from sklearn_structreg.core.recipe import Recipe
+from sklearn_structreg.core.sequence import RegularizerSequence
 
-__all__ = ["StructuredNet"]
+__all__ = ["ClassifierNet", "RegressorNet", "StructuredNet"]
 
 BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
 
-class StructuredNet(NeuralNetClassifier):
-    """skorch's training protocol over `Batches`, with a regularizer's hooks.
+class StructuredNet(NeuralNet):
+    """skorch's training protocol over `Batches`, with the regularizers' hooks.
 
     Callbacks, history and verbosity are skorch's. What differs: the data comes as
     `Batches`; losses are read from the device once an epoch; callbacks that do not
-    listen to single batches are not called for them; and the regularizer acts right
+    listen to single batches are not called for them; and the regularizers act right
     after every optimizer step.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Attached by the regularizer, ready to train.
-    regularizer : Regularizer
-        The method.
+        Attached by the regularizers, ready to train.
+    regularizers : RegularizerSequence
+        The methods.
+    recipe : Recipe
+        The one that this net was made by.
     seed : int
         Orders the rows and draws the dropout masks of epoch e from (seed, e) alone, so
         that training goes on after a pickle round trip as if nothing had happened.
@@ -45,20 +47,26 @@ class StructuredNet(NeuralNetClassifier):
     """
 
     def __init__(
-        self, module: nn.Module, *, regularizer: Regularizer, seed: int, **params: Any
+        self,
+        module: nn.Module,
+        *,
+        regularizers: RegularizerSequence,
+        recipe: Recipe,
+        seed: int,
+        **params: Any,
     ) -> None:
-        self.regularizer = regularizer
+        self.regularizers = regularizers
+        self.recipe = recipe
         self.seed = seed
         self._listened = False  # whether a callback listens to single batches
-        self._merits: dict[str, float] = {}  # the best figures so far
-        params.setdefault("criterion", WeightedCrossEntropy)
+        self._best_figures: dict[str, float] = {}
         super().__init__(module, **params)
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
         return [
             ("epoch_timer", EpochTimer()),
-            *self.regularizer.callbacks(),
+            *self.regularizers.callbacks(),
             ("print_log", PrintLog()),
         ]
 
@@ -106,14 +114,26 @@ class StructuredNet(NeuralNetClassifier):
         for group in self.optimizer_.param_groups:
             group["lr"] = group.get("initial_lr", group["lr"])
 
+    def with_state_of(self, other: StructuredNet) -> StructuredNet:
+        """Go on with another net's optimizer state, where that is of the same kind."""
+        if type(self.optimizer_) is type(other.optimizer_):
+            self.optimizer_.state.update(other.optimizer_.state)
+        self._best_figures = dict(other._best_figures)
+        return self
+
     # ---- optimization ----------------------------------------------------------
 
     def get_params_for_optimizer(
         self, prefix: str, named_parameters: Iterable[tuple[str, nn.Parameter]]
     ) -> tuple[tuple[list[dict[str, Any]]], dict[str, Any]]:
-        """Return the parameter groups, the regularizer's after the common one."""
+        """Return the parameter groups, the regularizers' after the common one."""
         _, settings = super().get_params_for_optimizer(prefix, [])
-        special = self.regularizer.param_groups(self.module_)
+        special = with_rates(self.regularizers.param_groups(self.module_), self.lr)
+        if special and issubclass(self.optimizer, torch.optim.LBFGS):
+            raise ValueError(
+                "LBFGS takes all parameters alike, but a regularizer gives some "
+                "of them settings of their own; use another optimizer."
+            )
         taken = {id(p) for group in special for p in group["params"]}
         common = [
             parameter
@@ -123,7 +143,7 @@ class StructuredNet(NeuralNetClassifier):
         return ([{"params": common}, *special],), settings
 
     def train_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
-        """Take one optimizer step, then let the regularizer act."""
+        """Take one optimizer step, then let the regularizers act."""
         X, y, weight = batch
         groups = self.optimizer_.param_groups
         step: dict[str, Tensor] = {}
@@ -134,6 +154,9 @@ class StructuredNet(NeuralNetClassifier):
                     parameter.grad = None
             y_pred = self.module_(X)
             loss: Tensor = self.criterion_(y_pred, y, weight)
+            penalty = self.regularizers.penalty(self.module_)
+            if penalty is not None:
+                loss = loss + penalty
             loss.backward()  # type: ignore[no-untyped-call]
             if not step:  # line searches call this again; the first call counts
                 step.update(loss=loss.detach(), y_pred=y_pred.detach())
@@ -147,7 +170,7 @@ class StructuredNet(NeuralNetClassifier):
             return loss
 
         self.optimizer_.step(closure)
-        self.regularizer.after_step(self.module_, groups[0]["lr"])
+        self.regularizers.after_step(self.module_, self.optimizer_)
         return step
 
     def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
@@ -181,15 +204,16 @@ class StructuredNet(NeuralNetClassifier):
                 step = step_fn(batch)
                 losses.append(step["loss"])
                 sizes.append(len(y))
-                if not training:
-                    hits = _hits(step["y_pred"], y).to(step["loss"].dtype)
+                hits = None if training else self.recipe.task.hits(step["y_pred"], y)
+                if hits is not None:
+                    hits = hits.to(step["loss"].dtype)
                     correct.append((hits if weight is None else hits * weight).mean())
                 if self._listened:
                     self.history.record_batch(f"{prefix}_loss", step["loss"].item())
                     self.history.record_batch(f"{prefix}_batch_size", len(y))
                     self.notify("on_batch_end", batch=(X, y), training=training, **step)
         if training:
-            self.regularizer.after_training_epoch(self.module_)
+            self.regularizers.before_validation(self.module_)
         loss = _mean(losses, sizes)
         if not math.isfinite(loss):
             self._raise_diverged(prefix, epoch)
@@ -199,11 +223,12 @@ class StructuredNet(NeuralNetClassifier):
             self._record(f"{prefix}_acc", accuracy, accuracy)
         self.history.record(f"{prefix}_batch_count", len(sizes))
 
-    def _record(self, name: str, value: float, merit: float) -> None:
-        """Record a figure, and whether it is the best yet, as skorch's scorers do."""
+    def _record(self, name: str, value: float, score: float) -> None:
+        """Record a figure, and whether its score is the best yet, as skorch does."""
+        best = self._best_figures.get(name, -math.inf)
         self.history.record(name, value)
-        self.history.record(f"{name}_best", merit > self._merits.get(name, -math.inf))
-        self._merits[name] = max(merit, self._merits.get(name, -math.inf))
+        self.history.record(f"{name}_best", score > best)
+        self._best_figures[name] = max(score, best)
 
     def _raise_diverged(self, prefix: str, epoch: int) -> None:
         rate = self.optimizer_.param_groups[0]["lr"]
@@ -236,11 +261,23 @@ class StructuredNet(NeuralNetClassifier):
         return state
 
 
-def _hits(logits: Tensor, y: Tensor) -> Tensor:
-    """Tell which rows are predicted right, in all their labels."""
-    if y.ndim == 2:
-        return ((logits > 0) == (y > 0)).all(dim=1)
-    return logits.argmax(dim=1) == y
+class ClassifierNet(StructuredNet, NeuralNetClassifier):
+    """For classes and for several labels."""
+
+
+class RegressorNet(StructuredNet, NeuralNetRegressor):
+    """For numbers."""
+
+
+def with_rates(groups: list[dict[str, Any]], lr: float) -> list[dict[str, Any]]:
+    """Turn each group's ``lr_factor`` into a learning rate."""
+    result = []
+    for group in groups:
+        rest = {key: value for key, value in group.items() if key != "lr_factor"}
+        if "lr_factor" in group:
+            rest["lr"] = lr * group["lr_factor"]
+        result.append(rest)
+    return result
 
 
 def _mean(values: list[Tensor], sizes: list[int]) -> float:

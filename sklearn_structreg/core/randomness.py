@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-__all__ = ["derive_seed", "seeded"]
+__all__ = ["BUILD_LOCK", "derive_seed", "seeded"]
 
 # Building a module draws from torch's global generator; two threads that did so at
 # once (joblib's threading backend) would get each other's numbers.

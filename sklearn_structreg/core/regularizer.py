@@ -1,56 +1,98 @@
-"""The narrow waist: what a method supplies to the core, and nothing else."""
+"""Regularizer: the whole of a method, as a small scikit-learn component."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import validate_parameter_constraints
 from skorch.callbacks import Callback
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-__all__ = ["Regularizer"]
+from sklearn_structreg.core.parameters import component
+
+__all__ = ["Regularizer", "check_unchanged", "learning_rates"]
 
 
-class Regularizer:
-    """What a method may do to a network and its training; by default nothing.
+@component
+class Regularizer(BaseEstimator):
+    """A method: its influence on a network and on the training; by default none.
 
-    A method subclasses this and overrides what it needs. The net calls the hooks in
-    the order in which they stand here. A regularizer is pickled with the net, so it
-    keeps names of layers, not the layers themselves.
+    A subclass declares its parameters and overrides the hooks that it needs. They run
+    in the order in which they stand here. Fitted attributes end in an underscore and
+    hold names of layers, not the layers themselves: a regularizer is pickled beside
+    its network.
+
+    See Also
+    --------
+    StructuredClassifier : Trains with one regularizer or several.
+    RegularizerCallback : Puts one into a skorch net.
 
     Examples
     --------
-    A regularizer that keeps every weight inside the unit interval:
+    A regularizer that keeps every weight inside an interval:
 
     >>> import torch
-    >>> from sklearn_structreg.core import Regularizer
-    >>> class Box(Regularizer):
-    ...     def after_step(self, module, lr):
-    ...         for parameter in module.parameters():
-    ...             parameter.detach().clamp_(-1, 1)
-    >>> layer = torch.nn.Linear(2, 1)
-    >>> with torch.no_grad():
-    ...     _ = layer.weight.fill_(3.0)
-    >>> Box().after_step(layer, lr=0.1)
-    >>> layer.weight.tolist()
-    [[1.0, 1.0]]
+    >>> from sklearn_structreg.core import Regularizer, StructuredClassifier
+    >>> from sklearn_structreg.core.parameters import component, parameter
+    >>> @component
+    ... class Box(Regularizer):
+    ...     bound: float = parameter(0.5, [float], "float", "Largest magnitude.")
+    ...     def after_step(self, module, optimizer):
+    ...         for weight in module.parameters():
+    ...             weight.detach().clamp_(-self.bound, self.bound)
+    >>> X, y = torch.eye(4), [0, 1, 0, 1]
+    >>> net = StructuredClassifier(regularizers=[Box()], max_epochs=5).fit(X, y)
+    >>> max(float(p.detach().abs().max()) for p in net.module_.parameters()) <= 0.5
+    True
     """
 
-    def attach(self, module: nn.Module, sample_batch: Tensor) -> nn.Module:
-        """Return the module to train: layers looked up, replaced or inserted.
+    def attach(self, module: nn.Module, sample: Any) -> nn.Module:
+        """Prepare a fresh network: look up, replace or insert layers.
 
         Parameters
         ----------
         module : torch.nn.Module
-            The user's or the default network, already on its device.
-        sample_batch : torch.Tensor of shape (n, ...)
-            A few training rows, for methods that must run the module once.
+            The network, on its device; it may be changed in place.
+        sample : torch.Tensor of shape (n, ...)
+            A few training rows as the network takes them.
 
         Returns
         -------
         torch.nn.Module
-            `module` itself or what replaces it.
+            The network to train: `module`, or its replacement.
         """
+        return module
+
+    def resume(self, previous: Any, module: nn.Module) -> nn.Module:
+        """Take over from `previous`, instead of `attach`, where a network trains on.
+
+        That is so in warm starts, in `partial_fit` after `set_params`, in later
+        stages and along paths of strengths. By default all fitted attributes of
+        `previous` are taken over.
+
+        Parameters
+        ----------
+        previous : Regularizer
+            Of the same class; attached to `module`.
+        module : torch.nn.Module
+            The network, with the layers of `previous`.
+
+        Returns
+        -------
+        torch.nn.Module
+            The network to train.
+
+        Raises
+        ------
+        ValueError
+            If a parameter has changed that the layers of `previous` depend on.
+        """
+        fitted = {k: v for k, v in vars(previous).items() if k.endswith("_")}
+        self.__dict__.update(fitted)
         return module
 
     def param_groups(self, module: nn.Module) -> list[dict[str, Any]]:
@@ -59,36 +101,125 @@ class Regularizer:
         Parameters
         ----------
         module : torch.nn.Module
-            The attached module.
+            The attached network.
 
         Returns
         -------
         list of dict
-            As torch optimizers take them: ``{"params": [...], "weight_decay": 0}``.
-            All other parameters form the first group, with the common settings.
+            As torch optimizers take them: ``{"params": [...], "weight_decay": 0}``. The
+            further key ``"lr_factor"`` is a multiple of the common learning rate. All
+            other parameters form the first group.
         """
         return []
+
+    def penalty(self, module: nn.Module) -> Tensor | None:
+        """Return a term to add to every training loss, or None.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The attached network.
+        """
+        return None
+
+    def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
+        """Change the network in place, right after every optimizer step.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The attached network.
+        optimizer : torch.optim.Optimizer
+            Its groups hold the learning rates of the step: see `learning_rates`.
+        """
+
+    def before_validation(self, module: nn.Module) -> None:
+        """Settle the network after an epoch's last step, before it is validated.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The attached network.
+        """
 
     def callbacks(self) -> Sequence[tuple[str, Callback]]:
-        """Return the skorch callbacks that this method needs at epoch boundaries."""
+        """Return named skorch callbacks, for work at epoch boundaries."""
         return []
 
-    def after_step(self, module: nn.Module, lr: float) -> None:
-        """Change `module` in place, right after every optimizer step.
+    def simplify(self, module: nn.Module) -> nn.Module:
+        """Return a plain network with the same outputs in evaluation mode.
+
+        Called where a network is compacted or exported: masks are folded into
+        weights, and layers that act in training only are taken out.
 
         Parameters
         ----------
         module : torch.nn.Module
-            The attached module.
-        lr : float
-            The learning rate that this step used (of the first parameter group).
-        """
+            A copy of the trained network; it may be changed in place.
 
-    def after_training_epoch(self, module: nn.Module) -> None:
-        """Settle what is pending after an epoch's last step, before it is validated.
-
-        Parameters
-        ----------
-        module : torch.nn.Module
-            The attached module.
+        Returns
+        -------
+        torch.nn.Module
         """
+        return module
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: _on_cpu(v) for name, v in super().__getstate__().items()}
+
+    def check_parameters(self) -> None:
+        """Check the parameters that do not depend on a network.
+
+        Raises
+        ------
+        InvalidParameterError
+            A `ValueError`, for the first one that is out of its range.
+        """
+        params = self.get_params(deep=False)
+        name = type(self).__name__
+        validate_parameter_constraints(self._parameter_constraints, params, name)
+
+
+def _on_cpu(value: Any) -> Any:
+    """Move fitted tensors to the CPU: pickles load on any machine."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(part) for key, part in value.items()}
+    return value
+
+
+def learning_rates(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
+    """Return each parameter's optimizer group, by ``id(parameter)``."""
+    return {id(p): group for group in optimizer.param_groups for p in group["params"]}
+
+
+def check_unchanged(previous: Any, current: Any, names: Sequence[str]) -> None:
+    """Refuse a change of parameters that the network's layers depend on.
+
+    Raises
+    ------
+    ValueError
+        For the first of `names` that differs.
+    """
+    for name in names:
+        old, new = getattr(previous, name), getattr(current, name)
+        if not same_value(old, new):
+            raise ValueError(
+                f"A warm start goes on with the network's own layers, so {name} cannot "
+                f"change from {old!r} to {new!r}; set it back, or set warm_start=False "
+                "to fit anew."
+            )
+
+
+def same_value(one: Any, two: Any) -> bool:
+    """Compare parameters that may be arrays or sequences."""
+    if one is two:
+        return True
+    if isinstance(one, Sequence) and isinstance(two, Sequence):
+        pairs = zip(one, two, strict=False)
+        return len(one) == len(two) and (
+            one == two if isinstance(one, str) else all(same_value(*p) for p in pairs)
+        )
+    if isinstance(one, np.ndarray) or isinstance(two, np.ndarray):
+        return bool(np.array_equal(one, two))
+    return bool(one == two)

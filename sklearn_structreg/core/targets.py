@@ -1,4 +1,4 @@
-"""Labels and weights: any label type in, class indices and one weight per row out."""
+"""Targets and weights: any label type in, class indices and one weight per row out."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ __all__ = [
     "dataset_targets",
     "encode_labels",
     "has_columns",
+    "mean_and_scale",
     "read_indicator",
     "weigh_classes",
 ]
@@ -24,19 +25,7 @@ Weights = NDArray[np.float64]
 
 
 def check_weight(sample_weight: ArrayLike | None, n_samples: int) -> Weights | None:
-    """Check sample weights; None stays None.
-
-    Parameters
-    ----------
-    sample_weight : array-like of shape (n_samples,) or None
-        Non-negative, not all zero.
-    n_samples : int
-        How many there must be.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,), float64, or None
-    """
+    """Check sample weights for sign and length; None stays None."""
     if sample_weight is None:
         return None
     weight: Weights = _check_sample_weight(
@@ -47,7 +36,7 @@ def check_weight(sample_weight: ArrayLike | None, n_samples: int) -> Weights | N
     )
     if not weight.any():
         raise ValueError(
-            "All sample weights are zero, which leaves no sample to train on; give at "
+            "All sample weights are zero, which leaves no sample to use; give at "
             "least one positive weight."
         )
     return weight
@@ -58,23 +47,7 @@ def encode_labels(
 ) -> NDArray[np.int64]:
     """Return every label's index in the sorted `classes`.
 
-    Parameters
-    ----------
-    y : ndarray of shape (n_samples,)
-        Labels.
-    classes : ndarray of shape (n_classes,)
-        Sorted.
-    weight : ndarray of shape (n_samples,) or None
-        Rows of weight zero may hold any label; they get index 0.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,), int64
-
-    Raises
-    ------
-    ValueError
-        If a label is none of the classes.
+    Rows of weight zero may hold any label; they get index 0.
 
     Examples
     --------
@@ -97,29 +70,13 @@ def encode_labels(
 
 
 def has_columns(y: Any) -> bool:
-    """Tell whether y has several columns, so that it can only be an indicator."""
+    """Whether y has several columns, so that it can only be an indicator."""
     shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
     return len(shape) == 2 and shape[1] > 1
 
 
 def read_indicator(y: Any, classes: NDArray[Any] | None) -> NDArray[np.int64]:
-    """Check an indicator of several labels.
-
-    Parameters
-    ----------
-    y : ndarray or sparse matrix of shape (n_samples, n_labels)
-        Zeros and ones; a row may have no one.
-    classes : ndarray of shape (n_labels,) or None
-        The labels of the first fit, which must be 0, 1, ..., or None.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_labels), int64
-
-    Raises
-    ------
-    ValueError
-        If it holds other values, or `classes` are not the numbers of its columns.
+    """Check an indicator of several labels, dense or sparse; a row may have none.
 
     Examples
     --------
@@ -154,20 +111,7 @@ def weigh_classes(
 ) -> Weights | None:
     """Multiply class weights into the sample weights.
 
-    Parameters
-    ----------
-    class_weight : dict, "balanced" or None
-        "balanced" gives every class the same total weight, sample weights counted in.
-    classes : ndarray of shape (n_classes,)
-        Labels.
-    target : ndarray of shape (n_samples,)
-        Class indices.
-    weight : ndarray of shape (n_samples,) or None
-        Sample weights.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,) or None
+    "balanced" gives every class the same total weight, sample weights counted in.
     """
     if class_weight is None:
         return weight
@@ -180,23 +124,35 @@ def weigh_classes(
     return weighed
 
 
+def mean_and_scale(
+    y: NDArray[np.float64], weight: Weights | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the weighted mean and standard deviation of each column of numbers.
+
+    The scale of a constant column is one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_structreg.core.targets import mean_and_scale
+    >>> mean_and_scale(np.array([[1.0, 7.0], [3.0, 7.0]]), None)
+    (array([2., 7.]), array([1., 1.]))
+    """
+    if weight is None:
+        weight = np.ones(len(y))
+    present = weight > 0
+    y, weight = y[present], weight[present]
+    mean = np.average(y, axis=0, weights=weight)
+    scale = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weight))
+    rounding = 10 * np.finfo(np.float64).eps * np.abs(y).max(axis=0, initial=0.0)
+    return mean, np.where(scale > rounding, scale, 1.0)
+
+
 def dataset_targets(dataset: Dataset[Any]) -> NDArray[Any]:
-    """Find the labels of a map-style dataset, without loading samples if possible.
+    """Find the targets of a map-style dataset, without loading samples if possible.
 
-    Parameters
-    ----------
-    dataset : torch.utils.data.Dataset
-        With an attribute `targets` or `labels`, a `TensorDataset`, a `Subset` or
-        `ConcatDataset` of such, or else items ``(x, label)``, each read once.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,)
-
-    Raises
-    ------
-    ValueError
-        If the items hold no label.
+    They come from an attribute `targets` or `labels`, a `TensorDataset`, a `Subset` or
+    `ConcatDataset` of such, or else from items ``(x, label)``, each read once.
     """
     for name in ("targets", "labels"):
         if hasattr(dataset, name):

@@ -1,14 +1,16 @@
-"""Assemble what the estimator's parameters describe: network, optimizer, net."""
+"""Build a network, train it by a recipe, and run it."""
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler, ProgressBar
+from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -16,43 +18,59 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
 from sklearn_structreg.core.batches import Batches
-from sklearn_structreg.core.losses import (
-    WeightedBinaryCrossEntropy,
-    WeightedCrossEntropy,
-)
-from sklearn_structreg.core.modules import build_module, run_once
-from sklearn_structreg.core.net import StructuredNet
-from sklearn_structreg.core.randomness import BUILD_LOCK, derive_seed, seeded
-from sklearn_structreg.core.regularizer import Regularizer
+from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.inspection import run_once
+from sklearn_structreg.core.losses import WeightedLoss
+from sklearn_structreg.core.modules import ModuleLike, build_module
+from sklearn_structreg.core.net import ClassifierNet, RegressorNet, StructuredNet
+from sklearn_structreg.core.randomness import BUILD_LOCK, seeded
+from sklearn_structreg.core.recipe import Recipe, TensorSpec
+from sklearn_structreg.core.sequence import RegularizerSequence
+from sklearn_structreg.core.task import Task
 
-__all__ = ["attach", "build_network", "make_net", "predict_logits"]
+__all__ = [
+    "OPTIMIZERS",
+    "build_network",
+    "make_net",
+    "predict_outputs",
+    "resolve_optimizer",
+    "train",
+]
 
 OPTIMIZERS = {
     "sgd": torch.optim.SGD,
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
-LOSSES = {False: WeightedCrossEntropy, True: WeightedBinaryCrossEntropy}
 FUSED_DEVICES = ("cpu", "cuda")
 MIN_FLAT_ROWS = 16
 
 
 def build_network(
-    estimator: Any, n_outputs: int, sample: Tensor, seed: int
+    module: ModuleLike,
+    module_params: Mapping[str, Any] | None,
+    hidden_layer_sizes: Sequence[int],
+    *,
+    n_outputs: int,
+    sample: Tensor,
+    seed: int,
+    task: Task,
 ) -> nn.Module:
-    """Build the module of an estimator's parameters and try it on a few samples.
+    """Build a network and try it on a few samples.
 
     Parameters
     ----------
-    estimator : StructuredClassifier
-        Read for `module`, `module_params`, `hidden_layer_sizes`, `input_shape_`.
+    module, module_params, hidden_layer_sizes
+        As in `StructuredClassifier`.
     n_outputs : int
-        Number of logits wanted.
+        The outputs wanted.
     sample : torch.Tensor of shape (n, ...)
         Rows in the precision and on the device to train with.
     seed : int
         Of the initial weights, drawn on the CPU, so that they do not depend on the
         device.
+    task : Task
+        The meaning of the outputs.
 
     Returns
     -------
@@ -61,132 +79,149 @@ def build_network(
     Raises
     ------
     ValueError
-        If the module does not take the samples or returns no logit per class.
+        If the module does not take the samples, or returns other than `n_outputs`
+        numbers for each.
     """
+    shape = tuple(sample.shape[1:])
     with BUILD_LOCK, seeded(seed, sample.device):
-        module = build_module(
-            estimator.module,
-            estimator.module_params,
-            estimator.input_shape_,
-            n_outputs,
-            estimator.hidden_layer_sizes,
+        network = build_module(
+            module, module_params, shape, n_outputs, hidden_layer_sizes
         ).to(device=sample.device, dtype=sample.dtype)
         try:
-            output = run_once(module, sample)  # also gives lazy layers their shapes
+            output = run_once(network, sample)  # also gives lazy layers their shapes
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(
-                f"The module does not take samples of shape {estimator.input_shape_}: "
-                f"{reason}. Give a module for this shape, or image_shape if X's rows "
-                "are images."
+                f"The module does not take samples of shape {shape}: {reason}. Give a "
+                "module for this shape, or image_shape if X's rows are images."
             ) from error
-    if not any(parameter.requires_grad for parameter in module.parameters()):
+    if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError("The module has no parameter to train; give one that has.")
-    shape = getattr(output, "shape", None)
-    if shape != (len(sample), n_outputs):
-        got = "no tensor" if shape is None else f"an output of shape {tuple(shape)}"
+    returned = getattr(output, "shape", None)
+    if returned != (len(sample), n_outputs):
+        got = "no tensor" if returned is None else f"an output of shape {(*returned,)}"
         raise ValueError(
-            f"The module returns {got} for {len(sample)} samples of {n_outputs} "
-            f"classes; it must return one logit per class, shape "
-            f"{(len(sample), n_outputs)}."
+            f"The module returns {got} for {len(sample)} samples; it must return one "
+            f"{task.output}, shape {(len(sample), n_outputs)}."
         )
-    return module
+    return network
 
 
-def attach(
-    regularizer: Regularizer, module: nn.Module, sample: Tensor, seed: int
-) -> nn.Module:
-    """Attach a regularizer; what it draws comes from `seed`.
-
-    Parameters
-    ----------
-    regularizer : Regularizer
-        The method.
-    module : torch.nn.Module
-        On the device to train on.
-    sample : torch.Tensor of shape (n, ...)
-        A few rows.
-    seed : int
-        The estimator's.
-
-    Returns
-    -------
-    torch.nn.Module
-        The module to train.
-    """
-    # (seed, e) is epoch e's; zeros at the end would not tell two seeds apart.
-    with BUILD_LOCK, seeded(derive_seed(seed, 0, 1), sample.device):
-        return regularizer.attach(module, sample)
-
-
-def make_net(
-    estimator: Any,
+def train(
     module: nn.Module,
-    regularizer: Regularizer,
+    regularizers: RegularizerSequence,
+    data: TrainingData,
+    recipe: Recipe,
+    spec: TensorSpec,
     *,
     seed: int,
-    n_batches: int,
+    history: History | None = None,
 ) -> StructuredNet:
-    """Put a skorch net with optimizer and callbacks around an attached module.
+    """Train a network that the regularizers are attached to.
 
     Parameters
     ----------
-    estimator : StructuredClassifier
-        Read for optimizer, schedule, callbacks, verbosity and `multilabel_`.
     module : torch.nn.Module
-        Attached.
-    regularizer : Regularizer
-        The method.
+        Trained in place.
+    regularizers : RegularizerSequence
+        Attached to `module`, or resumed on it.
+    data : TrainingData
+        Rows; early stopping holds out some of them.
+    recipe : Recipe
+        How to train.
+    spec : TensorSpec
+        Samples as the module takes them.
     seed : int
-        Of the order of the rows and of dropout masks.
-    n_batches : int
-        Per epoch, validation included; for the progress bar.
+        Of the order of the rows, the hold-out, and the draws of every epoch.
+    history : skorch.history.History or None
+        Earlier epochs, to be gone on from.
 
     Returns
     -------
     StructuredNet
-        Initialized, not trained.
+        Holds the module, the history and the optimizer.
+
+    Raises
+    ------
+    ValueError
+        If the loss becomes non-finite.
     """
-    optimizer, settings = _optimizer(estimator)
-    device = next(module.parameters()).device
-    if "fused" in inspect.signature(optimizer).parameters:
-        settings["fused"] = device.type in FUSED_DEVICES
-    net = StructuredNet(
+    parts = [data]
+    if recipe.early_stopping:
+        parts = [*data.split(recipe.validation_fraction, seed % 2**32)]
+    batches = [
+        part.batches(
+            spec, batch_size=recipe.rows_per_batch(part.n_rows), normalize=True
+        )
+        for part in parts
+    ]
+    net = make_net(
         module,
-        regularizer=regularizer,
+        regularizers,
+        recipe,
         seed=seed,
-        classes=np.arange(len(estimator.classes_)),
-        criterion=LOSSES[estimator.multilabel_],
-        optimizer=optimizer,
-        lr=estimator.learning_rate,
+        n_batches=sum(part.n_batches for part in batches),
+        history=history,
+    )
+    return net.train(batches[0], batches[1] if len(batches) > 1 else None)
+
+
+def make_net(
+    module: nn.Module,
+    regularizers: RegularizerSequence,
+    recipe: Recipe,
+    *,
+    seed: int,
+    n_batches: int = 0,
+    history: History | None = None,
+) -> StructuredNet:
+    """Put a skorch net with optimizer and callbacks around an attached module.
+
+    `n_batches`, per epoch and with validation, is for the progress bar.
+    """
+    settings = dict(recipe.optimizer_settings)
+    device = next(module.parameters()).device
+    if "fused" in inspect.signature(recipe.optimizer).parameters:
+        settings["fused"] = device.type in FUSED_DEVICES
+    kind, more = ClassifierNet, {"classes": np.arange(recipe.n_outputs)}
+    if recipe.task is Task.VALUES:
+        kind, more = RegressorNet, {}
+    net = kind(
+        module,
+        regularizers=regularizers,
+        recipe=recipe,
+        seed=seed,
+        criterion=WeightedLoss(recipe.task, recipe.criterion),
+        predict_nonlinearity=recipe.task.to_prediction,
+        optimizer=recipe.optimizer,
+        lr=recipe.learning_rate,
         **{f"optimizer__{name}": value for name, value in settings.items()},
-        max_epochs=estimator.max_epochs,
+        max_epochs=recipe.max_epochs,
         device=str(device),
-        callbacks=_callbacks(estimator, n_batches),
-        verbose=int(estimator.verbose),
+        callbacks=_callbacks(recipe, n_batches),
+        verbose=recipe.verbose,
+        **more,
     )
     net.initialize()
+    if history is not None:
+        net.history.extend(copy.deepcopy(history))
     return net
 
 
-def _optimizer(estimator: Any) -> tuple[type[Optimizer], dict[str, Any]]:
-    optimizer = OPTIMIZERS.get(estimator.optimizer, estimator.optimizer)
-    if not (inspect.isclass(optimizer) and issubclass(optimizer, Optimizer)):
+def resolve_optimizer(optimizer: Any) -> type[Optimizer]:
+    """Return the class that the `optimizer` parameter stands for."""
+    found = OPTIMIZERS.get(optimizer, optimizer)
+    if not (inspect.isclass(found) and issubclass(found, Optimizer)):
         raise ValueError(
             f"optimizer={optimizer!r} is no torch optimizer class; pass one, such as "
             f"torch.optim.RMSprop, or one of {sorted(OPTIMIZERS)}."
         )
-    known = inspect.signature(optimizer).parameters
-    settings = {
-        "momentum": float(estimator.momentum),
-        "weight_decay": float(estimator.weight_decay),
-    }
-    return optimizer, {k: v for k, v in settings.items() if k in known}
+    return found
 
 
-def _callbacks(estimator: Any, n_batches: int) -> list[Any]:
+def _callbacks(recipe: Recipe, n_batches: int) -> list[Any]:
     callbacks: list[Any] = []
-    for item in estimator.callbacks or []:
+    for item in recipe.callbacks:
         callback = item[1] if isinstance(item, tuple | list) else item
         kind = callback if inspect.isclass(callback) else type(callback)
         if not issubclass(kind, Callback):
@@ -194,27 +229,19 @@ def _callbacks(estimator: Any, n_batches: int) -> list[Any]:
                 f"callbacks holds {item!r}, which is no skorch callback; pass "
                 "instances, classes or (name, callback) pairs."
             )
-    if estimator.lr_schedule is not None:
-        policy = Schedule(estimator.lr_schedule, estimator.max_epochs)
+    if recipe.lr_schedule is not None:
+        policy = Schedule(recipe.lr_schedule, recipe.max_epochs)
         callbacks.append(("lr_schedule", LRScheduler(policy)))
-    if estimator.early_stopping:
-        stop = EarlyStopping(patience=estimator.n_iter_no_change, load_best=True)
+    if recipe.early_stopping:
+        stop = EarlyStopping(patience=recipe.n_iter_no_change, load_best=True)
         callbacks.append(("early_stopping", stop))
-    if estimator.verbose >= 2:
+    if recipe.verbose >= 2:
         callbacks.append(("progress_bar", ProgressBar(batches_per_epoch=n_batches)))
-    return [*callbacks, *(estimator.callbacks or [])]
+    return [*callbacks, *recipe.callbacks]
 
 
 class Schedule:
-    """A learning-rate schedule over a known number of epochs.
-
-    Parameters
-    ----------
-    schedule : "cosine" or callable
-        ``callable(optimizer, n_epochs)`` returns a torch scheduler.
-    n_epochs : int
-        Length of the training.
-    """
+    """A learning-rate schedule, "cosine" or a callable, over a number of epochs."""
 
     def __init__(
         self,
@@ -239,14 +266,14 @@ class Schedule:
         return scheduler
 
 
-def predict_logits(module: nn.Module, batches: Batches) -> Tensor:
-    """Return the logits of every row in order, float64 on the CPU."""
+def predict_outputs(module: nn.Module, batches: Batches) -> Tensor:
+    """Return the outputs for every row in order, float64 on the CPU."""
     module.eval()
     with torch.inference_mode():
-        logits = [
+        outputs = [
             module(_pad(X))[: len(X)].cpu().double() for X, _, _ in batches.epoch(None)
         ]
-    result = torch.cat(logits)
+    result = torch.cat(outputs)
     if not torch.isfinite(result).all():
         raise ValueError(
             "The network's outputs are not finite, so its training must have diverged; "
@@ -259,7 +286,7 @@ def _pad(X: Tensor) -> Tensor:
     """Fill a few flat rows up with zeros.
 
     Matrix products of a handful of rows go through other kernels, which round
-    otherwise: a sample's float32 logits would depend on how many come with it.
+    otherwise: a sample's float32 outputs would depend on how many come with it.
     """
     if X.ndim > 2 or len(X) >= MIN_FLAT_ROWS:
         return X

@@ -82,10 +82,10 @@ def cluster_channels(
 
 
 def padded(n_samples: int) -> int:
-    """Return a length of rows that leaves loops no remainder.
+    """Round the length of rows up to an odd multiple of 16.
 
-    An odd multiple, so that values of one sample do not compete for the same place in
-    the cache.
+    Loops then have no remainder, and the values of one sample do not compete for the
+    same place in the cache.
     """
     return 16 * ((n_samples + 15) // 16 | 1)
 
@@ -103,7 +103,7 @@ def lattice(shape: Array, steps: Array) -> tuple[Array, Array, Array]:
     e = 0
     for i in range(n_pixels):
         for k in range(n_axes):
-            # Written in any case, kept if there is a next pixel along the axis.
+            # Always written, but kept only if there is a next pixel along the axis.
             low[e], high[e], entry[e] = i, i + steps[k], k * n_pixels + i
             e += place[k] < period[k] - steps[k]
             place[k] = place[k] + 1 if place[k] + 1 < period[k] else 0
@@ -128,8 +128,8 @@ def first_lengths(
     table = np.zeros(steps.size * n_pixels, X.dtype)
     for start in range(0, n_pixels, _BLOCK):
         for s in range(0, last + 1, 4):
-            # Four samples to one load and store of a sum. Samples after the last, which
-            # stands in for them, have no weight.
+            # Four samples at a time, so that a sum is loaded and stored once for them.
+            # Past the end the last sample is repeated with a weight of zero.
             x0, x1 = X[s, c], X[min(s + 1, last), c]
             x2, x3 = X[min(s + 2, last), c], X[min(s + 3, last), c]
             w0, w1, w2, w3 = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
@@ -155,7 +155,7 @@ def first_lengths(
 def scale_exponent(
     X: Array, c: int, lengths: Array, limits: tuple[float, float, int]
 ) -> int:
-    """Return the power of two to divide a channel by, one out of reach for NaN."""
+    """Return the exponent to scale a channel by; above the limit where it has NaN."""
     too_small, too_large, reach = limits
     fine, peak = True, lengths[0]
     for length in lengths:
@@ -198,11 +198,13 @@ def row_lengths(rows: Array, low: Array, high: Array, weights: Array) -> Array:
 def agglomerate(
     lengths: Array, low: Array, high: Array, n_nodes: int, budget: int
 ) -> tuple[Array, int]:
-    """Link nodes to nearest neighbours; return components by first node, and how many.
+    """Link nodes to nearest neighbours; return each node's component, and their number.
 
-    Of the links, which close no cycle, only the `budget` shortest are made.
+    Components are numbered by their first nodes. Links close no cycle; only the
+    `budget` shortest are made.
     """
-    # Without branches, which nobody could predict, and backwards: the first edge wins.
+    # Without branches, as the processor cannot predict them. Of equally short edges the
+    # first one counts, so the second loop runs backwards and overwrites later ones.
     shortest = np.full(n_nodes, np.inf, lengths.dtype)
     nearest = np.full(n_nodes, -1, np.int32)
     for e in range(low.size):
@@ -262,7 +264,7 @@ def contracted(
     lower, upper = np.empty((2, low.size + 1), np.int32)
     n_edges = 0
     for e in range(low.size):
-        # Written in any case, kept if it joins two nodes.
+        # Always written, but kept only if it joins two nodes.
         a, b = merged[low[e]], merged[high[e]]
         lower[n_edges], upper[n_edges] = min(a, b), max(a, b)
         n_edges += a != b
@@ -344,7 +346,7 @@ def divide_rows(rows: Array, size: Array) -> None:
             row[s] /= divisor
 
 
-# All that the first loop calls, for the compiler.
+# The functions that `cluster_channels` calls, for the compiler.
 PARTS = (
     padded,
     lattice,

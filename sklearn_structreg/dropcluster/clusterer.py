@@ -26,7 +26,8 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from sklearn_structreg.core.device import resolve_device
-from sklearn_structreg.dropcluster.lattice import graph_edges
+from sklearn_structreg.dropcluster.images import flatten_images, split_shape
+from sklearn_structreg.dropcluster.lattice import graph_edges, lattice_edges
 from sklearn_structreg.dropcluster.rena import rena
 from sklearn_structreg.dropcluster.tensors import as_tensor
 
@@ -37,7 +38,7 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     Recursive nearest agglomeration (ReNA): every feature links to its nearest
     neighbour on a graph, linked features become one cluster, and so on until
     `n_clusters` are left. That takes a few passes over `X`, whatever the number of
-    clusters, where Ward clustering sorts out one merge at a time.
+    clusters, while Ward clustering makes one merge at a time.
 
     Parameters
     ----------
@@ -45,19 +46,19 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         Clusters to find, at most the number of features.
     connectivity : sparse matrix or array-like of shape (n_features, n_features), \
             default=None
-        Symmetric graph of the features that may be joined. Only where it is zero
-        matters, and not on its diagonal:
-        `sklearn.feature_extraction.image.grid_to_graph` (with its `mask` for images of
-        which only some pixels are features) and k-nearest-neighbour graphs (made
+        Symmetric graph of the features that may be joined; values other than zero and
+        the diagonal do not matter.
+        `sklearn.feature_extraction.image.grid_to_graph` (with its `mask` where only
+        some pixels are features) and k-nearest-neighbour graphs (made
         symmetric) can be passed as they are.
-    image_shape : tuple of 1 to 3 ints, default=None
-        Lattice whose neighbours are joined: (length,), (height, width) or
-        (depth, height, width). A row of `X` is such an array, flattened in C order.
-        Three numbers are a volume, not a colour image: for regions shared by the
-        channels of ``(n, C, H, W)`` images pass ``X.reshape(n * C, H * W)``, so that
-        channels are samples, and for regions of each channel see
-        :func:`~sklearn_structreg.dropcluster.rena`. With neither `connectivity` nor
-        `image_shape` the features are a chain, each joined to the next.
+    image_shape : tuple of 1 to 4 ints, default=None
+        Lattice whose neighbours are joined: (length,), (height, width), (channels,
+        height, width) or (channels, depth, height, width). A row of `X` is such an
+        array, flattened in C order; pixels of different channels are not joined. For
+        regions shared by the channels pass ``X.reshape(n * C, H * W)``, so that
+        channels are samples. None takes the shape from an `X` of more than two
+        dimensions, (n_samples, n_channels, ...); with neither `connectivity` nor such
+        images the features are a chain, each joined to the next.
     max_iter : int, default=1000
         Most rounds of agglomeration. Each at least halves the number of clusters, so
         the default never cuts a fit short.
@@ -141,7 +142,7 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
             Data. float32 and float64 are computed in their own precision.
         y : None
             Not used.
@@ -167,7 +168,8 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             was too low.
         """
         self._validate_params()
-        X = validate_data(self, X, dtype=[np.float64, np.float32], order="C")
+        images, dtypes = X, [np.float64, np.float32]
+        X = validate_data(self, flatten_images(X), dtype=dtypes, order="C")
         n_features = X.shape[1]
         if self.n_clusters > n_features:
             raise ValueError(
@@ -178,7 +180,7 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
             weight = torch.tensor(sample_weight)
-        shape, edges = self._graph(n_features)
+        shape, edges = self._graph(images, n_features)
         data = as_tensor(X).to(resolve_device(self.device))
         result = rena(
             data.view(len(X), 1, *shape),
@@ -207,7 +209,7 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
             Data.
 
         Returns
@@ -216,7 +218,8 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             Cluster means, in the dtype of `X` if it is float32 or float64.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        dtypes = [np.float64, np.float32]
+        X = validate_data(self, flatten_images(X), dtype=dtypes, reset=False)
         labels = torch.from_numpy(self.labels_)
         values = as_tensor(X)
         means = values.new_zeros(len(X), self.n_clusters_).index_add_(1, labels, values)
@@ -241,36 +244,25 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         if X.shape[1] != self.n_clusters_:
             raise ValueError(
                 f"X has {X.shape[1]} columns, but there are {self.n_clusters_} "
-                "clusters: pass what transform returned."
+                "clusters: pass the result of transform."
             )
         values: npt.NDArray[np.floating[Any]] = X[:, self.labels_]
         return values
 
-    def _graph(self, n_features: int) -> tuple[tuple[int, ...], Tensor | None]:
-        """Return the lattice that the features form, or any shape and its edges."""
+    def _graph(self, X: Any, n_features: int) -> tuple[tuple[int, ...], Tensor | None]:
+        """Return the lattice of the features, or any shape and its edges."""
         if self.connectivity is not None:
             if self.image_shape is not None:
                 raise ValueError(
-                    "connectivity and image_shape both say which features are "
-                    "neighbours: pass one of them."
+                    "connectivity and image_shape both define the neighbours of a "
+                    "feature: pass one of them."
                 )
             return (n_features,), graph_edges(self.connectivity, n_features)
-        if self.image_shape is None:
-            return (n_features,), None
-        shape = tuple(self.image_shape)
-        if not 1 <= len(shape) <= 3 or any(
-            not isinstance(length, Integral) or length < 1 for length in shape
-        ):
-            raise ValueError(
-                f"image_shape={self.image_shape} must be 1, 2 or 3 positive integers: "
-                "(length,), (height, width) or (depth, height, width)."
-            )
-        if prod(shape) != n_features:
-            raise ValueError(
-                f"image_shape={self.image_shape} has {prod(shape)} pixels, but X has "
-                f"{n_features} features: each row of X must be one flattened image."
-            )
-        return shape, None
+        n_channels, shape = split_shape(self.image_shape, X, n_features)
+        if n_channels == 1:
+            return shape, None
+        first = prod(shape) * torch.arange(n_channels)[:, None]
+        return (n_features,), (lattice_edges(shape)[:, None] + first).flatten(1)
 
     @property
     def _n_features_out(self) -> int:
@@ -280,4 +272,5 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.three_d_array = True
         return tags

@@ -1,4 +1,4 @@
-"""Hopkins statistics: how much structure there is, in points and in images.
+"""Hopkins statistics: the amount of structure in points and in images.
 
 Both are near 0.5 without structure and go towards 1 with it. (Some packages return the
 other ratio, which goes to 0 with structure.)
@@ -7,7 +7,7 @@ other ratio, which goes to 0 with structure.)
 from collections.abc import Sequence
 from itertools import product
 from math import prod
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -24,6 +24,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
+from sklearn_structreg.dropcluster.images import flatten_images, split_shape
 from sklearn_structreg.dropcluster.tensors import as_tensor
 
 _Count = int | Literal["auto"]
@@ -64,7 +65,8 @@ def hopkins(
     Raises
     ------
     ValueError
-        If there are fewer than two points or more are asked for than there are.
+        If there are fewer than two points, if more are asked for than there are, or if
+        `power` is not positive and finite.
 
     Examples
     --------
@@ -86,6 +88,8 @@ def hopkins(
             f"n_points={n_points} cannot be drawn from {n} data points: choose from 1 "
             "to their number."
         )
+    if power != "d" and not (isinstance(power, Real) and 0 < power < np.inf):
+        raise ValueError(f"power={power!r} must be a positive number, or 'd'.")
     rng = _generator(random_state)
     artificial = rng.uniform(X.min(axis=0), X.max(axis=0), size=(m, d))
     actual = X[rng.choice(n, m, replace=False)]
@@ -106,9 +110,10 @@ def spatial_hopkins(
 ) -> Tensor:
     """Measure structure in images: 0.5 is none, towards 1 is smooth or clustered.
 
-    Equations 3 to 5 of the DropCluster paper: how far pixels are from a random pixel's
-    neighbours, as a share of that and of how far the pixel itself is from them. One
-    draw of pixels serves all images and channels, so that these can be compared.
+    Equations 3 to 5 of the DropCluster paper: the distances of random pixels from
+    another pixel's neighbours, as a share of those and of that pixel's own distances
+    from them. One draw of pixels serves all images and channels, so that these can be
+    compared.
 
     Parameters
     ----------
@@ -157,25 +162,10 @@ def spatial_hopkins(
 def draw_pixels(
     shape: Sequence[int], n_points: _Count = "auto", random_state: Any = None
 ) -> tuple[_Indices, _Indices, _Indices]:
-    """Draw the pixels of Eqs. 3 and 4, as indices into the flattened image.
+    """Draw pixels for Eqs. 3 and 4, as indices into the flattened image.
 
-    Parameters
-    ----------
-    shape : sequence of int
-        Spatial shape.
-    n_points : int or "auto", default="auto"
-        How many, as in `spatial_hopkins`.
-    random_state : int, RandomState instance or None, default=None
-        Seed of the draws.
-
-    Returns
-    -------
-    here : ndarray of shape (n_points,)
-        The pixels (x_i, y_i), off the border.
-    neighbors : ndarray of shape (n_neighbors, n_points)
-        Their neighbours (u, v).
-    there : ndarray of shape (n_points,)
-        The pixels (q_i, r_i), anywhere.
+    Returned are the pixels (x_i, y_i), off the border; their neighbours (u, v), as
+    (n_neighbors, n_points); and the pixels (q_i, r_i), anywhere.
     """
     lengths = [length for length in shape if length > 1]
     if not lengths:
@@ -243,7 +233,7 @@ class SpatialHopkins(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Pixels drawn of each kind, with replacement, once in `fit`. "auto" is a tenth of
         the pixels off the border, but at least 100.
     image_shape : tuple of 1 to 4 ints, default=None
-        What a flattened row of `X` is: (length,), (height, width), (channels, height,
+        Shape of a flattened row of `X`: (length,), (height, width), (channels, height,
         width) or (channels, depth, height, width). None takes the shape from an `X` of
         more than two dimensions, (n_samples, n_channels, ...), and rows of a
         two-dimensional `X` as signals of one channel.
@@ -270,8 +260,8 @@ class SpatialHopkins(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     Notes
     -----
-    A channel without any contrast has no statistic: it comes back as NaN, which
-    `sklearn.impute.SimpleImputer` can replace (0.5, say, in a pipeline).
+    A channel without any contrast has no statistic: its value is NaN, which a
+    `sklearn.impute.SimpleImputer` can replace in a pipeline, say by 0.5.
 
     References
     ----------
@@ -321,19 +311,8 @@ class SpatialHopkins(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             The fitted object.
         """
         self._validate_params()
-        rows, shape = self._rows(X)
-        rows = validate_data(self, rows, dtype=[np.float64, np.float32])
-        if shape is None:
-            shape = (rows.shape[1],)
-        if len(shape) > 4 or min(shape) < 1 or prod(shape) != rows.shape[1]:
-            raise ValueError(
-                f"image_shape={shape} does not fit n_features={rows.shape[1]}: it must "
-                "be (length,), (height, width), (channels, height, width) or "
-                "(channels, depth, height, width), and its product the features."
-            )
-        channels_first = len(shape) > 2 or getattr(X, "ndim", 2) > 2
-        self.n_channels_ = shape[0] if channels_first else 1
-        self.shape_ = shape[1:] if channels_first else shape
+        rows = validate_data(self, flatten_images(X), dtype=[np.float64, np.float32])
+        self.n_channels_, self.shape_ = split_shape(self.image_shape, X, rows.shape[1])
         self._pixels = draw_pixels(self.shape_, self.n_points, self.random_state)
         self.n_points_ = len(self._pixels[0])
         return self
@@ -352,21 +331,14 @@ class SpatialHopkins(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             From 0 to 1, NaN for a channel that is constant on the drawn pixels.
         """
         check_is_fitted(self)
-        rows = validate_data(
-            self, self._rows(X)[0], dtype=[np.float64, np.float32], reset=False
-        )
+        dtypes = [np.float64, np.float32]
+        rows = validate_data(self, flatten_images(X), dtype=dtypes, reset=False)
+        if getattr(X, "ndim", 2) > 2:
+            split_shape((self.n_channels_, *self.shape_), X, rows.shape[1])
         return _statistic(
             as_tensor(rows).reshape(len(rows), self.n_channels_, *self.shape_),
             *map(torch.from_numpy, self._pixels),
         ).numpy()
-
-    def _rows(self, X: Any) -> tuple[Any, tuple[int, ...] | None]:
-        """Return X flattened to rows, and the shape it or the parameter tells."""
-        shape = None if self.image_shape is None else tuple(self.image_shape)
-        if getattr(X, "ndim", 2) <= 2:
-            return X, shape
-        images = np.asarray(X)
-        return images.reshape(len(images), -1), shape or images.shape[1:]
 
     @property
     def _n_features_out(self) -> int:
@@ -381,11 +353,9 @@ class SpatialHopkins(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
 
 def _generator(random_state: Any) -> np.random.Generator:
-    """Return a stream of its own for a seed, and a fresh one for None.
-
-    Were it the seed's plain stream, uniform data drawn with the same seed would meet
-    themselves as the artificial points.
-    """
+    """Return a generator that differs from numpy's own for the same seed."""
+    # Otherwise, for uniform data drawn with that seed, the artificial points would be
+    # the data themselves.
     if random_state is None:
         return np.random.default_rng()
     return np.random.default_rng(

@@ -7,20 +7,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sklearn_structreg.dropcluster.clusters import find_clusters, resolve_n_clusters
+from sklearn_structreg.core.insertion import CONVOLUTIONS, as_maps, check_drop_rate
+from sklearn_structreg.dropcluster.clusters import find_clusters, resolve_clusters
 from sklearn_structreg.dropcluster.masks import cluster_mask, draw_clusters
-from sklearn_structreg.dropcluster.shapes import as_maps, check_drop_rate
 
 __all__ = ["DropCluster1d", "DropCluster2d", "DropCluster3d"]
 
-DRAWS = ("stochastic", "floor")
+ROUNDINGS = ("stochastic", "down")
 UNSTRUCTURED = ("auto", "hopkins", None)
 
 
 class _DropCluster(nn.Module):
-    """What the layers for one, two and three dimensions share; see `DropCluster2d`."""
+    """Base of the layers for one, two and three dimensions; see `DropCluster2d`."""
 
     n_dims: ClassVar[int]
+    unit: Tensor
     cluster_labels: Tensor
     cluster_sizes: Tensor
     structured_channels: Tensor
@@ -30,7 +31,7 @@ class _DropCluster(nn.Module):
         n_clusters: int | str = "auto",
         drop_rate: float = 0.1,
         *,
-        draw: str = "stochastic",
+        rounding: str = "stochastic",
         unstructured: str | None = "auto",
         hopkins_threshold: float = 0.55,
     ) -> None:
@@ -39,8 +40,8 @@ class _DropCluster(nn.Module):
             raise ValueError(
                 f"n_clusters={n_clusters!r} must be a positive integer or 'auto'."
             )
-        if draw not in DRAWS:
-            raise ValueError(f"draw={draw!r} must be 'stochastic' or 'floor'.")
+        if rounding not in ROUNDINGS:
+            raise ValueError(f"rounding={rounding!r} must be 'stochastic' or 'down'.")
         if unstructured not in UNSTRUCTURED:
             raise ValueError(
                 f"unstructured={unstructured!r} must be 'auto', 'hopkins' or None."
@@ -51,9 +52,11 @@ class _DropCluster(nn.Module):
             )
         self.n_clusters = n_clusters
         self.drop_rate = check_drop_rate(drop_rate)
-        self.draw = draw
+        self.rounding = rounding
         self.unstructured = unstructured
         self.hopkins_threshold = hopkins_threshold
+        self.is_scheduled = False  # whether a regularizer computes the clusters
+        self.register_buffer("unit", torch.ones(()), persistent=False)  # has the dtype
         none = torch.empty(0, dtype=torch.int64)
         self.register_buffer("cluster_labels", none)
         self.register_buffer("cluster_sizes", none.clone())
@@ -66,7 +69,7 @@ class _DropCluster(nn.Module):
         return self.cluster_labels.numel() > 0
 
     def set_clusters(self, labels: Tensor, structured: Tensor | None = None) -> None:
-        """Take clusters as they are.
+        """Set the clusters.
 
         Parameters
         ----------
@@ -117,11 +120,11 @@ class _DropCluster(nn.Module):
         Parameters
         ----------
         maps : Tensor of shape (n_samples, n_channels, ...)
-            What the layer gets to see; at least two samples.
+            The layer's inputs; at least two samples.
         sample_weight : Tensor of shape (n_samples,), default=None
             0 is an absent sample, 2 is two copies of it.
         random_state : int, RandomState instance or None, default=None
-            For ``unstructured="hopkins"``, which draws pixels.
+            Seed of the pixels drawn for ``unstructured="hopkins"``.
 
         Raises
         ------
@@ -131,10 +134,9 @@ class _DropCluster(nn.Module):
             ``n_clusters="auto"`` too few samples leave everything as it is.
         """
         maps = as_maps(maps, self.n_dims)
-        n_clusters = resolve_n_clusters(self.n_clusters, maps[0, 0].numel())
-        n_samples = (
-            len(maps) if sample_weight is None else int((sample_weight > 0).sum())
-        )
+        n_clusters = resolve_clusters(self.n_clusters, maps[0, 0].numel())
+        weight = torch.ones(len(maps)) if sample_weight is None else sample_weight
+        n_samples = int((weight > 0).sum())
         self.check_n_samples(n_samples)
         if n_samples < 2 or n_clusters == 0:
             return
@@ -154,46 +156,33 @@ class _DropCluster(nn.Module):
         self.set_clusters(labels, structured)
 
     def check_n_samples(self, n_samples: int) -> None:
-        """Raise if an explicit `n_clusters` meets a mini-batch too small to cluster.
-
-        Parameters
-        ----------
-        n_samples : int
-            Samples of positive weight.
-        """
+        """Raise if an explicit `n_clusters` meets a mini-batch too small to cluster."""
         if n_samples < 2 and self.n_clusters != "auto":
             raise ValueError(
-                f"A mini-batch of n_samples={n_samples} is too small to cluster: which "
-                "pixels vary together takes at least two; raise batch_size."
+                f"A mini-batch of n_samples={n_samples} is too small to cluster: at "
+                "least two show which pixels vary together; raise batch_size."
             )
 
-    def resume(self, other: _DropCluster) -> None:
-        """Take the clusters of another layer, if they are as many as this one wants.
+    def clear_clusters(self) -> None:
+        """Become inactive, as before the first clusters."""
+        for name in ("cluster_labels", "cluster_sizes", "structured_channels"):
+            setattr(self, name, getattr(self, name).new_empty(0))
+        self._n_unstructured = 0
 
-        Parameters
-        ----------
-        other : DropCluster layer
-            For the same maps.
-        """
-        labels = other.cluster_labels
-        if not other.is_active or labels.ndim != self.n_dims + 1:
-            return
-        n_clusters = resolve_n_clusters(self.n_clusters, labels[0].numel())
-        if other.cluster_sizes.shape[1] == n_clusters:
-            self.load_state_dict(other.state_dict())
+    def simplified(self) -> nn.Module:
+        """Return a plain layer: a convolution that masks channels, or the identity."""
+        if bool(self.structured_channels.all()):
+            return nn.Identity().train(self.training)
+        n_channels = len(self.structured_channels)
+        mask = CONVOLUTIONS[self.n_dims - 1](
+            n_channels, n_channels, 1, groups=n_channels, bias=False
+        )
+        weight = self.structured_channels.view(-1, *[1] * (self.n_dims + 1))
+        mask.weight = nn.Parameter(weight.to(self.unit), requires_grad=False)
+        return mask.train(self.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mask a mini-batch.
-
-        Parameters
-        ----------
-        x : Tensor of shape (n_samples, n_channels, ...)
-            Of the size that the clusters were computed on.
-
-        Returns
-        -------
-        Tensor of the same shape
-        """
+        """Mask a mini-batch of maps of the size that the clusters were computed on."""
         shape = as_maps(x, self.n_dims).shape[1:]
         if not self.is_active:
             return x
@@ -214,18 +203,11 @@ class _DropCluster(nn.Module):
         return x * (mask if x.ndim == self.n_dims + 2 else mask[0])
 
     def draw_mask(self) -> Tensor:
-        """Draw the mask of a training step, by torch's global generator.
-
-        Returns
-        -------
-        Tensor of float32, shape (n_channels, ...)
-            Zero for what is dropped; what is kept has one number, which makes the mean
-            over all structured channels one.
-        """
+        """Draw the mask of a training step, float32 (n_channels, ...)."""
         sizes = self.cluster_sizes
         n_channels, n_clusters = sizes.shape
         kept = draw_clusters(
-            n_channels, n_clusters, self.drop_rate, self.draw, sizes.device
+            n_channels, n_clusters, self.drop_rate, self.rounding, sizes.device
         )
         return cluster_mask(kept, self.cluster_labels, sizes, self.structured_channels)
 
@@ -237,7 +219,7 @@ class _DropCluster(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        """Take buffers of any size: that of the clusters is found in training."""
+        """Load buffers of any size: the number of clusters is found in training."""
         for name, buffer in self._buffers.items():
             saved = state_dict.get(prefix + name)
             if saved is not None and buffer is not None:
@@ -253,12 +235,7 @@ class DropCluster1d(_DropCluster):
 
     Parameters
     ----------
-    n_clusters, drop_rate, draw, unstructured, hopkins_threshold
-        As in `DropCluster2d`.
-
-    Attributes
-    ----------
-    cluster_labels, cluster_sizes, structured_channels
+    n_clusters, drop_rate, rounding, unstructured, hopkins_threshold
         As in `DropCluster2d`.
 
     Examples
@@ -280,17 +257,14 @@ class DropCluster2d(_DropCluster):
     Takes and returns ``(n, n_channels, height, width)``.
 
     In training each mini-batch loses a random share of the clusters of each channel,
-    the same for all its samples, and what is left is scaled up to a mean gain of one;
-    all is zero if every cluster of every channel goes, which takes few channels and
-    a rate above ``1 - 1 / n_clusters`` (section 5 and Algorithm 2 of the DropCluster
-    paper, Chen, Gautier, Aydore, 2020).
-    Channels without structure are zero in training and in inference. Until clusters
-    have been computed the layer passes everything on.
+    the same for all its samples, and the rest is scaled up to a mean gain of one (all
+    is zero if every cluster of every channel goes, which takes few channels and a rate
+    above ``1 - 1 / n_clusters``): section 5 and Algorithm 2 of the DropCluster paper,
+    Chen, Gautier, Aydore, 2020. Channels without structure are zero in training and in
+    inference. Until clusters have been computed the layer returns its input.
 
-    Clusters come from `update_clusters` with feature maps, from
-    :func:`~sklearn_structreg.dropcluster.update_clusters` with a network's inputs, or
-    on a schedule from the callback
-    :class:`~sklearn_structreg.dropcluster.DropClusterUpdate`.
+    Clusters come from `update_clusters` with feature maps, or in a training on a
+    schedule from :class:`~sklearn_structreg.dropcluster.DropCluster`.
 
     Parameters
     ----------
@@ -299,16 +273,16 @@ class DropCluster2d(_DropCluster):
         on fewer than four pixels the layer stays inactive.
     drop_rate : float in [0, 1), default=0.1
         Share of the clusters to drop.
-    draw : {"stochastic", "floor"}, default="stochastic"
-        How many of the n clusters go: "stochastic" rounds ``drop_rate * n`` up or down
-        at random, so that the share is `drop_rate` on average; "floor" takes the
-        integer below, as the paper does.
+    rounding : {"stochastic", "down"}, default="stochastic"
+        Rounding of ``drop_rate * n_clusters``, the number of clusters to drop:
+        "stochastic" is up or down at random, so that the share is `drop_rate` on
+        average; "down" is the integer below, as in the paper.
     unstructured : {"auto", "hopkins"} or None, default="auto"
-        Which channels are masked altogether: "auto" those with fewer different pixels
-        than clusters, "hopkins" also those whose mean Spatial Hopkins statistic is
-        below `hopkins_threshold`, None none.
+        Channels to mask altogether: "auto" is those with fewer different pixels than
+        clusters, "hopkins" also those whose mean Spatial Hopkins statistic is below
+        `hopkins_threshold`, None is none.
     hopkins_threshold : float in [0, 1], default=0.55
-        Noise has 0.5.
+        Noise has a statistic of 0.5.
 
     Attributes
     ----------
@@ -344,12 +318,7 @@ class DropCluster3d(_DropCluster):
 
     Parameters
     ----------
-    n_clusters, drop_rate, draw, unstructured, hopkins_threshold
-        As in `DropCluster2d`.
-
-    Attributes
-    ----------
-    cluster_labels, cluster_sizes, structured_channels
+    n_clusters, drop_rate, rounding, unstructured, hopkins_threshold
         As in `DropCluster2d`.
 
     Examples

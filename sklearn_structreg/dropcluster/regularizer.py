@@ -1,175 +1,148 @@
-"""DropCluster and its rivals as a `Regularizer`: one layer put into the network."""
+"""DropCluster as a regularizer: a layer inserted into the network, and its clusters."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
+import torch
 from skorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import nn
 
-from sklearn_structreg.core import Regularizer
-from sklearn_structreg.dropcluster.clusters import resolve_n_clusters
-from sklearn_structreg.dropcluster.depth import StochasticDepth, residual_branches
-from sklearn_structreg.dropcluster.dropblock import (
-    DropBlock1d,
-    DropBlock2d,
-    DropBlock3d,
-)
-from sklearn_structreg.dropcluster.insertion import (
+from sklearn_structreg.core.insertion import (
+    find_insertion_point,
+    first_tensor,
     insert_layer,
-    inserted_layers,
-    remove_layers,
 )
+from sklearn_structreg.core.parameters import component
+from sklearn_structreg.core.regularizer import Regularizer, check_unchanged
+from sklearn_structreg.dropcluster.clusters import resolve_clusters
+from sklearn_structreg.dropcluster.folding import fold_masks
 from sklearn_structreg.dropcluster.layers import (
     DropCluster1d,
     DropCluster2d,
     DropCluster3d,
     _DropCluster,
 )
-from sklearn_structreg.dropcluster.places import Place, find_place
-from sklearn_structreg.dropcluster.update import DropClusterUpdate
+from sklearn_structreg.dropcluster.parameters import DropClusterParameters
+from sklearn_structreg.dropcluster.update import ClusterUpdate, cluster_layers
 
-__all__ = ["REGULARIZERS", "DropClusterRegularizer"]
+__all__ = ["DropCluster"]
 
-REGULARIZERS = ("dropcluster", "dropblock", "spatial", "dropout", "stochastic_depth")
-PAPER_BLOCK = 5
-MARK = "_of_estimator"  # tells the estimator's layers from those a user has inserted
-
-_CLUSTERS = (DropCluster1d, DropCluster2d, DropCluster3d)
-_BLOCKS = (DropBlock1d, DropBlock2d, DropBlock3d)
-_CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+LAYERS = {1: DropCluster1d, 2: DropCluster2d, 3: DropCluster3d}
 
 
-@dataclass(eq=False)
-class DropClusterRegularizer(Regularizer):
-    """Insert a dropping layer, and keep its clusters up to date.
+@component
+class DropCluster(DropClusterParameters, Regularizer):
+    """Drop clusters of pixels that vary together.
+
+    Every few epochs the pixels of each channel of a layer's feature maps are clustered
+    by their variation over a mini-batch (`rena`). In training, random clusters are then
+    dropped whole, so that their information cannot leak through neighbouring pixels;
+    channels without structure are masked in training and in prediction.
 
     Parameters
     ----------
-    regularizer, n_clusters, drop_rate, layer, unstructured, hopkins_threshold, draw, \
-            block_size
-        As in `DropClusterClassifier`.
-    start_epoch, update_every : int
-        The schedule, in epochs.
+    {parameters}
 
     Attributes
     ----------
-    places_ : list of Place
-        Where layers have been inserted, once attached.
+    inserted_ : str or None
+        Name of the inserted layer, a `DropCluster2d` or the like.
+    updated_ : list of str
+        Names of all layers whose clusters are computed.
+
+    See Also
+    --------
+    DropClusterClassifier : A classifier with this regularizer.
+
+    Notes
+    -----
+    Clusters of an epoch come from its first mini-batch. A mini-batch of one sample is
+    too small: with ``n_clusters="auto"`` the next epoch is tried instead, as after a
+    `partial_fit` on a single row. ``batch_size=1`` is refused.
+
+    References
+    ----------
+    L. Chen, P. Gautier, S. Aydore, "DropCluster: A structured dropout for convolutional
+    networks", 2020: section 5, Algorithms 1 and 2.
+
+    Examples
+    --------
+    In a skorch net of your own:
+
+    >>> from skorch import NeuralNetClassifier
+    >>> from sklearn.datasets import load_digits
+    >>> from torch import nn
+    >>> from sklearn_structreg.core import RegularizerCallback
+    >>> from sklearn_structreg.dropcluster import DropCluster
+    >>> X, y = load_digits(return_X_y=True)
+    >>> images = (X / 16).astype("float32").reshape(-1, 1, 8, 8)
+    >>> module = nn.Sequential(
+    ...     nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+    >>> dropcluster = DropCluster(0.1, start_epoch=2, update_every=2)
+    >>> net = NeuralNetClassifier(
+    ...     module, criterion=nn.CrossEntropyLoss, lr=0.1, max_epochs=5, verbose=0,
+    ...     callbacks=[("dropcluster", RegularizerCallback(dropcluster))])
+    >>> net.fit(images, y).module_.get_submodule("0.inserted_layer")
+    DropCluster2d(n_clusters=auto, drop_rate=0.1, 0 unstructured)
     """
 
-    regularizer: str | None = "dropcluster"
-    _: KW_ONLY
-    n_clusters: int | str = "auto"
-    drop_rate: float = 0.1
-    start_epoch: int = 50
-    update_every: int = 50
-    layer: str | Sequence[str] = "auto"
-    unstructured: str | None = "auto"
-    hopkins_threshold: float = 0.55
-    draw: str = "stochastic"
-    block_size: int | str = "auto"
-    places_: list[Place] = field(default_factory=list, init=False)
+    def attach(self, module: nn.Module, sample: Any) -> nn.Module:
+        """Insert the layer, and list the layers to compute clusters for."""
+        self.inserted_ = None
+        self.seed_ = torch.initial_seed()
+        if self.layer is not None:
+            point = find_insertion_point(module, self.layer, sample)
+            resolve_clusters(self.n_clusters, math.prod(point.shape[1:]))
+            layer = LAYERS[point.n_dims](
+                self.n_clusters,
+                self.drop_rate,
+                rounding=self.rounding,
+                unstructured=self.unstructured,
+                hopkins_threshold=self.hopkins_threshold,
+            ).to(first_tensor(sample))
+            self.inserted_ = insert_layer(
+                module, point.layer, layer, before=point.before
+            )
+        # Layers of an earlier DropCluster of the same network have their own schedule.
+        found = cluster_layers(module)
+        self.updated_ = [n for n, x in found.items() if not x.is_scheduled]
+        for name in self.updated_:
+            found[name].is_scheduled = True
+        if not found:
+            raise ValueError(
+                "The module has no DropCluster layer, and layer=None adds none; name a "
+                "layer, or set layer='auto'."
+            )
+        return module
 
-    def attach(self, module: nn.Module, sample_batch: Tensor) -> nn.Module:
-        """Insert the layers; those that a warm start brings along keep their state."""
-        own = [n for n, x in inserted_layers(module).items() if hasattr(x, MARK)]
-        old = remove_layers(module, own)  # a user's own stay
-        self.places_ = self._find_places(module, sample_batch)
-        for place in self.places_:
-            layer = self._make_layer(place).to(sample_batch.device)
-            insert_layer(module, place.layer, layer, before=place.before)
-            setattr(layer, MARK, True)
-        for name, layer in inserted_layers(module).items():
-            before = old.get(name)
-            if isinstance(layer, _DropCluster) and isinstance(before, _DropCluster):
-                layer.resume(before)
+    def resume(self, previous: Any, module: nn.Module) -> nn.Module:
+        """Keep the layer and its clusters, unless another number of them is wanted."""
+        check_unchanged(previous, self, ["layer"])
+        module = super().resume(previous, module)
+        if self.inserted_ is not None:
+            layer = module.get_submodule(self.inserted_)
+            assert isinstance(layer, _DropCluster)
+            layer.n_clusters, layer.drop_rate = self.n_clusters, self.drop_rate
+            layer.unstructured, layer.rounding = self.unstructured, self.rounding
+            layer.hopkins_threshold = self.hopkins_threshold
+            labels, sizes = layer.cluster_labels, layer.cluster_sizes
+            if layer.is_active and sizes.shape[1] != resolve_clusters(
+                self.n_clusters, labels[0].numel()
+            ):
+                layer.clear_clusters()
         return module
 
     def callbacks(self) -> list[tuple[str, Callback]]:
-        """Update the clusters, where there are any."""
-        if self.regularizer != "dropcluster" or not self.places_:
+        """Update the clusters, if there is anything to drop."""
+        if self.drop_rate == 0:
             return []
-        return [("clusters", DropClusterUpdate(self.start_epoch, self.update_every))]
+        update = ClusterUpdate(
+            self.start_epoch, self.update_every, self.updated_, self.seed_
+        )
+        return [("clusters", update)]
 
-    def _find_places(self, module: nn.Module, sample: Tensor) -> list[Place]:
-        match self.regularizer:
-            case None:
-                return []
-            case "dropcluster":
-                if not isinstance(self.layer, str):
-                    raise ValueError(
-                        "regularizer='dropcluster' takes one layer, but layer="
-                        f"{list(self.layer)}; give one name."
-                    )
-                place = find_place(module, self.layer, sample)
-                n_pixels = math.prod(place.shape[1:])
-                return [place] if resolve_n_clusters(self.n_clusters, n_pixels) else []
-            case "stochastic_depth":
-                return self._find_branches(module, sample)
-        least = 0 if self.regularizer == "dropout" else 1
-        return [
-            find_place(module, name, sample, min_pixels=least) for name in self._names()
-        ]
-
-    def _names(self) -> list[str]:
-        names = [self.layer] if isinstance(self.layer, str) else list(self.layer)
-        if not names:
-            raise ValueError(
-                "layer is empty; name at least one layer, or set regularizer=None."
-            )
-        return names
-
-    def _find_branches(self, module: nn.Module, sample: Tensor) -> list[Place]:
-        names = self._names()
-        if names == ["auto"]:
-            names = residual_branches(module)
-            if not names:
-                raise ValueError(
-                    "No residual branch was found for regularizer='stochastic_depth'; "
-                    "name the last layer of every branch as layer=[...]."
-                )
-        places = [find_place(module, name, sample, min_pixels=0) for name in names]
-        if any(place.before for place in places):
-            raise ValueError(
-                "regularizer='stochastic_depth' drops residual branches, but the input "
-                "is none; name the last layer of every branch as layer=[...]."
-            )
-        return places
-
-    def _make_layer(self, place: Place) -> nn.Module:
-        kind = max(len(place.shape) - 2, 0)  # of a layer for 1, 2 or 3 dimensions
-        match self.regularizer:
-            case "dropcluster":
-                return _CLUSTERS[kind](
-                    self.n_clusters,
-                    self.drop_rate,
-                    draw=self.draw,
-                    unstructured=self.unstructured,
-                    hopkins_threshold=self.hopkins_threshold,
-                )
-            case "dropblock":
-                return _BLOCKS[kind](self._block(place.shape[1:]), self.drop_rate)
-            case "spatial":
-                if place.before and place.shape[0] == 1:
-                    raise ValueError(
-                        "regularizer='spatial' drops whole channels, but the input is "
-                        "a single one; name a layer with several."
-                    )
-                return _CHANNELS[kind](self.drop_rate)
-            case "dropout":
-                return nn.Dropout(self.drop_rate)
-        return StochasticDepth(self.drop_rate)
-
-    def _block(self, shape: Sequence[int]) -> list[int]:
-        """Return the sides of a block: "auto" is at most half the map's."""
-        if isinstance(self.block_size, str):
-            return [min(PAPER_BLOCK, max(1, side // 2)) for side in shape]
-        if self.block_size > min(shape):
-            raise ValueError(
-                f"block_size={self.block_size} does not fit into maps of shape "
-                f"{tuple(shape)}; give a smaller one, or block_size='auto'."
-            )
-        return [self.block_size] * len(shape)
+    def simplify(self, module: nn.Module) -> nn.Module:
+        """Fold the masks into the weights."""
+        return fold_masks(module)

@@ -1,14 +1,15 @@
-"""Recursive nearest agglomeration: features that move together, in linear time.
+"""Recursive nearest agglomeration: clusters of features in linear time.
 
 Every feature links to its nearest neighbour on a graph, linked features become one
 cluster, and clusters play the features' part in the next round. A round at least
 halves the number of clusters, so the first one, which reads all the data, is most of
 the cost. Here it is tensor operations over all nodes of all channels at once, the
-channels being components of one graph that never meet; `_loops` does the same on a CPU
-where numba is installed, a channel at a time.
+channels being separate components of one graph; `_loops` does the same on a CPU, a
+channel at a time.
 """
 
 from math import log2
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from sklearn_structreg.dropcluster._compiled import cluster_compiled
+from sklearn_structreg.dropcluster._compiled import can_compile, cluster_compiled
 from sklearn_structreg.dropcluster.lattice import (
     lattice_edges,
     lattice_lengths,
@@ -25,22 +26,12 @@ from sklearn_structreg.dropcluster.lattice import (
 )
 from sklearn_structreg.dropcluster.tensors import as_tensor
 
-# Numbers gathered at a time for edge lengths: two blocks of them stay in the cache.
-_BLOCK = 2**18
+# Differences computed at a time, to need little memory.
+_BLOCK = 2**22
 
 
 class ReNAResult(NamedTuple):
-    """What `rena` found.
-
-    Attributes
-    ----------
-    labels : Tensor of int64, shape (n_features,) or (n_channels, ...)
-        Cluster of each feature, from 0 in each channel, numbered by first feature.
-    n_clusters : Tensor of int64, shape () or (n_channels,)
-        Clusters reached; more than asked for where the graph has more components.
-    n_iter : int
-        Rounds of agglomeration.
-    """
+    """Clusters found by `rena`."""
 
     labels: Tensor
     n_clusters: Tensor
@@ -60,8 +51,8 @@ def rena(
 
     Section 3 of the DropCluster paper (Chen, Gautier, Aydore, 2020), after
     Hoyos-Idrobo et al. (2018). Every round links each cluster to the one at the least
-    squared Euclidean distance over samples, and represents what is linked by the mean
-    of its parts (of the previous round's clusters, whatever their sizes, as published).
+    squared Euclidean distance over samples, and represents linked clusters by the mean
+    of them (whatever their sizes, as published).
     Ties go to the edge between the smaller cluster numbers, so equal input gives equal
     output on every device. When a round would leave fewer than `n_clusters` clusters,
     only its shortest links are made.
@@ -74,9 +65,9 @@ def rena(
     n_clusters : int
         Clusters per channel, from 1 to the number of features of a channel.
     edges : Tensor of int64, shape (2, n_edges), default=None
-        Graph over the (flattened) features, the same for every channel; see
-        `graph_edges`. None joins the neighbours on the lattice of the last axes of `X`:
-        two on a chain, where X has two dimensions, four in images, six in volumes.
+        Graph over the (flattened) features, the same for every channel: pairs of
+        features. None joins the neighbours on the lattice of the last axes of `X`: two
+        on a chain, where X has two dimensions, four in images, six in volumes.
     sample_weight : Tensor of shape (n_samples,), default=None
         Non-negative weight of each sample in the distances: 0 is an absent sample, 2
         is two copies of it.
@@ -85,20 +76,25 @@ def rena(
 
     Returns
     -------
-    ReNAResult
-        ``(labels, n_clusters, n_iter)``, tensors on the device of `X`.
+    labels : Tensor of int64, shape (n_features,) or (n_channels, ...)
+        Cluster of each feature, from 0 in each channel, numbered by first feature. This
+        and the next two are the attributes of a named tuple.
+    n_clusters : Tensor of int64, shape () or (n_channels,)
+        Clusters reached; more than asked for where the graph has more components.
+    n_iter : int
+        Rounds of agglomeration.
 
     Raises
     ------
     ValueError
-        If `X` is not finite or has no sample of positive weight, or if `n_clusters`
-        is out of range.
+        If `X` is not finite or has no sample of positive weight, or if `n_clusters` or
+        `max_iter` is out of range.
 
     Notes
     -----
-    Where numba is installed, data on the CPU are clustered by compiled loops, which add
-    up distances in another order than torch does; all else is the same. The first call
-    ever for a dtype compiles for some seconds.
+    Data on the CPU are clustered by compiled loops, which add up distances in another
+    order than torch does; all else is the same. The first call ever for a dtype
+    compiles for some seconds.
 
     Examples
     --------
@@ -111,37 +107,37 @@ def rena(
     data = as_tensor(X)
     maps, weight = _checked(data, sample_weight)
     n_features = maps.shape[2:].numel()
-    if not 1 <= n_clusters <= n_features:
+    if not isinstance(n_clusters, Integral) or not 1 <= n_clusters <= n_features:
         raise ValueError(
-            f"n_clusters={n_clusters} cannot be had with n_features={n_features}: "
-            "choose from 1 to the number of features."
+            f"n_clusters={n_clusters} must be an integer from 1 to the number of "
+            f"features, n_features={n_features}."
         )
+    if not isinstance(max_iter, Integral) or max_iter < 0:
+        raise ValueError(f"max_iter={max_iter} must be a non-negative integer.")
     if edges is not None:
         edges = _checked_edges(edges, n_features).to(maps.device)
-    found = cluster_compiled(maps, n_clusters, edges, weight, max_iter)
-    if found is None:
-        found = _cluster(maps, n_clusters, edges, weight, max_iter)
-    labels, count, n_iter = found
+    cluster = cluster_compiled if can_compile(maps, edges) else cluster_tensors
+    labels, count, n_iter = cluster(maps, int(n_clusters), edges, weight, max_iter)
     if data.ndim == 2:
         return ReNAResult(labels[0], count[0], n_iter)
     return ReNAResult(labels.view(maps.shape[1:]), count, n_iter)
 
 
-def _cluster(
+def cluster_tensors(
     maps: Tensor,
     n_clusters: int,
     edges: Tensor | None,
     weight: Tensor | None,
     max_iter: int,
 ) -> tuple[Tensor, Tensor, int]:
-    """Cluster by tensor operations; return labels by channel, counts and rounds."""
+    """Do the same as `cluster_compiled` by tensor operations."""
     n_channels, n_features = maps.flatten(2).shape[1:]
     ends, lengths, samples = _first_round(maps, edges, weight)
     device = samples.device
     labels = torch.arange(samples.shape[1], device=device)
     channel = labels // n_features
     count = torch.full((n_channels,), n_features, device=device)
-    rows: Tensor | None = None  # of the nodes, (n_nodes, n_samples)
+    rows = samples.T.contiguous()  # of the nodes
     n_iter = 0
     while n_iter < max_iter and len(lengths) and bool((count > n_clusters).any()):
         merged = _agglomerate(lengths, ends, channel, count - n_clusters)
@@ -154,10 +150,7 @@ def _cluster(
         if bool(unfinished.any()):
             active = None if bool(unfinished.all()) else unfinished[channel]
             ends = _contracted(ends, merged, n_nodes, active)
-            if rows is None:
-                rows = _first_means(samples, merged, n_nodes)
-            else:
-                rows = _means(rows, merged, n_nodes)
+            rows = _means(rows, merged, n_nodes)
             lengths = _edge_lengths(rows, ends, weight)
 
     start = count.cumsum(0) - count
@@ -200,8 +193,8 @@ def _first_round(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return edges of all channels, their lengths, and the data (n_samples, n_nodes).
 
-    A channel whose squares would leave the range of its dtype comes back multiplied by
-    a power of two, which changes no comparison: there is no scale at which data fail.
+    A channel whose squares would leave the range of its dtype is multiplied by a power
+    of two, which changes no comparison: data of any scale can be clustered.
     """
     n_samples, n_channels, *shape = maps.shape
     samples = maps.reshape(n_samples, -1).contiguous()
@@ -209,7 +202,7 @@ def _first_round(
     links: Tensor | None = None
     if edges is None:
         links = lattice_links(shape, device=maps.device)
-        edges = lattice_edges(shape, links=links, device=maps.device)
+        edges = lattice_edges(shape, device=maps.device)
     if n_channels > 1:
         first = n_features * torch.arange(n_channels, device=maps.device)[:, None]
         edges = (edges[:, None] + first).flatten(1)
@@ -269,8 +262,8 @@ def _agglomerate(
     Edges are totally ordered by (length, number), so nearest-neighbour links form a
     forest whose only cycles are pairs nearest to each other: every node but one per
     component owns a link, and dropping a link is making its owner a root.
-    `budget` says how many links each channel may make. Components are numbered by
-    their first nodes.
+    Each channel makes at most `budget` links. Components are numbered by their first
+    nodes.
     """
     node = torch.arange(len(channel), device=ends.device)
     edge = _shortest_edges(lengths, ends, len(node))
@@ -319,15 +312,6 @@ def _shortest_edges(lengths: Tensor, ends: Tensor, n_nodes: int) -> Tensor:
     """Return each node's shortest edge, ties to the lowest number, n_edges if none."""
     n_edges = len(lengths)
     number = torch.arange(n_edges, device=ends.device)
-    if lengths.dtype == torch.float32:
-        # The bits of a non-negative float order as an integer: one minimum over
-        # (length, number) packed into 64 bits does both comparisons.
-        key = (lengths.view(torch.int32).long() << 32) | number
-        none = torch.iinfo(torch.int64).max
-        best = torch.full((n_nodes,), none, device=ends.device)
-        for end in ends:
-            best.scatter_reduce_(0, end, key, "amin")
-        return torch.where(best == none, n_edges, best & 0xFFFFFFFF)
     shortest = lengths.new_full((n_nodes,), torch.inf)
     for end in ends:
         shortest.scatter_reduce_(0, end, lengths, "amin")
@@ -355,15 +339,6 @@ def _contracted(
     key = torch.unique_consecutive(key.sort().values).long()
     low = key // n_nodes
     return torch.stack([low, key - low * n_nodes])
-
-
-def _first_means(samples: Tensor, merged: Tensor, n_nodes: int) -> Tensor:
-    """Average the features of each merged node into rows, (n_nodes, n_samples)."""
-    if samples.is_cuda:
-        return _means(samples.T.contiguous(), merged, n_nodes)
-    # Transposing after adding moves a third of the data.
-    sums = samples.new_zeros(len(samples), n_nodes).index_add_(1, merged, samples)
-    return sums.div_(torch.bincount(merged, minlength=n_nodes)).T.contiguous()
 
 
 def _means(rows: Tensor, merged: Tensor, n_nodes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Arrays as tensors, without a copy or a warning where that can be."""
+"""Arrays as tensors, without a warning, and where possible without a copy."""
 
 from typing import Any
 
@@ -8,18 +8,7 @@ from torch import Tensor
 
 
 def as_tensor(values: Any) -> Tensor:
-    """Return `torch.as_tensor`, of a copy if torch would warn of or refuse the array.
-
-    Parameters
-    ----------
-    values : Tensor, ndarray or array-like
-        Numbers. Arrays that must not be written to, or run backwards, are copied.
-
-    Returns
-    -------
-    Tensor
-        The values, sharing memory with them otherwise.
-    """
+    """Return a tensor; a read-only or reversed array is copied, others are shared."""
     if isinstance(values, np.ndarray) and (
         not values.flags.writeable or min(values.strides, default=0) < 0
     ):

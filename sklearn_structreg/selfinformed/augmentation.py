@@ -1,210 +1,185 @@
-"""Add heads and train them, on what the frozen part gives where possible."""
+"""Add heads and train them, on the features of the frozen part where possible."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from skorch.history import History
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.insertion import insertions
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.randomness import derive_seed
+from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.regularizer import Regularizer
-from sklearn_structreg.core.training import make_net
-from sklearn_structreg.selfinformed.allocation import head_layer_sizes_by_group
+from sklearn_structreg.core.sequence import RegularizerSequence
+from sklearn_structreg.core.training import train
 from sklearn_structreg.selfinformed.heads import AugmentedNet
 from sklearn_structreg.selfinformed.holdout import HoldOut
 from sklearn_structreg.selfinformed.partition import (
+    PREDICTION_ROWS,
     ClassPartition,
     partition_by_scores,
 )
 
-__all__ = ["augment", "keep_features", "train_augmented"]
+__all__ = ["HeadPlan", "HeadTraining", "augment"]
 
 MAX_KEPT_BYTES = 2**32
-PREDICTION_ROWS = 1024  # per forward pass
+SAMPLE_ROWS = 2  # shown to the regularizers before the training
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """The heads to add: see the parameters of the same names of the estimator."""
+
+    n_clusters: int | str
+    source: str
+    top_k: int | str
+    head_layer_sizes: Sequence[int]
+    head_allocation: str
+    n_rounds: int
+    fine_tune: bool
+
+
+@dataclass(frozen=True)
+class HeadTraining:
+    """The way to train them."""
+
+    regularizers: Sequence[tuple[str, Regularizer]]
+    recipe: Recipe
+    spec: TensorSpec
 
 
 def augment(
-    estimator: Any,
     module: AugmentedNet,
     split: HoldOut,
-    *,
-    n_rounds: int,
+    classes: NDArray[Any],
+    plan: HeadPlan,
+    training: HeadTraining,
     seed: int,
-    placement: dict[str, Any],
 ) -> tuple[list[ClassPartition], StructuredNet | None]:
-    """Score, group, add heads and train them, round by round; then fine-tune.
-
-    Parameters
-    ----------
-    estimator : SelfInformedClassifier
-        Read for its parameters and `classes_`.
-    module : AugmentedNet
-        Gets the heads, and is trained in place.
-    split : HoldOut
-        What to train on and what to score.
-    n_rounds : int
-        How often; 0 leaves the module as it is.
-    seed : int
-        Of all that is drawn.
-    placement : dict
-        Input shape, dtype and device, as `TrainingData.batches` takes them.
-
-    Returns
-    -------
-    partitions : list of ClassPartition
-        The groups of each round.
-    net : StructuredNet or None
-        Trained; None without a round.
-    """
+    """Score, group, add heads and train them, round by round; then fine-tune."""
     partitions: list[ClassPartition] = []
     net: StructuredNet | None = None
-
-    def train(*stage: int) -> StructuredNet:
-        return train_augmented(
-            estimator,
-            module,
-            split.train,
-            seed=derive_seed(seed, *stage),
-            placement=placement,
-            before=net,
-        )
-
-    scored = canonical_rows(split.scored, estimator.batch_size)
-    for index in range(n_rounds):
+    scored = _canonical_rows(split.scored, training.recipe)
+    for index in range(plan.n_rounds):
         partition = partition_by_scores(
             module,
             scored,
-            estimator.classes_,
-            n_clusters=estimator.n_clusters,
-            source=estimator.source,
-            top_k=estimator.top_k,
+            classes,
+            training.spec,
+            n_clusters=plan.n_clusters,
+            source=plan.source,
+            top_k=plan.top_k,
             seed=derive_seed(seed, 1, index),
-            placement=placement,
         )
         partitions.append(partition)
-        sizes = head_layer_sizes_by_group(
-            estimator.head_layer_sizes, estimator.head_allocation, partition
-        )
+        sizes = _share_units(plan.head_layer_sizes, plan.head_allocation, partition)
+        module = _without_regularizers(module, net)
         groups = [group.tolist() for group in partition.groups_]
         module.add_heads(groups, sizes, seed=derive_seed(seed, 2, index))
-        net = train(3, index)
-    if n_rounds and estimator.fine_tune:
+        seed_of_round, history = derive_seed(seed, 3, index), net and net.history
+        net = _train_stage(module, split.train, training, seed_of_round, history)
+    if net is not None and plan.fine_tune:
+        module = _without_regularizers(module, net)
         module.unfreeze()
-        net = train(4)
+        last_seed = derive_seed(seed, 4)
+        net = _train_stage(module, split.train, training, last_seed, net.history)
     return partitions, net
 
 
-def train_augmented(
-    estimator: Any,
+def _share_units(
+    sizes: Sequence[int], allocation: str, partition: ClassPartition
+) -> list[tuple[int, ...]]:
+    """Distribute the units of all heads over the groups, at least one to each layer."""
+    if allocation == "size":
+        demands = np.array([float(group.size) for group in partition.groups_])
+    elif allocation == "difficulty":
+        demands = np.array([partition.miss_rate_[g].mean() for g in partition.groups_])
+    else:
+        demands = np.ones(partition.n_clusters_)
+    if not demands.any():
+        demands = np.ones_like(demands)
+    shares = demands / demands.mean()
+    return [tuple(max(1, round(s * size)) for size in sizes) for s in shares.tolist()]
+
+
+def _without_regularizers(
+    module: AugmentedNet, net: StructuredNet | None
+) -> AugmentedNet:
+    """Take out the layers of a stage's regularizers: each stage attaches its own."""
+    if net is None or not net.regularizers:
+        return module
+    plain = net.regularizers.simplify(net.module_)
+    assert isinstance(plain, AugmentedNet)
+    return plain
+
+
+def _train_stage(
     module: AugmentedNet,
     data: TrainingData,
-    *,
+    training: HeadTraining,
     seed: int,
-    placement: dict[str, Any],
-    before: StructuredNet | None,
+    history: History | None,
 ) -> StructuredNet:
-    """Train what is not frozen.
-
-    Parameters
-    ----------
-    estimator : SelfInformedClassifier
-        Read for everything that `make_net` reads, `batch_size` and early stopping.
-    module : AugmentedNet
-        Trained in place.
-    data : TrainingData
-        Of which early stopping holds out a part.
-    seed : int
-        Of the order of the rows and of that part.
-    placement : dict
-        Input shape, dtype and device, as `TrainingData.batches` takes them.
-    before : StructuredNet or None
-        The last round's, whose history goes on.
-
-    Returns
-    -------
-    StructuredNet
-    """
-    parts = [data]
-    if estimator.early_stopping:
-        parts = [*data.split(estimator.validation_fraction, seed % 2**32)]
-    parts[0] = canonical_rows(parts[0], estimator.batch_size)
-    reads_features = False
-    if module.frozen and not isinstance(data.samples, Dataset):
-        kept = [keep_features(module, part, placement) for part in parts]
-        reads_features = None not in kept
-    if reads_features:
-        parts = [part for part in kept if part is not None]
-        placement = placement | {"input_shape": (width_of(module),)}
-    train, *valid = [_batches(part, estimator.batch_size, placement) for part in parts]
-    net = make_net(
-        estimator,
-        module,
-        Regularizer(),
-        seed=seed,
-        n_batches=train.n_batches + sum(part.n_batches for part in valid),
-    )
-    if before is not None:
-        net.history.extend(before.history)
-    with module.reading_features(reads_features):
-        return net.train(train, valid[0] if valid else None)
+    """Attach the regularizers and train all that is not frozen."""
+    recipe, spec = training.recipe, training.spec
+    data = _canonical_rows(data, recipe)
+    regularizers = RegularizerSequence(training.regularizers)
+    sample, kept = data.first_rows(SAMPLE_ROWS, spec), None
+    if not module.frozen:
+        attached = regularizers.attach(module, sample, seed)
+    else:
+        kept = _keep_features(module, data, spec)
+        with module.reading_features(), torch.no_grad():
+            attached = regularizers.attach(module, module.join(sample), seed)
+        if any(insertion.place == "" for insertion in insertions(attached)):
+            raise ValueError(
+                "A regularizer acts on the network's input, but heads read the "
+                "features of a frozen network; give it to that network, as in "
+                "SelfInformedClassifier(StructuredClassifier(regularizers=[...]))."
+            )
+    reading: AbstractContextManager[None] = nullcontext()
+    if kept is not None:
+        data, spec = kept, replace(spec, shape=(module.n_kept,))
+        reading = module.reading_features()
+    with reading:
+        return train(
+            attached, regularizers, data, recipe, spec, seed=seed, history=history
+        )
 
 
-def canonical_rows(data: TrainingData, batch_size: int | None) -> TrainingData:
+def _canonical_rows(data: TrainingData, recipe: Recipe) -> TrainingData:
     """Merge equal rows where all rows fit in one batch: see `TrainingData.batches`."""
-    small = data.n_rows <= _rows_per_batch(data, batch_size)
-    return data.merged() if small and not isinstance(data.samples, Dataset) else data
+    small = data.n_rows <= recipe.rows_per_batch(data.n_rows)
+    if small and not isinstance(data.samples, Dataset):
+        return data.with_equal_rows_merged()
+    return data
 
 
-def width_of(module: AugmentedNet) -> int:
-    """Return how many numbers the frozen trunk gives for a sample."""
-    junction = module.junction
-    return junction.n_hidden + (0 if junction.shared else junction.n_features)
-
-
-def keep_features(
-    module: AugmentedNet, data: TrainingData, placement: dict[str, Any]
+def _keep_features(
+    module: AugmentedNet, data: TrainingData, spec: TensorSpec
 ) -> TrainingData | None:
-    """Replace samples by what the frozen trunk makes of them.
-
-    Parameters
-    ----------
-    module : AugmentedNet
-        With a frozen trunk.
-    data : TrainingData
-        Samples in memory. (A torch `Dataset` is beyond memory or may draw its samples
-        anew every epoch.)
-    placement : dict
-        Input shape, dtype and device, as `TrainingData.batches` takes them.
-
-    Returns
-    -------
-    TrainingData or None
-        To train with inside of ``module.reading_features()``; None where it would
-        take too much memory.
-    """
-    assert not isinstance(data.samples, Dataset)
-    if data.n_rows * width_of(module) * data.samples.itemsize > MAX_KEPT_BYTES:
+    """Replace samples in memory by their features; None where these are too large."""
+    # A torch `Dataset` is beyond memory, or may draw its samples anew every epoch.
+    if isinstance(data.samples, Dataset):
+        return None
+    if data.n_rows * module.n_kept * data.samples.itemsize > MAX_KEPT_BYTES:
         return None
     module.eval()
     rows: list[Tensor] = []
     with torch.no_grad():
-        batches = data.batches(batch_size=PREDICTION_ROWS, normalize=False, **placement)
+        batches = data.batches(spec, batch_size=PREDICTION_ROWS, normalize=False)
         rows.extend(module.join(X).cpu() for X, _, _ in batches.epoch(None))
     weight = None if data.weight is None else data.weight[data.rows]
-    return TrainingData.of(torch.cat(rows).numpy(), data.target[data.rows], weight)
-
-
-def _batches(
-    data: TrainingData, batch_size: int | None, placement: dict[str, Any]
-) -> Batches:
-    size = _rows_per_batch(data, batch_size)
-    return data.batches(batch_size=size, normalize=True, **placement)
-
-
-def _rows_per_batch(data: TrainingData, batch_size: int | None) -> int:
-    return data.n_rows if batch_size is None or batch_size == -1 else batch_size
+    return TrainingData.from_arrays(
+        torch.cat(rows).numpy(), data.target[data.rows], weight
+    )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -20,36 +20,36 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_structreg.core import StructuredClassifier, count_multiply_adds
 from sklearn_structreg.core.data import TrainingData
-from sklearn_structreg.core.device import resolve_device
 from sklearn_structreg.core.modules import ModuleLike
+from sklearn_structreg.core.parameters import component, parameter, parameter_of
 from sklearn_structreg.core.randomness import derive_seed
-from sklearn_structreg.core.regularizer import Regularizer
+from sklearn_structreg.core.sequence import RegularizerSequence, named_regularizers
 from sklearn_structreg.core.training import make_net
-from sklearn_structreg.core.validation import validate_training_data
-from sklearn_structreg.selfinformed.allocation import check_layer_sizes
-from sklearn_structreg.selfinformed.attach import find_junction
-from sklearn_structreg.selfinformed.augmentation import augment
-from sklearn_structreg.selfinformed.auto import resolve_top_k
-from sklearn_structreg.selfinformed.base import (
-    SAMPLE_ROWS,
-    check_base,
-    fit_base,
-    network_of,
-)
+from sklearn_structreg.selfinformed.attachment import find_attachment_point
+from sklearn_structreg.selfinformed.augmentation import HeadPlan, HeadTraining, augment
 from sklearn_structreg.selfinformed.conditional import ConditionalNet
-from sklearn_structreg.selfinformed.heads import AugmentedNet
+from sklearn_structreg.selfinformed.defaults import resolve_top_k
+from sklearn_structreg.selfinformed.heads import AugmentedNet, check_layer_sizes
 from sklearn_structreg.selfinformed.holdout import (
     HoldOut,
     check_labels_occur,
     hold_out,
 )
-from sklearn_structreg.selfinformed.partition import ClassPartition
+from sklearn_structreg.selfinformed.network import (
+    SAMPLE_ROWS,
+    Expected,
+    check_estimator,
+    fit_estimator,
+    network_of,
+    unwrap,
+)
+from sklearn_structreg.selfinformed.partition import PREDICTION_ROWS, ClassPartition
 
 __all__ = ["MultiplyAdds", "SelfInformedClassifier"]
 
 SOURCES = ("confusion", "codetection", "random", "random_codetection")
-PREDICTION_ROWS = 1024  # per forward pass
 COMMON = tuple(StructuredClassifier().get_params(deep=False))
+POSITIVE = Interval(Integral, 1, None, closed="left")
 
 
 class MultiplyAdds(NamedTuple):
@@ -59,71 +59,23 @@ class MultiplyAdds(NamedTuple):
     augmented: int
 
 
+@component
 class SelfInformedClassifier(StructuredClassifier):
     """A network with specialist heads for the classes that it confuses.
 
-    A base network is trained; its predictions on held-out samples group the classes
-    that it confuses with each other; and each group gets a head, a small stack of
-    ReLU layers on the network's features that is connected to the group's outputs
-    alone. The old weights are frozen while the heads and a fresh classifier layer
-    are trained.
+    A network is trained; its predictions on held-out samples group the classes that it
+    confuses with each other; and each group gets a head, a small stack of ReLU layers
+    on the network's features that is connected to the group's outputs alone. The old
+    weights are frozen while the heads and a fresh classifier layer are trained.
 
     Parameters
     ----------
-    base : classifier or None, default=None
-        The network to augment: a classifier with a torch module in `module_` once it
-        is fitted, such as any of this package or a skorch `NeuralNetClassifier`. One
-        that is fitted is used as it is; one that is not is cloned and trained. In a
-        grid search, which clones its estimators, wrap a fitted one in
-        :class:`sklearn.frozen.FrozenEstimator`. None trains a plain network with the
-        common parameters below.
-    n_clusters : int or "auto", default="auto"
-        The number of groups. 0 adds no heads and holds nothing out: this is the base
-        alone, bit for bit. "auto" is the paper's 6, or as many as half the classes.
-    head_layer_sizes : sequence of int, default=(512, 512)
-        Units of each hidden layer of the average head. Empty is a linear head.
-    head_allocation : {"equal", "size", "difficulty"}, default="equal"
-        How the heads' units are shared out: alike, in proportion to the classes in
-        the group, or to the share of the group's held-out samples that the network
-        missed.
-    source : {"confusion", "codetection", "random", "random_codetection"}, \
-            default="confusion"
-        What the groups are made of: classes predicted where another is true (Eq. 3),
-        or classes predicted together (Eq. 4). "random" and "random_codetection" are
-        the controls: as many and as large groups, with classes drawn by lot.
-    top_k : int or "auto", default="auto"
-        How many of a sample's best predictions count as detections; less than the
-        number of classes. "auto" is the paper's share of the classes, at least 2.
-    holdout_fraction : float in [0, 1), default=0.2
-        Share of each class that neither base nor heads are trained on, but scored.
-        With 0 the training samples are scored, which sees fewer confusions. So they
-        are where fewer than two held-out samples per class would come out.
-    attach : str, default="auto"
-        What the heads read: the output of the base network's layer of this name, as
-        in ``named_modules()``; "auto" is the input of the first fully-connected layer.
-    fine_tune : bool, default=False
-        Whether to train all weights for another `max_epochs` in the end.
-    n_rounds : int, default=1
-        How often to score, group and add heads; each round scores the last one's
-        network.
-    conditional : int or None, default=None
-        In predictions, evaluate only the heads whose group holds one of so many best
-        classes by the base network; the other classes keep what the base gives them.
-        None evaluates all heads. May be changed after `fit`.
-    module, module_params, hidden_layer_sizes, image_shape
-    max_epochs, batch_size, optimizer, learning_rate, momentum, weight_decay
-    lr_schedule, class_weight, early_stopping, validation_fraction
-    n_iter_no_change, callbacks, device, dtype, warm_start, random_state, verbose
-        Common to all estimators: see
-        :class:`~sklearn_structreg.core.StructuredClassifier`. They hold for the heads'
-        training, and for the base's where `base` is None. With `warm_start`, `fit`
-        trains the present heads on. There is no `partial_fit`: only a trained network
-        can say where heads are needed.
+    {parameters}
 
     Attributes
     ----------
-    base_ : classifier
-        The fitted base.
+    estimator_ : classifier
+        The fitted classifier whose network got the heads.
     partition_ : ClassPartition or None
         The groups of the last round: `clusters_`, `labels_`, `confusion_`.
     partitions_ : list of ClassPartition
@@ -131,13 +83,13 @@ class SelfInformedClassifier(StructuredClassifier):
     n_clusters_ : int
         The number of groups in the last round.
     top_k_ : int or None
-        K of the detections.
+        The number of detections per sample.
     held_out_indices_ : ndarray of shape (n_held_out,)
-        Which rows were held out; none if the training samples were scored.
+        The rows that were held out; none if the training samples were scored.
     multiply_adds_ : MultiplyAdds
-        What a prediction costs: ``(base, augmented)``, counted.
+        Cost of a prediction: ``(base, augmented)``, counted without and with heads.
     history_ : skorch.history.History
-        The epochs of the heads; those of the base are in ``base_.history_``.
+        The epochs of the heads; the network's own are in ``estimator_.history_``.
     classes_, n_features_in_, feature_names_in_, input_shape_, net_, module_, n_iter_
         Common to all estimators.
 
@@ -147,9 +99,16 @@ class SelfInformedClassifier(StructuredClassifier):
 
     Notes
     -----
-    Nothing is written to a base that was fitted before: the network is copied. While
-    the old weights are frozen, their results are computed once, not every epoch, where
-    the samples are in memory.
+    The common parameters, `regularizers` among them, hold for the heads' training, and
+    for the network's where `estimator` is None. Regularizers are attached to the
+    network with its heads, anew in every round, and act on the weights that learn.
+
+    A fitted estimator is not changed: its network is copied. While the old weights are
+    frozen, the features they give are computed once, not every epoch, where the samples
+    are in memory.
+
+    With `warm_start`, `fit` trains the present heads on. There is no `partial_fit`:
+    only a trained network shows where heads are needed.
 
     References
     ----------
@@ -171,100 +130,99 @@ class SelfInformedClassifier(StructuredClassifier):
     (3, MultiplyAdds(base=7400, augmented=13864))
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **StructuredClassifier._parameter_constraints,
-        "base": [HasMethods(["fit", "get_params"]), None],
-        "n_clusters": [
-            Interval(Integral, 0, None, closed="left"),
-            StrOptions({"auto"}),
-        ],
-        "head_layer_sizes": ["array-like"],
-        "head_allocation": [StrOptions({"equal", "size", "difficulty"})],
-        "source": [StrOptions(set(SOURCES))],
-        "top_k": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "holdout_fraction": [Interval(Real, 0, 1, closed="left")],
-        "attach": [str],
-        "fine_tune": ["boolean"],
-        "n_rounds": [Interval(Integral, 1, None, closed="left")],
-        "conditional": [Interval(Integral, 1, None, closed="left"), None],
-    }
+    estimator: Any = parameter(
+        None,
+        [HasMethods(["fit", "get_params"]), None],
+        "classifier or None",
+        """The network to add heads to: a classifier of this package, or a skorch
+        `NeuralNetClassifier`. One that is fitted is used as it is, and best with
+        samples that it was not trained on; one that is not is cloned and trained. In a
+        grid search, which clones its estimators, wrap a fitted one in
+        :class:`sklearn.frozen.FrozenEstimator`. None trains a plain network with the
+        common parameters.""",
+        kw_only=False,
+    )
+    n_clusters: int | str = parameter(
+        "auto",
+        [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
+        'int or "auto"',
+        """The number of groups. 0 adds no heads and holds nothing out: this is the
+        plain network, bit for bit. "auto" is the paper's 6, or half the classes.""",
+    )
+    head_layer_sizes: Sequence[int] = parameter(
+        (512, 512),
+        ["array-like"],
+        "sequence of int",
+        "Units of each hidden layer of the average head. Empty is a linear head.",
+    )
+    head_allocation: str = parameter(
+        "equal",
+        [StrOptions({"equal", "size", "difficulty"})],
+        '{"equal", "size", "difficulty"}',
+        """The distribution of the units over the heads: equal, in proportion to the
+        classes in the group, or to the share of the group's held-out samples that the
+        network missed.""",
+    )
+    source: str = parameter(
+        "confusion",
+        [StrOptions(set(SOURCES))],
+        '{"confusion", "codetection", "random", "random_codetection"}',
+        """The counts that groups are made of: classes predicted where another is true
+        (Eq. 3), or classes predicted together (Eq. 4). "random" and
+        "random_codetection" are the controls: as many and as large groups, with
+        classes drawn by lot.""",
+    )
+    top_k: int | str = parameter(
+        "auto",
+        [POSITIVE, StrOptions({"auto"})],
+        'int or "auto"',
+        """The number of a sample's best predictions that count as detections; less than
+        the number of classes. "auto" is the paper's share of the classes, at least
+        2.""",
+    )
+    holdout_fraction: float = parameter(
+        0.2,
+        [Interval(Real, 0, 1, closed="left")],
+        "float in [0, 1)",
+        """Share of each class that neither network nor heads are trained on, but
+        scored. With 0 the training samples are scored, which shows fewer confusions. So
+        they are where fewer than two held-out samples per class would result.""",
+    )
+    layer: str = parameter(
+        "auto",
+        [str],
+        "str",
+        """The layer whose output the heads read, by its name in ``named_modules()``;
+        "auto" is the input of the first fully-connected layer.""",
+    )
+    fine_tune: bool = parameter(
+        False,
+        ["boolean"],
+        "bool",
+        "Whether to train all weights for another `max_epochs` in the end.",
+    )
+    n_rounds: int = parameter(
+        1,
+        [POSITIVE],
+        "int",
+        """The number of times to score, group and add heads; each round scores the
+        network of the last.""",
+    )
+    conditional: int | None = parameter(
+        None,
+        [POSITIVE, None],
+        "int or None",
+        """In predictions, evaluate only the heads whose group holds one of so many best
+        classes of the network without heads; the other classes keep its logits. None
+        evaluates all heads. May be changed after `fit`.""",
+    )
+    module: ModuleLike = parameter_of(StructuredClassifier, "module")
 
-    base_: Any
-    partitions_: list[ClassPartition]
-    held_out_indices_: NDArray[np.int64]
-    multiply_adds_: MultiplyAdds
-    _gate: nn.Linear
-
-    def __init__(
-        self,
-        base: Any = None,
-        *,
-        n_clusters: int | str = "auto",
-        head_layer_sizes: Sequence[int] = (512, 512),
-        head_allocation: str = "equal",
-        source: str = "confusion",
-        top_k: int | str = "auto",
-        holdout_fraction: float = 0.2,
-        attach: str = "auto",
-        fine_tune: bool = False,
-        n_rounds: int = 1,
-        conditional: int | None = None,
-        module: ModuleLike = "auto",
-        module_params: Mapping[str, Any] | None = None,
-        hidden_layer_sizes: Sequence[int] = (100,),
-        image_shape: Sequence[int] | None = None,
-        max_epochs: int = 100,
-        batch_size: int | None = 128,
-        optimizer: str | type[torch.optim.Optimizer] = "sgd",
-        learning_rate: float = 0.05,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        lr_schedule: str | Callable[..., Any] | None = None,
-        class_weight: Mapping[Any, float] | str | None = None,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        callbacks: list[Any] | None = None,
-        device: str | torch.device = "auto",
-        dtype: str = "float32",
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-    ) -> None:
-        super().__init__(
-            module,
-            module_params=module_params,
-            hidden_layer_sizes=hidden_layer_sizes,
-            image_shape=image_shape,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            lr_schedule=lr_schedule,
-            class_weight=class_weight,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            callbacks=callbacks,
-            device=device,
-            dtype=dtype,
-            warm_start=warm_start,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.base = base
-        self.n_clusters = n_clusters
-        self.head_layer_sizes = head_layer_sizes
-        self.head_allocation = head_allocation
-        self.source = source
-        self.top_k = top_k
-        self.holdout_fraction = holdout_fraction
-        self.attach = attach
-        self.fine_tune = fine_tune
-        self.n_rounds = n_rounds
-        self.conditional = conditional
+    _structure: ClassVar[tuple[str, ...]] = (
+        *("estimator", "n_clusters", "head_layer_sizes", "head_allocation", "source"),
+        *("top_k", "layer", "n_rounds", "module", "module_params"),
+        "hidden_layer_sizes",
+    )
 
     # ---- fitted state ----------------------------------------------------------
 
@@ -280,62 +238,26 @@ class SelfInformedClassifier(StructuredClassifier):
 
     @property
     def top_k_(self) -> int | None:
-        """K of the detections."""
+        """The number of detections per sample."""
         return self.partition_.top_k_ if self.partition_ else None
 
     # ---- fitting ---------------------------------------------------------------
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(
-        self,
-        X: ArrayLike | Dataset[Any],
-        y: ArrayLike | None = None,
-        sample_weight: ArrayLike | None = None,
-    ) -> Self:
-        """Train the base, group its confusions, add heads and train them.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), \
-                or torch Dataset
-            Samples. If `base` is fitted, samples that it was not trained on tell more
-            about its confusions.
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Labels of any type, or an indicator of several labels per sample (zeros
-            and ones, dense or sparse). May be None only for a `Dataset` that holds
-            them.
-        sample_weight : array-like of shape (n_samples,) or None, default=None
-            Non-negative; zero means absent, in what is scored and counted too.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
-
-        Raises
-        ------
-        ValueError
-            As for all estimators; and if the base is frozen and not fitted or was
-            fitted for other classes, if a class is missing in the held-out part or a
-            label is true for no sample, if there are fewer classes than groups asked
-            for, or no layer `attach`.
-        """
-        if self.warm_start and hasattr(self, "net_"):
-            super().fit(X, y, sample_weight)
-            return self
-        device = resolve_device(self.device)
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
+        """Train the network, group its confusions, add heads and train them."""
+        if hasattr(self, "net_"):  # a warm start trains the present heads on
+            super()._fit(X, y, sample_weight)
+            return
         check_layer_sizes(self.head_layer_sizes)
-        self.__dict__.pop("net_", None)  # its classes and features are gone
-        data = validate_training_data(
-            self, X, y, sample_weight, reset=True, min_samples=2, classes=None
-        )
+        data = self._read_data(X, y, sample_weight, min_samples=2)
         self._check_groups(data)
-        base = self.base
-        if base is None:
-            base = StructuredClassifier(**{n: getattr(self, n) for n in COMMON})
-        placement = self._placement(device)
+        estimator = self._estimator_to_use()
+        recipe, spec = self._make_recipe(), self._make_spec()
+        expected = Expected(
+            self.n_features_in_, self.classes_, recipe.task, self.layer, spec
+        )
         weighted = sample_weight is not None
-        check_base(base, self, data, weighted=weighted, placement=placement)
+        check_estimator(estimator, expected, data, weighted=weighted)
 
         n_rounds = 0 if self.n_clusters == 0 else self.n_rounds
         seed = self._draw_seed() if n_rounds else 0
@@ -344,35 +266,54 @@ class SelfInformedClassifier(StructuredClassifier):
             split_seed = derive_seed(seed, 0)
             split = hold_out(data, self.classes_, self.holdout_fraction, split_seed)
         self.held_out_indices_ = split.held_out
-        rows = split.train.rows if split.held_out.size else None
-        self.base_ = fit_base(base, X, y, sample_weight, rows)
+        self.estimator_ = fit_estimator(estimator, X, y, sample_weight, split, spec)
 
-        self.input_shape_ = getattr(self.base_, "input_shape_", self.input_shape_)
-        placement["input_shape"] = self.input_shape_
-        sample = data.head(SAMPLE_ROWS, **placement)
-        network = network_of(self.base_, self).to(sample.device, sample.dtype)
-        junction = find_junction(network, sample, len(self.classes_), self.attach)
-        module = AugmentedNet(network, junction)
+        self.input_shape_ = getattr(self.estimator_, "input_shape_", self.input_shape_)
+        spec = self._make_spec()
+        sample = data.first_rows(SAMPLE_ROWS, spec)
+        network = network_of(self.estimator_).to(sample.device, sample.dtype)
+        point = find_attachment_point(network, sample, len(self.classes_), self.layer)
+        module = AugmentedNet(network, point)
         self._gate = copy.deepcopy(module.classifier).cpu()
+        names = [field.name for field in fields(HeadPlan)]
+        plan = HeadPlan(**{name: getattr(self, name) for name in names})
+        training = HeadTraining(named_regularizers(self.regularizers), recipe, spec)
         self.partitions_, net = augment(
-            self, module, split, n_rounds=n_rounds, seed=seed, placement=placement
+            module,
+            split,
+            self.classes_,
+            replace(plan, n_rounds=n_rounds),
+            training,
+            seed,
         )
-        self.multiply_adds_ = MultiplyAdds(
-            count_multiply_adds(network, sample), count_multiply_adds(module, sample)
-        )
-        self.net_ = net or make_net(self, module, Regularizer(), seed=seed, n_batches=0)
-        return self
+        if net is None:
+            net = make_net(module, RegularizerSequence(), recipe, seed=seed)
+        self.net_ = net
+        costs = [count_multiply_adds(m, sample) for m in (network, self.module_)]
+        self.multiply_adds_ = MultiplyAdds(*costs)
+        self._note_structure()
 
     @available_if(lambda self: False)
     def partial_fit(self, *args: Any, **params: Any) -> Self:
-        """Absent: only a trained network can say where heads are needed.
+        """Absent: only a trained network shows where heads are needed.
 
         With ``warm_start=True``, `fit` trains the present heads on.
         """
         raise NotImplementedError  # not reached: available_if hides it
 
+    def _estimator_to_use(self) -> Any:
+        """Take the given estimator, or make a plain one of the common parameters."""
+        if isinstance(unwrap(self.estimator), SelfInformedClassifier):
+            raise ValueError(
+                "estimator is itself a SelfInformedClassifier; use n_rounds to add "
+                "heads more than once."
+            )
+        if self.estimator is not None:
+            return self.estimator
+        return StructuredClassifier(**{name: getattr(self, name) for name in COMMON})
+
     def _check_groups(self, data: TrainingData) -> None:
-        """Check what can be said about the groups before any work is done."""
+        """Check the parameters of the groups before any work is done."""
         n_classes = len(self.classes_)
         if self.n_clusters != "auto" and int(self.n_clusters) > n_classes:
             raise ValueError(
@@ -382,6 +323,12 @@ class SelfInformedClassifier(StructuredClassifier):
         if self.n_clusters != 0:
             resolve_top_k(self.top_k, n_classes, self.source)
             check_labels_occur(data, self.classes_)
+
+    def _check_simple(self) -> None:
+        raise ValueError(
+            "in_place=True would leave no heads to train or evaluate on demand; take "
+            "the network that compact() returns."
+        )
 
     # ---- predicting ------------------------------------------------------------
 
@@ -410,7 +357,7 @@ class SelfInformedClassifier(StructuredClassifier):
         return super()._logits(X, self._predictor() if module is None else module)
 
     def _predictor(self) -> nn.Module:
-        """Return what predicts: the network, or the one that asks for its heads."""
+        """Take the network, or the one that evaluates heads on demand."""
         check_is_fitted(self, "net_")
         if self.conditional is None:
             return self.module_

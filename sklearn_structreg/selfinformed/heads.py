@@ -5,44 +5,31 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
 from sklearn_structreg.core import make_mlp
+from sklearn_structreg.core.inspection import find_layer, replace_layer
 from sklearn_structreg.core.randomness import BUILD_LOCK, seeded
-from sklearn_structreg.selfinformed.attach import (
-    Junction,
-    capture,
-    take_classifier,
-)
+from sklearn_structreg.selfinformed.attachment import AttachmentPoint, capture
+from sklearn_structreg.selfinformed.plain import PlainNet
 
-__all__ = ["AugmentedNet", "Head", "HeadRound"]
+__all__ = ["AugmentedNet", "check_layer_sizes"]
+
+
+def check_layer_sizes(sizes: Sequence[int]) -> None:
+    """Check the hidden layers of a head; without any it is a linear head."""
+    if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
+        raise ValueError(
+            f"head_layer_sizes={tuple(sizes)} must hold positive integers, the units "
+            "of each hidden layer of a head."
+        )
 
 
 class Head(nn.Module):
-    """A stack of ReLU layers that feeds the outputs of one group of classes.
-
-    Parameters
-    ----------
-    n_features : int
-        What it reads.
-    layer_sizes : sequence of int
-        Units per hidden layer; empty is a linear head.
-    n_outputs : int
-        Classes in the group.
-
-    Examples
-    --------
-    >>> Head(64, (32,), 3)
-    Head(
-      (hidden): Sequential(
-        (0): Linear(in_features=64, out_features=32, bias=True)
-        (1): ReLU()
-      )
-      (output): Linear(in_features=32, out_features=3, bias=False)
-    )
-    """
+    """A stack of ReLU layers that adds to the logits of one group of classes."""
 
     def __init__(
         self, n_features: int, layer_sizes: Sequence[int], n_outputs: int
@@ -54,23 +41,13 @@ class Head(nn.Module):
         self.output = nn.Linear(n_units, n_outputs, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return what the head adds to the logits of its group, (n, n_outputs)."""
+        """Compute the addition to the logits of the group, (n, n_outputs)."""
         added: Tensor = self.output(self.hidden(features))
         return added
 
 
 class HeadRound(nn.Module):
-    """The heads of one partition: every class is an output of exactly one of them.
-
-    Parameters
-    ----------
-    n_features : int
-        What the heads read.
-    groups : sequence of sequence of int
-        The class numbers of each group; together all classes, each once.
-    layer_sizes : sequence of sequence of int
-        The hidden layers of each head.
-    """
+    """The heads of one partition: every class is an output of exactly one of them."""
 
     columns: Tensor
 
@@ -90,76 +67,51 @@ class HeadRound(nn.Module):
         self.register_buffer("columns", together.argsort())
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return what the heads add to the logits, (n, n_classes)."""
+        """Compute the addition to the logits, (n, n_classes)."""
         added = torch.cat([head(features) for head in self.heads], dim=1)
         return added.index_select(1, self.columns)
 
 
 class AugmentedNet(nn.Module):
-    """A trained network and its specialist heads; without any, the old network.
+    """A trained network and its specialist heads; without any, the old network."""
 
-    The logits are the classifier layer's, on what the old network's last hidden layer
-    gives, plus those of each round's heads. Everything that makes logits is retrained
-    when heads are added; all other old weights stay as they are, in evaluation mode.
+    # The logits are the sum of the classifier layer's, on the input that it has in the
+    # old network, and of each round's heads. All layers that make logits start afresh
+    # when heads are added; all other old weights stay as they are, in evaluation mode.
 
-    Parameters
-    ----------
-    base : torch.nn.Module
-        The trained network; it is copied.
-    junction : Junction
-        Where the heads attach and which layer classifies.
-
-    Attributes
-    ----------
-    trunk : torch.nn.Module
-        The old network without its classifier layer.
-    classifier : torch.nn.Linear
-        The classifier layer: the old one, until heads are added.
-    rounds : torch.nn.ModuleList
-        A `HeadRound` for every partition.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_structreg.core import make_mlp
-    >>> from sklearn_structreg.selfinformed.attach import find_junction
-    >>> base, x = make_mlp(8, 4, (16,)), torch.ones(2, 8)
-    >>> net = AugmentedNet(base, find_junction(base, x, 4, "auto"))
-    >>> torch.equal(net(x), base(x))
-    True
-    >>> net.add_heads([[0, 2], [1, 3]], [(5,), (5,)], seed=0)
-    >>> sorted({name.split(".")[0] for name, p in net.named_parameters()
-    ...         if p.requires_grad})
-    ['classifier', 'rounds']
-    """
-
-    def __init__(self, base: nn.Module, junction: Junction) -> None:
+    def __init__(self, old: nn.Module, point: AttachmentPoint) -> None:
         super().__init__()
-        self.junction = junction
-        self.trunk, self.classifier = take_classifier(
-            copy.deepcopy(base), junction.classifier
-        )
+        trunk = copy.deepcopy(old)
+        classifier = find_layer(trunk, point.classifier)
+        assert isinstance(classifier, nn.Linear)
+        self.point = point
+        self.trunk = replace_layer(trunk, point.classifier, nn.Identity())
+        self.classifier = classifier
         self.rounds = nn.ModuleList()
         self.frozen = False
         self._reads_features = False
 
     def forward(self, X: Tensor) -> Tensor:
-        """Return the logits, (n, n_classes)."""
+        """Compute the logits, (n, n_classes)."""
         features, hidden = self._split(X) if self._reads_features else self.extract(X)
-        return self.decide(features, hidden)
-
-    def extract(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the trunk: what the heads read, and what the classifier layer reads."""
-        with capture(self.trunk, self.junction) as captured:
-            self.trunk(X)
-        return captured["features"], captured["hidden"]
-
-    def decide(self, features: Tensor, hidden: Tensor) -> Tensor:
-        """Return the logits that classifier layer and heads make of the features."""
         logits: Tensor = self.classifier(hidden)
         for heads in self.rounds:
             logits = logits + heads(features)
         return logits
+
+    def extract(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the trunk for the inputs of the heads and of the classifier layer."""
+        with capture(self.trunk, self.point) as captured:
+            self.trunk(X)
+        if "hidden" not in captured:
+            raise RuntimeError("heads read layers by hooks, which were not run here")
+        return captured["features"], captured["hidden"]
+
+    def heads_by_group(self) -> Iterator[tuple[list[int], Head]]:
+        """Iterate over the heads of all rounds, each with the classes of its group."""
+        for heads in self.rounds:
+            assert isinstance(heads, HeadRound)
+            yield from zip(heads.groups, heads.heads, strict=True)
 
     def add_heads(
         self,
@@ -168,31 +120,20 @@ class AugmentedNet(nn.Module):
         *,
         seed: int,
     ) -> None:
-        """Freeze what there is, add heads, and make everything before the logits new.
-
-        Parameters
-        ----------
-        groups : sequence of sequence of int
-            The class numbers of each group; together all classes, each once.
-        layer_sizes : sequence of sequence of int
-            The hidden layers of each head.
-        seed : int
-            Of the new weights, drawn on the CPU.
-        """
+        """Freeze the network, add a round of heads, draw all layers of logits anew."""
         old = self.classifier
+        earlier = [head for _, head in self.heads_by_group()]
         with BUILD_LOCK, seeded(seed, torch.device("cpu")):
             classifier = nn.Linear(old.in_features, old.out_features)
-            heads = HeadRound(self.junction.n_features, groups, layer_sizes)
+            heads = HeadRound(self.point.n_features, groups, layer_sizes)
             outputs = [
                 nn.Linear(head.output.in_features, head.output.out_features, bias=False)
-                for before in self.rounds
-                for head in before.heads  # type: ignore[union-attr]
+                for head in earlier
             ]
         device, dtype = old.weight.device, old.weight.dtype
         self.requires_grad_(False)
-        for before in self.rounds:
-            for head in before.heads:  # type: ignore[union-attr]
-                head.output = outputs.pop(0).to(device, dtype)
+        for head, output in zip(earlier, outputs, strict=True):
+            head.output = output.to(device, dtype)
         self.classifier = classifier.to(device, dtype)
         self.rounds.append(heads.to(device, dtype))
         self.frozen = True
@@ -210,25 +151,39 @@ class AugmentedNet(nn.Module):
             self.trunk.eval()
         return self
 
-    # ---- the trunk's results, kept ---------------------------------------------
+    def simplified(self) -> nn.Module:
+        """Make a plain network of copies of the layers, with the same outputs."""
+        net = copy.deepcopy(self)
+        plain = PlainNet(net.trunk, net.classifier, net.point)
+        for group, head in net.heads_by_group():
+            plain.add_head(group, head.hidden, head.output)
+        return plain
+
+    # ---- the features of a frozen trunk, computed once -------------------------
+
+    @property
+    def n_kept(self) -> int:
+        """The width of a row that `join` makes of a sample."""
+        point = self.point
+        return point.n_hidden + (0 if point.shared else point.n_features)
 
     def join(self, X: Tensor) -> Tensor:
-        """Return all that is needed of the trunk as one row per sample."""
+        """Compute the inputs of the heads and the classifier layer as one row each."""
         features, hidden = self.extract(X)
-        return hidden if self.junction.shared else torch.cat([features, hidden], dim=1)
+        return hidden if self.point.shared else torch.cat([features, hidden], dim=1)
 
     @contextmanager
-    def reading_features(self, does: bool = True) -> Iterator[None]:
-        """Take rows made by `join` for samples, inside of this context."""
-        before, self._reads_features = self._reads_features, does
+    def reading_features(self) -> Iterator[None]:
+        """Take rows made by `join` in place of samples, inside of this context."""
+        self._reads_features = True
         try:
             yield
         finally:
-            self._reads_features = before
+            self._reads_features = False
 
     def _split(self, row: Tensor) -> tuple[Tensor, Tensor]:
-        if self.junction.shared:
+        if self.point.shared:
             return row, row
-        sizes = [self.junction.n_features, self.junction.n_hidden]
+        sizes = [self.point.n_features, self.point.n_hidden]
         features, hidden = torch.split(row, sizes, dim=1)
         return features, hidden

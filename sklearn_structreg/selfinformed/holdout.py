@@ -1,4 +1,4 @@
-"""Which samples are held out: by what is in a row, not by where it stands."""
+"""The draw of the held-out samples: by a row's values, not by its position."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn_structreg.core.data import TrainingData
 
 __all__ = ["HoldOut", "check_labels_occur", "hold_out"]
 
-# A held-out part of fewer different rows per class tells nothing: see `hold_out`.
+# Nothing is held out where that would be fewer different rows per class on average.
 MIN_ROWS_PER_CLASS = 2
 _CHUNK_BYTES = 1 << 24
 
@@ -29,34 +29,11 @@ class HoldOut(NamedTuple):
 def hold_out(
     data: TrainingData, classes: NDArray[Any], fraction: float, seed: int
 ) -> HoldOut:
-    """Split off a fraction of each class, weights counted in.
-
-    Rows are drawn by a hash of their values. So copies of a row stay together, on
-    whichever side; k copies count as weight k, rows of weight zero not at all; and the
-    order of the rows has no influence. (Rows of a torch `Dataset` are drawn by their
-    position.) With several labels, a row counts for the rarest of them.
-
-    Parameters
-    ----------
-    data : TrainingData
-        All rows of positive weight.
-    classes : ndarray of shape (n_classes,)
-        Labels, for what there is to complain about.
-    fraction : float
-        In [0, 1); 0 holds nothing out, and neither do data that would leave fewer
-        than two different held-out rows per class on average.
-    seed : int
-        Of the draw.
-
-    Returns
-    -------
-    HoldOut
-
-    Raises
-    ------
-    ValueError
-        If a class would be missing on either side.
-    """
+    """Split off a fraction of each class, weights counted in."""
+    # Rows are drawn by a hash of their values, so copies of a row stay together, k
+    # copies count as weight k, and the order of the rows has no influence. (Rows of a
+    # torch `Dataset` are drawn by their position.) With several labels, a row counts
+    # for the rarest of them.
     target = data.target[data.rows]
     weight = np.ones(data.n_rows) if data.weight is None else data.weight[data.rows]
     stratum = _rarest_label(target, weight) if target.ndim == 2 else target
@@ -85,7 +62,7 @@ def hold_out(
 
 
 def _rarest_label(target: NDArray[np.int64], weight: NDArray[Any]) -> NDArray[np.int64]:
-    """Return each row's rarest true label, or the number of labels if it has none."""
+    """Find each row's rarest true label; the number of labels stands for none."""
     frequency = np.append(weight @ target, np.inf)
     masked = np.where(target == 1, frequency[:-1], np.inf)
     masked = np.column_stack([masked, np.full(len(target), np.finfo(float).max)])
@@ -93,7 +70,7 @@ def _rarest_label(target: NDArray[np.int64], weight: NDArray[Any]) -> NDArray[np
 
 
 def _row_keys(data: TrainingData, seed: int) -> NDArray[np.uint64]:
-    """Return a pseudo-random number for every row in use, equal for equal rows."""
+    """Draw a pseudo-random number for every row in use, equal for equal rows."""
     rng = np.random.default_rng(seed)
     samples = data.samples
     if isinstance(samples, Dataset):
@@ -109,45 +86,39 @@ def _row_keys(data: TrainingData, seed: int) -> NDArray[np.uint64]:
 
 
 def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spread the bits of each number over all of it."""
+    """Let every bit of a number influence all others."""
     for shift, factor in ((32, 0xD6E8FEB86659FD93), (32, 0xD6E8FEB86659FD93)):
         keys = (keys ^ (keys >> np.uint64(shift))) * np.uint64(factor)
     return keys ^ (keys >> np.uint64(32))
 
 
 def check_labels_occur(data: TrainingData, classes: NDArray[Any]) -> None:
-    """Check that every class, or label of an indicator, is true for some sample.
-
-    Raises
-    ------
-    ValueError
-        If not.
-    """
+    """Check that every class, or label of an indicator, is true for some sample."""
     absent = ~_present(data, classes)
     if absent.any():
         raise ValueError(
             f"The label(s) {classes[absent][:5].tolist()} are true for no sample of "
-            "positive weight, so nothing tells what they are confused with; leave them "
-            "out of y."
+            "positive weight, so they have no confusions; leave them out of y."
         )
 
 
 def _check_present(
     train: TrainingData, scored: TrainingData, classes: NDArray[Any]
 ) -> None:
-    """Check that every class is there to be learned and to be scored."""
+    """Check that both parts have samples of every class."""
     for part, name in ((train, "training"), (scored, "held-out")):
         absent = ~_present(part, classes)
         if absent.any():
             raise ValueError(
                 f"The {name} part has no sample of the class(es) "
-                f"{classes[absent][:5].tolist()}: too few different samples to split; "
-                "give more of them, or score the training part with holdout_fraction=0."
+                f"{classes[absent][:5].tolist()}, which have too few different samples "
+                "to split; give more, or score the training part with "
+                "holdout_fraction=0."
             )
 
 
 def _present(data: TrainingData, classes: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tell which classes occur."""
+    """Mark the classes that occur."""
     target = data.target[data.rows]
     if target.ndim == 2:
         return np.asarray(target.any(axis=0))

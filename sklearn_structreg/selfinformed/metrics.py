@@ -1,4 +1,4 @@
-"""Mean average precision at K: how well a sample's labels are ranked at the top."""
+"""Mean average precision at K: the ranking of each sample's labels at the top."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_array
 
-from sklearn_structreg.selfinformed.checks import check_weight
+from sklearn_structreg.core.targets import check_weight
 from sklearn_structreg.selfinformed.labels import (
     check_classes,
     check_truth,
@@ -45,7 +45,7 @@ def mean_average_precision_at_k(
         Scores, the higher the likelier. One dimension is the probability of the second
         of two classes.
     k : int, default=50
-        How many of the best scores count; the paper's 50. More than there are labels
+        Number of best scores that count; the paper's 50. More than there are labels
         counts all.
     labels : array-like of shape (n_labels,), default=None
         The label of each column; None takes the sorted labels, if there are as many as
@@ -61,8 +61,7 @@ def mean_average_precision_at_k(
     Raises
     ------
     ValueError
-        If no sample has a true label, truth and scores do not fit each other, or it is
-        open which column belongs to which label.
+        If no sample has a true label, or y_true does not fit the columns of y_score.
 
     See Also
     --------
@@ -71,8 +70,8 @@ def mean_average_precision_at_k(
 
     Notes
     -----
-    A label that ties with others gets the last rank of them, so that no label gains
-    from its position.
+    Tied labels all get the last rank among them, so that no label gains from its
+    position.
 
     As a scorer: ``make_scorer(mean_average_precision_at_k, k=5,
     response_method="predict_proba")``. Give `labels` too where a fold may lack a class.
@@ -88,7 +87,9 @@ def mean_average_precision_at_k(
     0.666...
     """
     if not isinstance(k, Integral) or k < 1:
-        raise ValueError(f"k={k!r} must be a positive integer: how many scores count.")
+        raise ValueError(
+            f"k={k!r} must be a positive integer, the number of best scores that count."
+        )
     scores = check_array(y_score, ensure_2d=False, dtype=(np.float64, np.float32))
     y = y_true if hasattr(y_true, "shape") else np.asarray(y_true)
     if scores.ndim == 1:
@@ -99,24 +100,31 @@ def mean_average_precision_at_k(
         classes = check_classes(labels, n_labels)
     else:
         classes = infer_classes(y, n_labels, None, whole=True)
-        _check_numbers(y, classes)
+        if y.ndim == 1 and not np.isin(y, classes).all():
+            raise ValueError(
+                f"y_true holds other labels than the numbers of the {n_labels} columns "
+                "of y_score, and not one for each; give the label of each column in "
+                "labels."
+            )
     truth = read_truth(y, classes).toarray() > 0
-    weight = check_weight(sample_weight, scores)
+    weight = check_weight(sample_weight, len(scores))
     present = truth.any(axis=1) if weight is None else truth.any(axis=1) & (weight > 0)
     if not present.any():
-        raise ValueError("No sample has a true label, so there is nothing to rank.")
+        raise ValueError(
+            "No sample has a true label, so there is nothing to rank; give some labels."
+        )
     precision = _average_precision(scores[present], truth[present], k)
     weights = None if weight is None else weight[present]
     return float(np.average(precision, weights=weights))
 
 
 def _of_two_classes(scores: Any, y: Any, labels: Any) -> tuple[Any, Any]:
-    """Make probabilities of the second of two classes a column for each."""
+    """Turn probabilities of the second of two classes into two columns."""
     if y.ndim == 2 and y.shape[1] > 1:
         raise ValueError(
             "y_score has one dimension, but y_true is an indicator of several labels; "
-            "give a column of scores for each. (Of two labels, a scorer passes both "
-            "with response_method='decision_function'.)"
+            "give a column of scores for each, as a scorer of two labels does with "
+            "response_method='decision_function'."
         )
     if scores.min() < 0 or scores.max() > 1:
         raise ValueError(
@@ -133,22 +141,13 @@ def _of_two_classes(scores: Any, y: Any, labels: Any) -> tuple[Any, Any]:
     return np.column_stack([1 - scores, scores]), labels
 
 
-def _check_numbers(y: Any, classes: Any) -> None:
-    """Check that labels that nothing else names are numbers of columns."""
-    if y.ndim == 1 and not np.isin(y, classes).all():
-        raise ValueError(
-            f"y_true holds other labels than the numbers of the {classes.size} columns "
-            "of y_score, and not one for each; give the label of each column in labels."
-        )
-
-
 def _average_precision(scores: Any, truth: Any, k: int) -> Any:
-    """Return each sample's average precision among its K best."""
+    """Compute the average precision of each sample among its K best."""
     n_labels = scores.shape[1]
     order = np.argsort(-scores, axis=1)
     ranked = np.take_along_axis(scores, order, axis=1)
     true = np.take_along_axis(truth, order, axis=1)
-    # Labels that tie share the last place of them.
+    # Tied labels share the last place among them.
     is_last = np.diff(ranked, axis=1, append=np.nan) != 0
     last = np.where(is_last, np.arange(n_labels), n_labels)
     place = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]

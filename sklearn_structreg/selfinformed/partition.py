@@ -1,4 +1,4 @@
-"""Held-out scores in, groups of classes out: what the heads are made for."""
+"""Groups of classes, from a network's scores of samples."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from scipy import sparse
 from torch import nn
 
 from sklearn_structreg.core.data import TrainingData
-from sklearn_structreg.core.training import predict_logits
+from sklearn_structreg.core.recipe import TensorSpec
+from sklearn_structreg.core.training import predict_outputs
 from sklearn_structreg.selfinformed.partitioner import ConfusionSpectralPartitioner
 
-__all__ = ["ClassPartition", "partition_by_scores"]
+__all__ = ["PREDICTION_ROWS", "ClassPartition", "partition_by_scores"]
 
 PREDICTION_ROWS = 1024  # per forward pass
 _CHUNK_ROWS = 16 * PREDICTION_ROWS
@@ -23,7 +24,7 @@ _CHUNK_ROWS = 16 * PREDICTION_ROWS
 
 @dataclass(frozen=True)
 class ClassPartition:
-    """Groups of classes and what they were found from.
+    """Groups of classes and the counts that they were found from.
 
     Attributes
     ----------
@@ -37,7 +38,7 @@ class ClassPartition:
         Share of the scored samples of a class that the network missed: another class
         scored best; with several true labels, the class is not among as many best.
     top_k_ : int
-        K of the detections.
+        The number of detections per sample.
     """
 
     labels_: NDArray[np.int64]
@@ -62,46 +63,19 @@ class ClassPartition:
         """The classes of each group."""
         return [self.classes_[group] for group in self.groups_]
 
-    def permuted(self, rng: np.random.Generator) -> ClassPartition:
-        """Keep the sizes of the groups and draw their members by lot."""
-        return replace(self, labels_=rng.permutation(self.labels_))
-
 
 def partition_by_scores(
     module: nn.Module,
     data: TrainingData,
     classes: NDArray[Any],
+    spec: TensorSpec,
     *,
     n_clusters: int | str,
     source: str,
     top_k: int | str,
     seed: int,
-    placement: dict[str, Any],
 ) -> ClassPartition:
-    """Score samples with a network and group the classes that it confuses.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Gives logits.
-    data : TrainingData
-        The samples to score.
-    classes : ndarray of shape (n_classes,)
-        Labels.
-    n_clusters, top_k : int or "auto"
-        As in `ConfusionSpectralPartitioner`.
-    source : {"confusion", "codetection", "random", "random_codetection"}
-        The random ones permute the classes of the groups found by confusions or by
-        co-detections.
-    seed : int
-        Of the clustering and the permutation.
-    placement : dict
-        Input shape, dtype and device, as `TrainingData.batches` takes them.
-
-    Returns
-    -------
-    ClassPartition
-    """
+    """Score samples with a network and group the classes that it confuses."""
     partitioner = ConfusionSpectralPartitioner(
         n_clusters,
         source="codetection" if "codetection" in source else "confusion",
@@ -110,43 +84,42 @@ def partition_by_scores(
         random_state=np.random.RandomState(seed % 2**32),
     )
     missed, true = np.zeros((2, len(classes)))
-    for scores, truth, weight in _score(module, data, len(classes), placement):
+    for scores, truth, weight in _score(module, data, len(classes), spec):
         y = truth if data.target.ndim == 2 else classes[truth.argmax(axis=1)]
         partitioner.partial_fit(scores, y, weight)
         weighted = truth if weight is None else truth * weight[:, None]
         true += weighted.sum(axis=0)
         missed += (weighted * ~_among_best(scores, truth)).sum(axis=0)
     _, labels = np.unique(partitioner.labels_, return_inverse=True)
-    partition = ClassPartition(
+    if source.startswith("random"):  # the control: as large groups, drawn by lot
+        labels = np.random.default_rng(seed).permutation(labels)
+    return ClassPartition(
         labels,
         classes,
         partitioner.confusion_,
         missed / np.where(true > 0.0, true, 1.0),
         int(partitioner.top_k_ or 1),
     )
-    if source.startswith("random"):
-        return partition.permuted(np.random.default_rng(seed))
-    return partition
 
 
 def _score(
-    module: nn.Module, data: TrainingData, n_classes: int, placement: dict[str, Any]
+    module: nn.Module, data: TrainingData, n_classes: int, spec: TensorSpec
 ) -> Iterator[tuple[Any, ...]]:
     """Yield scores, the truth as an indicator, and weights, some rows at a time."""
     for start in range(0, data.n_rows, _CHUNK_ROWS):
         part = replace(data, rows=data.rows[start : start + _CHUNK_ROWS])
-        batches = part.batches(batch_size=PREDICTION_ROWS, normalize=False, **placement)
+        batches = part.batches(spec, batch_size=PREDICTION_ROWS, normalize=False)
         truth = part.target[part.rows]
         if truth.ndim == 1:
             truth = truth[:, None] == np.arange(n_classes)
         weight = None if part.weight is None else part.weight[part.rows]
-        yield predict_logits(module, batches).numpy(), truth.astype(np.int8), weight
+        yield predict_outputs(module, batches).numpy(), truth.astype(np.int8), weight
 
 
 def _among_best(
     scores: NDArray[np.float64], truth: NDArray[np.int8]
 ) -> NDArray[np.bool_]:
-    """Tell which classes are among a sample's best, as many as it has true ones."""
+    """Mark as many best classes of a sample as it has true ones."""
     n_true = np.maximum(truth.sum(axis=1, dtype=np.int64), 1)
     ascending = np.sort(scores, axis=1)
     bar = ascending[np.arange(len(scores)), scores.shape[1] - n_true]

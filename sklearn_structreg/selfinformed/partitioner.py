@@ -1,10 +1,12 @@
-"""The estimator: scores of a fitted model in, groups of confused classes out."""
+"""The estimator: a fitted model's scores in, groups of confused classes out."""
+
+from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import (
     BaseEstimator,
@@ -15,13 +17,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_structreg.selfinformed.auto import resolve_n_clusters, resolve_top_k
-from sklearn_structreg.selfinformed.checks import check_counts, check_weight
+from sklearn_structreg.core.parameters import component, parameter
+from sklearn_structreg.core.targets import check_weight
 from sklearn_structreg.selfinformed.confusion import (
     SparseSum,
+    check_counts,
     confusion_counts,
     top_k_indicator,
 )
+from sklearn_structreg.selfinformed.defaults import choose_n_groups, resolve_top_k
 from sklearn_structreg.selfinformed.labels import (
     check_classes,
     check_truth,
@@ -35,7 +39,11 @@ from sklearn_structreg.selfinformed.spectral import (
     partition_classes,
 )
 
+SOURCES = ("confusion", "codetection", "precomputed")
+NUMBER = [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})]
 
+
+@component
 class ConfusionSpectralPartitioner(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
@@ -49,26 +57,7 @@ class ConfusionSpectralPartitioner(
 
     Parameters
     ----------
-    n_clusters : int or "auto", default="auto"
-        The number of groups. "auto" is the paper's 6, or as many as half the classes,
-        or the classes that are confused at all, where these are fewer.
-    source : {"auto", "confusion", "codetection", "precomputed"}, default="auto"
-        What to count. "confusion" needs y; "codetection" ignores it; "auto" is the
-        first where there is a y and the second where there is none. With "precomputed",
-        X is a confusion matrix C as :func:`sklearn.metrics.confusion_matrix` gives it,
-        dense or sparse, truth in rows; the similarity is ``C C^T``.
-    top_k : int or "auto", default="auto"
-        How many of the best scores are detections; less than the number of classes.
-        "auto" is the paper's share of the classes, 100 of 17,000, at least 2 and at
-        most 100. A class tied with others across the boundary is no detection.
-    classes : array-like of shape (n_classes,), default=None
-        The label of each column of X; pass a classifier's `classes_`. None stands for
-        the column names of a DataFrame, if the labels are among them; in `fit`, for the
-        sorted labels, if there are as many as columns; else for column numbers. Labels
-        0, 1, ... beyond the columns are then classes that the scores do not cover.
-    random_state : int, RandomState instance or None, default=None
-        Start vectors of the eigensolver and k-means. An int gives the same groups at
-        every call.
+    {parameters}
 
     Attributes
     ----------
@@ -80,17 +69,18 @@ class ConfusionSpectralPartitioner(
         The number of groups.
     confusion_ : csr_array of shape (n_classes, n_classes)
         The transpose of Eq. 3's A: the fraction of samples in which the column's class
-        is detected and the row's is true; symmetric for co-detections. The sum of what
-        was given for a precomputed source.
+        is detected and the row's is true; symmetric for co-detections. For a
+        precomputed source the given counts, added up over all batches.
     embedding_ : ndarray of shape (n_classes, n_clusters)
         The unit rows that k-means grouped; zero for isolated classes.
     isolated_ : ndarray of shape (n_classes,)
-        Which classes share no detection with another. One that is detected joins the
-        group whose classes it is detected for most; the others join the largest group.
+        Marks the classes that share no detection with another. One that is detected
+        joins the group for whose classes it is detected most; the others join the
+        largest group.
     top_k_ : int or None
-        The K that was counted with; None for a precomputed source.
+        The number of detections per sample; None for a precomputed source.
     source_ : {"confusion", "codetection", "precomputed"}
-        What was counted.
+        The source in use.
     classes_ : ndarray of shape (n_classes,)
         The label of each column of X.
     n_samples_seen_ : float
@@ -108,7 +98,7 @@ class ConfusionSpectralPartitioner(
     -----
     The groups after `partial_fit` or `merge` are computed when one of the attributes
     that depend on them is first used, so that counting many batches costs no clustering
-    in between; what the data cannot carry is then reported there.
+    in between; groups that the counts cannot support are reported then.
 
     References
     ----------
@@ -134,36 +124,50 @@ class ConfusionSpectralPartitioner(
     [['cat', 'dog'], ['bus', 'car']]
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_clusters": [
-            Interval(Integral, 1, None, closed="left"),
-            StrOptions({"auto"}),
-        ],
-        "source": [StrOptions({"auto", "confusion", "codetection", "precomputed"})],
-        "top_k": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "classes": ["array-like", None],
-        "random_state": ["random_state"],
-    }
-
-    source_: str
-    top_k_: int | None
-    classes_: NDArray[Any]
-    n_samples_seen_: float
-
-    def __init__(
-        self,
-        n_clusters: Any = "auto",
-        *,
-        source: Any = "auto",
-        top_k: Any = "auto",
-        classes: Any = None,
-        random_state: Any = None,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.source = source
-        self.top_k = top_k
-        self.classes = classes
-        self.random_state = random_state
+    n_clusters: int | str = parameter(
+        "auto",
+        NUMBER,
+        'int or "auto"',
+        """The number of groups. "auto" is the paper's 6, or half the classes, or the
+        number of classes that are confused at all, where these are fewer.""",
+        kw_only=False,
+    )
+    source: str = parameter(
+        "auto",
+        [StrOptions({"auto", *SOURCES})],
+        '{"auto", "confusion", "codetection", "precomputed"}',
+        """The quantity to count. "confusion" needs y; "codetection" ignores it; "auto"
+        is the first where there is a y and the second where there is none. With
+        "precomputed", X is a confusion matrix C as
+        :func:`sklearn.metrics.confusion_matrix` gives it, dense or sparse, truth in
+        rows; the similarity is ``C C^T``.""",
+    )
+    top_k: int | str = parameter(
+        "auto",
+        NUMBER,
+        'int or "auto"',
+        """The number of best scores that are detections; less than the number of
+        classes. "auto" is the paper's share of the classes, 100 of 17,000, at least 2
+        and at most 100. A class tied with others across the boundary is no
+        detection.""",
+    )
+    classes: ArrayLike | None = parameter(
+        None,
+        ["array-like", None],
+        "array-like of shape (n_classes,)",
+        """The label of each column of X; pass a classifier's `classes_`. None stands
+        for the column names of a DataFrame, if the labels are among them; in `fit`, for
+        the sorted labels, if there are as many as columns; else for column numbers.
+        Labels 0, 1, ... beyond the columns are then classes that the scores do not
+        cover.""",
+    )
+    random_state: int | np.random.RandomState | None = parameter(
+        None,
+        ["random_state"],
+        "int, RandomState instance or None",
+        """Start vectors of the eigensolver and k-means. An int gives the same groups at
+        every call.""",
+    )
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Count the confusions of held-out samples and group the classes.
@@ -182,13 +186,12 @@ class ConfusionSpectralPartitioner(
         Returns
         -------
         self : ConfusionSpectralPartitioner
-            The fitted partitioner.
 
         Raises
         ------
         ValueError
-            If X and y do not fit each other or the parameters ask for more than the
-            data carries.
+            If X and y do not fit each other, or the parameters ask for more groups or
+            detections than there are classes.
         """
         self._count(X, y, sample_weight, reset=True, whole=True)
         self._partitioned()
@@ -203,23 +206,18 @@ class ConfusionSpectralPartitioner(
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_classes)
-            As in `fit`.
-        y : array-like of shape (n_samples,) or (n_samples, n_classes), default=None
-            As in `fit`.
-        sample_weight : array-like of shape (n_samples,), default=None
+        X, y, sample_weight
             As in `fit`.
 
         Returns
         -------
         self : ConfusionSpectralPartitioner
-            The partitioner with the batch counted.
         """
         reset = not hasattr(self, "_counts")
         self._count(X, y, sample_weight, reset=reset, whole=False)
         return self
 
-    def merge(self, other: "ConfusionSpectralPartitioner") -> Self:
+    def merge(self, other: ConfusionSpectralPartitioner) -> Self:
         """Add the counts of another partitioner, as if its samples had been seen here.
 
         Workers can each count a part of the held-out data with `partial_fit`;
@@ -235,12 +233,11 @@ class ConfusionSpectralPartitioner(
         Returns
         -------
         self : ConfusionSpectralPartitioner
-            The partitioner with both counts.
 
         Raises
         ------
         ValueError
-            If the two counted different things.
+            If the two counted another source, K or other classes.
         """
         check_is_fitted(self)
         check_is_fitted(other)
@@ -314,10 +311,12 @@ class ConfusionSpectralPartitioner(
     def _count(
         self, X: Any, y: Any, sample_weight: Any, *, reset: bool, whole: bool
     ) -> None:
-        """Validate one batch and add its counts; with `reset`, start from nothing."""
+        """Validate one batch and add its counts, with `reset` to no others."""
         self._validate_params()
         X = self._validate_scores(X, reset=reset)
-        source = self._resolve_source(y) if reset else self.source_
+        source = self.source if reset else self.source_
+        if source == "auto":
+            source = "codetection" if y is None else "confusion"
         y = self._check_y(X, y, source)
         if reset:
             names = getattr(self, "feature_names_in_", None)
@@ -329,7 +328,7 @@ class ConfusionSpectralPartitioner(
             top_k = resolve_top_k(self.top_k, X.shape[1], source)
         else:
             classes, top_k = self.classes_, self.top_k_
-        weight = check_weight(sample_weight, X)
+        weight = check_weight(sample_weight, X.shape[0])
         if top_k is None:
             counts = check_counts(X)
             if weight is not None:
@@ -343,25 +342,26 @@ class ConfusionSpectralPartitioner(
         weight_sum = float(X.shape[0] if weight is None else weight.sum())
         if reset:
             self._counts = SparseSum()
-            self.source_, self.top_k_, self.classes_ = source, top_k, classes
+            self.source_: str = source
+            self.top_k_: int | None = top_k
+            self.classes_: NDArray[Any] = classes
             self.n_samples_seen_ = 0.0
         self._add(counts, weight_sum)
 
     def _add(self, counts: sparse.csr_array, weight_sum: float) -> None:
-        """Add counts, which makes the partition out of date."""
+        """Add counts, which outdates the partition."""
         self._counts.add(counts)
         self.n_samples_seen_ += weight_sum
         self._partition: Partition | None = None
 
     def _partitioned(self) -> Partition:
-        """Return the partition of the counts, computed when first asked for."""
+        """Partition the classes by the counts, on first use."""
         check_is_fitted(self)
         if self._partition is None:
             counts = self._counts.value()
             degrees = confusion_degrees(counts)
-            n_clusters = resolve_n_clusters(
-                self.n_clusters, degrees.size, int(np.count_nonzero(degrees))
-            )
+            n_connected = int(np.count_nonzero(degrees))
+            n_clusters = choose_n_groups(self.n_clusters, degrees.size, n_connected)
             rng = check_random_state(self.random_state)
             self._partition = partition_classes(counts, n_clusters, rng, degrees)
         return self._partition
@@ -377,20 +377,14 @@ class ConfusionSpectralPartitioner(
             dtype=np.float64 if precomputed else (np.float64, np.float32),
         )
 
-    def _resolve_source(self, y: Any) -> str:
-        """Choose what to count where `source` leaves it open."""
-        if self.source == "auto":
-            return "codetection" if y is None else "confusion"
-        return str(self.source)
-
     def _check_y(self, X: Any, y: Any, source: str) -> Any:
-        """Return the checked truth for confusions and None for all else."""
+        """Check the truth of confusions; all other sources have none."""
         if source != "confusion":
             return None
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} counting confusions requires y to be passed, "
-                "but the target y is None; source='codetection' needs none."
+                "but the target y is None; pass it, or set source='codetection'."
             )
         return check_truth(y, X)
 

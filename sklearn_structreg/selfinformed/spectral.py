@@ -1,9 +1,8 @@
 """Partition classes by their confusions: spectral clustering after Ng, Jordan & Weiss.
 
-The similarity of two true classes is how alike they are predicted: B = A^T A in the
-paper, which is C C^T for a confusion matrix C with truth in rows. B is dense even where
-C is sparse, so it is not formed, save for a few classes: every product with it is two
-products with C.
+Two true classes are similar if their predictions are: B = A^T A in the paper, which is
+C C^T for a confusion matrix C with truth in rows. B is dense even where C is sparse, so
+it is formed for a few classes only: every product with it is two products with C.
 """
 
 import warnings
@@ -19,13 +18,13 @@ from sklearn.cluster import KMeans
 # Up to this size LAPACK's full decomposition is as quick as a Lanczos iteration, and it
 # has no requirement on the number of eigenvectors.
 _SMALL = 128
-# Residuals of eigenvectors to accept, and how long a block iteration may try.
+# Largest residual of an eigenvector, and most iterations of a block.
 _TOLERANCE = 1e-6
 _BLOCK_ITERATIONS = 40
 
 
 class Partition(NamedTuple):
-    """Groups of classes, and what they were found from."""
+    """Groups numbered by first appearance, and the unit rows they were found from."""
 
     labels: NDArray[np.int64]
     embedding: NDArray[np.float64]
@@ -33,22 +32,9 @@ class Partition(NamedTuple):
 
 
 def confusion_degrees(confusion: sparse.csr_array) -> NDArray[np.float64]:
-    """Return the row sums of B = C C^T with its diagonal set to zero.
-
-    Zero, exactly, for a class that has no detection in common with another: one that
-    was never true, never detected anything, or is detected, and detects, alone.
-
-    Parameters
-    ----------
-    confusion : csr_array of shape (n_classes, n_classes)
-        Non-negative, truth in rows.
-
-    Returns
-    -------
-    degrees : ndarray of shape (n_classes,)
-        Sum over i of c_ji times what the *other* classes have in column i.
-    """
-    # Subtracting b_jj from the full row sum would leave rounding errors instead of 0.
+    """Sum the rows of B = C C^T, its diagonal set to zero; exactly 0 if isolated."""
+    # A sum over i of c_ji times the *other* classes' entries in column i: subtracting
+    # b_jj from the full row sum would leave rounding errors in place of zeros.
     others = confusion.sum(axis=0)[confusion.indices] - confusion.data
     np.maximum(others, 0.0, out=others)
     others *= confusion.data
@@ -58,7 +44,7 @@ def confusion_degrees(confusion: sparse.csr_array) -> NDArray[np.float64]:
 def _row_sums(
     pattern: sparse.csr_array, data: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Sum other values along the rows of a matrix, without copying its pattern."""
+    """Sum the rows of a matrix of this sparsity pattern and other values."""
     matrix = sparse.csr_array(
         (data, pattern.indices, pattern.indptr), shape=pattern.shape
     )
@@ -68,7 +54,7 @@ def _row_sums(
 def similarity_operator(
     confusion: sparse.csr_array, degrees: NDArray[np.float64]
 ) -> LinearOperator:
-    """Return D^-1/2 (C C^T - diag) D^-1/2 as an operator, for positive degrees."""
+    """Make an operator of D^-1/2 (C C^T - diag) D^-1/2, for positive degrees."""
     scale = 1.0 / np.sqrt(degrees)
     diagonal = _row_sums(confusion, confusion.data**2)
     transposed = confusion.T
@@ -86,26 +72,10 @@ def similarity_operator(
 def leading_eigenvectors(
     operator: LinearOperator, k: int, rng: np.random.RandomState
 ) -> NDArray[np.float64]:
-    """Return the eigenvectors of the k largest eigenvalues, repeated ones included.
-
-    Groups that no confusion links give the eigenvalue 1 once each. A block iteration
-    (LOBPCG) finds all of them and reads C once for k vectors; where groups are hardly
-    separated it is slow, and a Lanczos iteration takes over.
-
-    Parameters
-    ----------
-    operator : LinearOperator of shape (n, n)
-        Symmetric, with eigenvalues in [-1, 1].
-    k : int
-        How many, in [1, n].
-    rng : RandomState
-        Draws the start vectors.
-
-    Returns
-    -------
-    vectors : ndarray of shape (n, k)
-        Orthonormal columns.
-    """
+    """Find orthonormal eigenvectors (n, k) of the k largest eigenvalues in [-1, 1]."""
+    # Groups that no confusion links give the eigenvalue 1 once each. A block iteration
+    # (LOBPCG) finds all of them and reads C once for k vectors; where groups are hardly
+    # separated it is slow, and a Lanczos iteration takes over.
     n = operator.shape[0]
     if n <= max(_SMALL, k + 1):
         return _dense_eigenvectors(operator @ np.eye(n), k, rng)
@@ -127,11 +97,9 @@ def leading_eigenvectors(
 def _dense_eigenvectors(
     matrix: NDArray[np.float64], k: int, rng: np.random.RandomState
 ) -> NDArray[np.float64]:
-    """Decompose a small matrix in full.
-
-    Where more eigenvalues equal the k-th largest than k has room for, LAPACK's choice
-    would leave the rows of whole groups zero; a random choice leaves out none.
-    """
+    """Decompose a small matrix in full."""
+    # Where more eigenvalues equal the k-th largest than k has room for, LAPACK's choice
+    # would leave the rows of whole groups zero; a random choice leaves out none.
     values, vectors = eigh(matrix)
     above, tied = values > values[-k] + 1e-9, np.abs(values - values[-k]) <= 1e-9
     room = k - np.count_nonzero(above)
@@ -142,13 +110,11 @@ def _dense_eigenvectors(
 def lanczos_eigenvectors(
     operator: LinearOperator, k: int, rng: np.random.RandomState
 ) -> NDArray[np.float64]:
-    """Return what :func:`leading_eigenvectors` does, for any gap between eigenvalues.
-
-    From one start vector the iteration can miss all but one of equal eigenvalues. So
-    the found vectors are projected out and the largest eigenvalue of the rest is looked
-    at, until it is none of the k largest. Its Ritz value is a lower bound: one above
-    the k-th found eigenvalue proves, at any accuracy, that something was missed.
-    """
+    """Find the same by a Lanczos iteration, for any gap between eigenvalues."""
+    # From one start vector the iteration can miss all but one of equal eigenvalues. So
+    # the vectors found are projected out and the largest eigenvalue of the rest is
+    # computed, until it is none of the k largest. Its Ritz value is a lower bound: one
+    # above the k-th eigenvalue found proves, at any accuracy, that one was missed.
     n = operator.shape[0]
     values, vectors = eigsh(operator, k=k, which="LA", v0=rng.standard_normal(n))
     while True:
@@ -178,32 +144,10 @@ def partition_classes(
     rng: np.random.RandomState,
     degrees: NDArray[np.float64] | None = None,
 ) -> Partition:
-    """Group the classes that are confused with each other.
-
-    Ng, Jordan & Weiss (2002): the k leading eigenvectors of D^-1/2 B D^-1/2 with the
-    diagonal of B set to zero, rows scaled to unit length, then k-means. Classes of
-    degree zero take no part in it and are placed afterwards: a class that is detected
-    joins the group whose true classes it is detected for most often, and a class
-    without even that joins the largest group.
-
-    Parameters
-    ----------
-    confusion : csr_array of shape (n_classes, n_classes)
-        Non-negative, truth in rows, without stored zeros. Its scale does not matter.
-    n_clusters : int
-        The number of groups: 1, or at most the number of classes of positive degree.
-    rng : RandomState
-        Start vectors and k-means.
-    degrees : ndarray of shape (n_classes,), default=None
-        From :func:`confusion_degrees`, where it is already known.
-
-    Returns
-    -------
-    partition : Partition
-        `labels` (n_classes,) numbered by first appearance, `embedding`
-        (n_classes, n_clusters), zero for classes of degree zero, and `isolated`
-        (n_classes,), which marks those.
-    """
+    """Group the classes of a non-negative matrix by Ng, Jordan & Weiss (2002)."""
+    # The k leading eigenvectors of D^-1/2 B D^-1/2 with the diagonal of B set to zero,
+    # rows scaled to unit length, then k-means. Classes of degree zero take no part in
+    # it and get a group afterwards.
     degrees = confusion_degrees(confusion) if degrees is None else degrees
     isolated = degrees <= 0.0
     connected = np.flatnonzero(~isolated)
@@ -228,11 +172,9 @@ def _place_isolated(
     isolated: NDArray[np.bool_],
     n_clusters: int,
 ) -> None:
-    """Give the classes of degree zero a group, in place; the docstring above says how.
-
-    Being told which group's members a class is *taken for* needs the columns of C;
-    spectral clustering has only looked at its rows.
-    """
+    """Put isolated classes where they are detected most, else in the largest group."""
+    # The columns of C hold the true classes that a class is detected for; spectral
+    # clustering compares its rows only.
     members = one_hot(labels, n_clusters)
     members[isolated] = 0.0
     taken_for = (confusion.T @ members)[isolated]
@@ -242,11 +184,11 @@ def _place_isolated(
 
 
 def one_hot(labels: NDArray[np.int64], n_clusters: int) -> NDArray[np.float64]:
-    """Return the (n_classes, n_clusters) indicator of a partition."""
+    """Make the indicator of a partition, (n_classes, n_clusters)."""
     return np.asarray(labels[:, None] == np.arange(n_clusters), dtype=np.float64)
 
 
 def _by_first_appearance(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Renumber the groups by their first class, whatever k-means called them."""
+    """Renumber the groups in the order of their first classes."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.asarray(np.argsort(np.argsort(first))[inverse], dtype=np.int64)

@@ -8,8 +8,6 @@ from sklearn_structreg.blockout import _compiled
 @pytest.fixture(scope="module", params=["torch", "compiled"])
 def path(request):
     """Which code masks the weights; for the module, as hypothesis asks of fixtures."""
-    if request.param == "compiled":
-        pytest.importorskip("numba", reason="numba is not installed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_compiled, "ENABLED", request.param == "compiled")
         patch.setattr(_compiled, "MIN_WEIGHTS", 0)

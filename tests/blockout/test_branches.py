@@ -11,8 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sklearn_structreg.blockout import BranchedLinear, mask_blocks, to_branches
-from sklearn_structreg.core import count_multiply_adds, make_convnet, make_mlp
+from sklearn_structreg.blockout.branches import BranchedLinear, to_branches
+from sklearn_structreg.blockout.hardening import mask_blocks
+from sklearn_structreg.core import (
+    count_multiply_adds,
+    insert_layer,
+    make_convnet,
+    make_mlp,
+)
 
 
 @st.composite
@@ -165,6 +171,23 @@ def test_a_module_of_ones_own_and_a_convolutional_one():
         to_branches(lone, [""], [memberships[2][:5], memberships[2][:8]]),
         BranchedLinear,
     )
+
+
+@pytest.mark.parametrize("inserted", [nn.ReLU(), nn.BatchNorm1d(8)])
+def test_inserted_layers_stay_and_keep_the_order_that_they_need(inserted):
+    rng = np.random.default_rng(0)
+    memberships = [rng.random((n, 3)) < 0.4 for n in (5, 8, 3)]
+    assert not memberships[1].any(axis=1).all()
+    net, names = mlp(memberships, torch.float64)
+    insert_layer(net, "0", inserted)
+    net.double()(torch.randn(30, 5, dtype=torch.float64))
+    net.eval()
+    branches = to_branches(net, names, memberships)
+    x = torch.randn(9, 5, dtype=torch.float64)
+    expected = mask_blocks(net, names, memberships)(x)
+    torch.testing.assert_close(branches(x), expected, rtol=1e-12, atol=1e-12)
+    known = isinstance(inserted, nn.BatchNorm1d)
+    assert branches[0].out_features == (8 if known else memberships[1].any(1).sum())
 
 
 def test_the_original_is_left_alone_and_pickles_give_the_same():

@@ -13,13 +13,9 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklearn_structreg import BlockoutClassifier
-from sklearn_structreg.blockout import (
-    BlockoutLinear,
-    NodeSet,
-    ProbabilityRecorder,
-    blockout_layers,
-    convert,
-)
+from sklearn_structreg.blockout import BlockoutLinear, NodeSet, convert
+from sklearn_structreg.blockout.conversion import blockout_layers
+from sklearn_structreg.blockout.recorder import ProbabilityRecorder
 from sklearn_structreg.core import StructuredClassifier, make_mlp
 
 FAST = {"max_epochs": 3, "random_state": 0}
@@ -45,8 +41,6 @@ class WithDropout(nn.Sequential):
         {"init_probability": 1, "learn_probabilities": False},
         {"init_probability": 1, "mask_per": "sample", "n_clusters": 3},
         {"init_probability": 1, "assignment": "soft"},
-        {"regularizer": None},
-        {"regularizer": "dropout", "drop_rate": 0},
     ],
 )
 @pytest.mark.parametrize(
@@ -70,7 +64,6 @@ def test_off_is_the_plain_net_bit_for_bit(digits, off, net):
         {"learn_probabilities": False},
         {"assignment": "soft"},
         {"mask_per": "sample"},
-        {"regularizer": "dropout"},
     ],
 )
 def test_every_variant_learns(digits, variant):
@@ -188,8 +181,6 @@ def test_warm_start_keeps_the_clusters(digits):
     for one, two in zip(before, model.cluster_probabilities_, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-5)
     assert len(blockout_layers(model.module_)) == 2
-    dropout = BlockoutClassifier(regularizer="dropout", warm_start=True, **FAST)
-    dropout.fit(*digits).fit(*digits)
 
 
 def test_fits_are_reproducible_and_leave_the_generator_alone(digits):
@@ -223,7 +214,7 @@ def test_early_stopping_and_search(digits):
     X, y = digits[0][:400], digits[1][:400]
     model = BlockoutClassifier(early_stopping=True, **FAST).fit(X, y)
     assert "valid_loss" in model.history_[-1]
-    grid = {"n_clusters": [1, 3], "regularizer": ["blockout", "dropout", None]}
+    grid = {"n_clusters": [1, 3], "init_probability": [0.5, 0.9, 1]}
     search = GridSearchCV(clone(model), grid, cv=2).fit(X, y)
     assert search.best_score_ > 0.3
 
@@ -293,8 +284,6 @@ def test_a_skorch_net_of_ones_own(digits):
         ("init_probability", 0),
         ("init_probability", 1.5),
         ("mask_per", "row"),
-        ("regularizer", "dropconnect"),
-        ("drop_rate", 1.0),
         ("logit_rate_factor", -1),
         ("layers", "head"),
     ],
@@ -315,13 +304,6 @@ def test_modules_and_names_without_a_chain(digits):
         BlockoutClassifier(layers=["2", "0"]).fit(X, y)
 
 
-def test_a_net_without_clusters_says_so(blobs):
-    model = BlockoutClassifier(regularizer=None, max_epochs=1).fit(*blobs)
-    with pytest.raises(AttributeError, match="has no clusters"):
-        _ = model.cluster_probabilities_
-    assert isinstance(model.fold(), nn.Sequential)
-
-
 def test_a_warm_start_with_another_structure_says_so(blobs):
     model = BlockoutClassifier(warm_start=True, **FAST).fit(*blobs)
     changes = [
@@ -331,8 +313,6 @@ def test_a_warm_start_with_another_structure_says_so(blobs):
         ({"learn_probabilities": False}, "learn_probabilities cannot change"),
         ({"mask_per": "sample"}, "mask_per cannot change"),
         ({"layers": ["0"]}, "layers cannot change"),
-        ({"regularizer": None}, "regularizer cannot change"),
-        ({"regularizer": "dropout"}, "regularizer cannot change"),
     ]
     for change, message in changes:
         old = {name: model.get_params()[name] for name in change}
@@ -343,11 +323,6 @@ def test_a_warm_start_with_another_structure_says_so(blobs):
         model.set_params(**old)
     model.set_params(logit_rate_factor=1.0).fit(*blobs)
     assert model.n_iter_ == 6
-    dropout = BlockoutClassifier(regularizer="dropout", warm_start=True, **FAST)
-    dropout.fit(*blobs)
-    with pytest.raises(ValueError, match=r"drop_rate cannot change from 0\.5 to 0\.1"):
-        dropout.set_params(drop_rate=0.1).fit(*blobs)
-    dropout.set_params(warm_start=False).fit(*blobs)
 
 
 def test_hardening_with_several_labels_per_sample():
@@ -357,9 +332,9 @@ def test_hardening_with_several_labels_per_sample():
     hardened = model.harden(X, Y)
     with torch.no_grad():
         logits = hardened.module(torch.from_numpy(X.astype("float32"))).numpy()
-    assert hardened.accuracy == (model.predict(X) == Y).all(axis=1).mean()
-    assert hardened.hardened_accuracy == ((logits > 0) == Y).all(axis=1).mean()
-    assert hardened.hardened_accuracy > 0
+    assert hardened.score == (model.predict(X) == Y).all(axis=1).mean()
+    assert hardened.hardened_score == ((logits > 0) == Y).all(axis=1).mean()
+    assert hardened.hardened_score > 0
     assert model.class_hierarchy().classes.tolist() == [0, 1, 2, 3, 4]
 
 

@@ -6,14 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_structreg import BlockoutClassifier
-from sklearn_structreg.blockout import (
-    BlockoutLinear,
-    NodeSet,
-    _compiled,
-    masked_linear,
-)
-
-pytest.importorskip("numba", reason="numba is not installed")
+from sklearn_structreg.blockout import BlockoutLinear, NodeSet, _compiled
+from sklearn_structreg.blockout.masks import masked_linear, with_gradient
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -199,8 +193,7 @@ def test_gradients_of_gradients(with_bias):
         x, w, b, c_out, c_in = problem(5, 7, 6, 3, True, torch.float64)
         b = b if with_bias else None
         leaves = [t for t in (x, w, b, c_out, c_in) if t is not None]
-        # A drawn membership's gradient is masked by it, as `draw_memberships` does.
-        drawn = [c.detach() + c.detach() * (c - c.detach()) for c in (c_out, c_in)]
+        drawn = [with_gradient(c.detach(), c) for c in (c_out, c_in)]
         y = function(x, w, b, *drawn, 1.3)
         first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)

@@ -4,16 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_structreg.blockout import (
-    BlockoutLinear,
-    blockout_layers,
-    convert,
-    fold,
-    insert_dropout,
-    linear_chain,
-    node_sets,
-)
-from sklearn_structreg.core import make_convnet, make_mlp
+from sklearn_structreg.blockout import BlockoutLinear, convert, fold
+from sklearn_structreg.blockout.chain import linear_chain
+from sklearn_structreg.blockout.conversion import blockout_layers, node_sets
+from sklearn_structreg.core import insert_layer, make_convnet, make_mlp
+from sklearn_structreg.core.insertion import inserted_layers
+from sklearn_structreg.core.inspection import weighted_layers
 
 
 class Net(nn.Module):
@@ -95,9 +91,9 @@ def test_a_skip_connection_is_no_chain():
         (["one", "one"], "do not form a chain"),
         (
             ["conv"],
-            r"no plain torch.nn.Linear of that name; it has \['one', 'out', 'two'\]",
+            r"a Conv2d; a chain takes plain .* such as \['one', 'out', 'two'\]",
         ),
-        (["three"], "no plain torch.nn.Linear of that name"),
+        (["three"], "has no layer named 'three'; its layers are 'out', 'conv'"),
         ([], "layers is empty"),
     ],
 )
@@ -165,21 +161,59 @@ def test_folding_computes_the_same_with_plain_layers(settings, dtype):
     assert net.one.weight.any()
 
 
-def test_dropout_goes_between_the_layers():
-    torch.manual_seed(0)
-    net = insert_dropout(make_mlp(4, 3, (200,)), torch.zeros(1, 4), 0.25)
-    x = torch.ones(1, 4)
-    assert not torch.equal(net(x), net(x))
-    assert net[0](x).equal(net[0](x))
-    layer = net[2]
-    with torch.no_grad():
-        layer.weight.fill_(1), layer.bias.zero_()
-        kept = torch.stack([layer(torch.ones(1, 200))[0, 0] for _ in range(400)])
-    # the sum over 200 inputs, each kept with 3/4 and divided by it
-    assert abs(kept.mean() - 200) < 4 * (200 / 3) ** 0.5 / 20
+def test_inserted_layers_stay_where_linear_layers_are_replaced():
+    net = make_mlp(4, 3, (20,))
+    after, before = nn.Dropout(), nn.Dropout(0.25)
+    insert_layer(net, "0", after)
+    insert_layer(net, "2", before, before=True)
+    x = torch.randn(6, 4)
+    assert linear_chain(net, x) == ["0", "2"]
+    convert(net, x)
+    assert list(inserted_layers(net).values()) == [after, before]
+    assert isinstance(net[0], BlockoutLinear)
+    hidden = net[0](x)
+    assert 0.2 < (hidden == 0).float().mean() < 0.8
     folded = fold(net)
     assert [type(part) for part in folded] == [nn.Linear, nn.ReLU, nn.Linear]
-    assert torch.equal(folded(x), net.eval()(x))
+    assert [type(part) for part in inserted_layers(folded).values()] == [nn.Dropout] * 2
+    torch.testing.assert_close(folded(x), net.eval()(x))
+    assert 0.2 < (folded.train()[0](x) == 0).float().mean() < 0.8
+
+
+def test_layers_may_be_called_by_keyword():
+    class Keyword(nn.Sequential):
+        def forward(self, x):
+            return self[2](input=self[1](self[0](input=x)))
+
+    net = Keyword(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    assert linear_chain(net, torch.zeros(2, 4)) == ["0", "2"]
+
+
+def test_blockout_layers_are_layers_with_weights_to_other_methods():
+    net = Net()
+    x = torch.randn(3, 1, 4, 4)
+    names = list(weighted_layers(net, x))
+    assert names == ["conv", "one", "two", "out"]
+    found = weighted_layers(convert(net, x), x)
+    assert list(found) == names
+    assert found["two"] is net.two
+    assert found["two"].weight.shape == (6, 6)
+
+
+def test_a_layer_is_simplified_to_a_plain_one():
+    torch.manual_seed(0)
+    net = convert(Net(), IMAGES).double()
+    for nodes in node_sets(net):
+        nn.init.normal_(nodes.logits)
+    net.one.weight.requires_grad_(False)
+    plain, x = net.one.simplified(), torch.randn(7, 8, dtype=torch.float64)
+    assert type(plain) is nn.Linear
+    assert plain.training
+    assert (plain.in_features, plain.out_features) == (8, 6)
+    assert [p.requires_grad for p in plain.parameters()] == [False, True]
+    torch.testing.assert_close(plain(x), net.eval().one(x), rtol=1e-12, atol=1e-12)
+    plain.bias.data.zero_()
+    assert net.one.bias.any()
 
 
 def test_a_layer_of_two_names_is_replaced_under_both():
@@ -218,7 +252,7 @@ def test_layers_with_computed_weights_are_left_alone():
         net = convert(nn.Sequential(nn.Linear(5, 4), last), torch.zeros(2, 5))
         assert isinstance(net[0], BlockoutLinear)
         assert net[1] is last
-        with pytest.raises(ValueError, match=r"no plain torch\.nn\.Linear of that"):
+        with pytest.raises(ValueError, match="a chain takes plain"):
             linear_chain(nn.Sequential(nn.Linear(5, 4), last), torch.zeros(2, 5), ["1"])
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sklearn_structreg.blockout import diagnose
+from sklearn_structreg.blockout.diagnosis import diagnose
 
 RNG = np.random.default_rng(0)
 MADE = {

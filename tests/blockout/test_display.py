@@ -10,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 
 from sklearn_structreg import BlockoutClassifier
 from sklearn_structreg.blockout import (
-    ArchitectureDisplay,
+    BlockoutDisplay,
     ExpectedClustersDisplay,
     NodeEmbeddingDisplay,
     ProbabilityHistoryDisplay,
@@ -35,7 +35,7 @@ def fitted(digits):
 def test_matplotlib_is_imported_only_to_plot():
     code = (
         "import sys, sklearn_structreg.blockout as b;"
-        "b.ExpectedClustersDisplay([1.0]); b.ArchitectureDisplay([[[1]]], ['x']);"
+        "b.ExpectedClustersDisplay([1.0]); b.BlockoutDisplay([[[1]]], ['x']);"
         "b.NodeEmbeddingDisplay([[[1.0]]], ['x']);"
         "assert 'matplotlib' not in sys.modules"
     )
@@ -49,7 +49,7 @@ def test_constructors_only_hold_data():
     assert display.names is names
     for made in (
         display,
-        ArchitectureDisplay(P, names),
+        BlockoutDisplay(P, names),
         ExpectedClustersDisplay([1.0]),
         ProbabilityHistoryDisplay([], [], names),
     ):
@@ -133,7 +133,7 @@ def test_expected_clusters_of_many_classes_name_the_ends():
 
 
 def test_architecture_draws_groups_and_who_shares_a_cluster(fitted):
-    display = ArchitectureDisplay.from_estimator(fitted, class_names=NAMES)
+    display = BlockoutDisplay.from_estimator(fitted, class_names=NAMES)
     memberships = fitted.harden().memberships
     for members, groups in zip(memberships, display.groups_, strict=True):
         patterns = {tuple(row) for row in members if row.any()}
@@ -154,7 +154,7 @@ def test_architecture_draws_groups_and_who_shares_a_cluster(fitted):
 
 def test_architecture_counts_what_it_leaves_out():
     members = np.array([[1, 0]] * 5 + [[0, 1]] * 3 + [[1, 1], [0, 0], [0, 0]], bool)
-    display = ArchitectureDisplay([members, members], ["a", "b"], max_groups=2).plot()
+    display = BlockoutDisplay([members, members], ["a", "b"], max_groups=2).plot()
     assert [len(nodes) for _, nodes in display.groups_[0]] == [5, 3]
     texts = [text.get_text() for text in display.ax_.texts]
     assert texts.count("not shown: 1\ndead: 2") == 2
@@ -167,7 +167,7 @@ def test_they_draw_where_they_are_told(fitted):
     assert NodeEmbeddingDisplay.from_estimator(fitted, axes=axes).axes_[1] is axes[1]
     ax = axes[0]
     assert ExpectedClustersDisplay.from_estimator(fitted, ax=ax).ax_ is ax
-    assert ArchitectureDisplay.from_estimator(fitted, ax=ax).ax_ is ax
+    assert BlockoutDisplay.from_estimator(fitted, ax=ax).ax_ is ax
     with pytest.raises(ValueError, match="axes holds 2 Axes for 3 node sets"):
         NodeEmbeddingDisplay.from_estimator(fitted, axes=axes[:2])
 
@@ -175,7 +175,7 @@ def test_they_draw_where_they_are_told(fitted):
 @pytest.mark.parametrize(
     "display",
     [
-        ArchitectureDisplay,
+        BlockoutDisplay,
         ExpectedClustersDisplay,
         NodeEmbeddingDisplay,
         ProbabilityHistoryDisplay,
@@ -187,7 +187,7 @@ def test_unfitted(display):
 
 
 def test_names_have_to_be_as_many_as_classes(fitted):
-    displays = ArchitectureDisplay, ExpectedClustersDisplay, NodeEmbeddingDisplay
+    displays = BlockoutDisplay, ExpectedClustersDisplay, NodeEmbeddingDisplay
     for display in displays:
         with pytest.raises(ValueError, match="give one name per class"):
             display.from_estimator(fitted, class_names=NAMES[:-1])
@@ -201,4 +201,4 @@ def test_hidden_nodes_are_not_named_as_classes(digits):
     display = NodeEmbeddingDisplay.from_estimator(model, class_names=NAMES)
     assert display.texts_ == []
     assert display.names == ["$P_{0}$: 64 inputs", "$P_{1}$: 10 nodes"]
-    assert ArchitectureDisplay.from_estimator(model).class_names is None
+    assert BlockoutDisplay.from_estimator(model).class_names is None

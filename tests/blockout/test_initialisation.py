@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_structreg.blockout import BlockoutLinear, blockout_layers, convert
+from sklearn_structreg.blockout import BlockoutLinear, convert
+from sklearn_structreg.blockout.conversion import blockout_layers
 from sklearn_structreg.core import make_mlp
 
 

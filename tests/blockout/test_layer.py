@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_structreg.blockout import BlockoutLinear, NodeSet
+from sklearn_structreg.blockout import BlockoutLinear, NodeSet, draws
 
 
 def chain(k=3, mask_per="batch", **settings):
@@ -159,16 +159,23 @@ def test_bad_parameters_are_named(build, message):
 
 
 @pytest.mark.parametrize("between", [lambda h: h.mean(1), lambda h: h[:, 0]])
-def test_a_sample_of_several_rows_has_one_draw(between):
+def test_a_sample_of_several_rows_has_one_draw(between, monkeypatch):
+    drawn = []
+
+    def spy(*arguments):
+        drawn.append(draw_memberships(*arguments))
+        return drawn[-1]
+
+    draw_memberships = draws.draw_memberships
+    monkeypatch.setattr(draws, "draw_memberships", spy)
     torch.manual_seed(0)
     one, _, two = chain(mask_per="sample")
     x = torch.randn(5, 3, 6)
     alike = one(x[:, :1].expand(5, 3, 6))
     torch.testing.assert_close(alike, alike[:, :1].expand(alike.shape))
     hidden = between(one(x))
-    c_in = two.inputs._pending
     y = two(hidden)
-    c_out = two.outputs._pending
+    *_, c_in, c_out = drawn
     for i in range(5):
         weight = two.weight * (c_out[i] @ c_in[i].T / 3)
         torch.testing.assert_close(y[i], weight @ hidden[i] + two.bias)

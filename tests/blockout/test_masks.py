@@ -6,14 +6,13 @@ import torch
 from scipy import stats
 from torch import nn
 
-from sklearn_structreg.blockout import (
-    BlockoutLinear,
-    NodeSet,
+from sklearn_structreg.blockout import BlockoutLinear, NodeSet, draws
+from sklearn_structreg.blockout.masks import (
     block_mask,
     draw_memberships,
-    layer,
     masked_linear,
     masked_weight,
+    with_gradient,
 )
 
 SIGNIFICANCE = 1e-3  # of the distribution tests, whose seeds are fixed
@@ -45,7 +44,7 @@ def test_draws_have_the_probabilities_and_are_independent():
 def test_the_gradient_of_a_draw_is_masked_by_it():
     torch.manual_seed(0)
     P = torch.full((50, 4), 0.5, requires_grad=True)
-    drawn = draw_memberships(P)
+    drawn = with_gradient(draw_memberships(P), P)
     slope = torch.randn(50, 4)
     (gradient,) = torch.autograd.grad(drawn, P, slope)
     assert torch.equal(gradient, slope * drawn)
@@ -93,7 +92,7 @@ def test_one_cluster_masks_as_dropout_does():
     dropout = nn.Dropout(0.3)
     kept, kept_by_dropout, per_node = [], [], np.zeros(n)
     for _ in range(n_draws):
-        c_in, c_out = nodes[0].draw(), nodes[1].draw()
+        c_in, c_out = (draw_memberships(each.probabilities) for each in nodes)
         mask = block_mask(c_out, c_in).detach()
         rows, columns = mask.any(1), mask.any(0)
         assert torch.equal(mask, torch.outer(rows, columns).float())
@@ -157,7 +156,7 @@ def test_the_step_has_the_gradients_of_equations_7_to_9(path, monkeypatch, scale
         drawn.append(draw_memberships(*arguments))
         return drawn[-1]
 
-    monkeypatch.setattr(layer, "draw_memberships", spy)
+    monkeypatch.setattr(draws, "draw_memberships", spy)
     x = torch.randn(10, 6, dtype=torch.float64, requires_grad=True)
     y = torch.randint(0, 4, (10,))
     loss = nn.functional.cross_entropy(second(first(x).relu()), y)

@@ -9,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 
 from sklearn_structreg import BlockoutClassifier
 from sklearn_structreg.core import count_multiply_adds
-from sklearn_structreg.core.modules import run_once
+from sklearn_structreg.core.inspection import run_once
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_hardening_at_nothing_is_the_fold(fitted, digits):
     kept = fitted.harden(X, y, threshold=1e-6)
     assert kept.nonzero_shares == (1.0, 1.0, 1.0)
     assert kept.multiply_adds == (64 * 100 + 100 * 100 + 100 * 10,) * 2
-    assert kept.accuracy == kept.hardened_accuracy == fitted.score(X, y)
+    assert kept.score == kept.hardened_score == fitted.score(X, y)
 
 
 def test_hardening_reports_what_the_modules_are(fitted, digits):
@@ -38,9 +38,9 @@ def test_hardening_reports_what_the_modules_are(fitted, digits):
     report = fitted.harden(X, y)
     x = torch.tensor(X, dtype=torch.float32)
     guessed = run_once(report.module, x).argmax(1).numpy()
-    assert report.hardened_accuracy == np.mean(guessed == y)
-    assert report.accuracy == fitted.score(X, y)
-    assert report.accuracy - 0.05 < report.hardened_accuracy < 1
+    assert report.hardened_score == np.mean(guessed == y)
+    assert report.score == fitted.score(X, y)
+    assert report.score - 0.05 < report.hardened_score < 1
     weights = [p for p in report.module.parameters() if p.ndim == 2]
     shares = [float((weight != 0).double().mean()) for weight in weights]
     np.testing.assert_allclose(report.nonzero_shares, shares, atol=1e-12)

@@ -7,9 +7,7 @@ from sklearn_structreg.cges import _compiled
 
 @pytest.fixture(scope="module", params=["torch", "compiled"])
 def path(request):
-    """Which code shrinks the groups; for the module, as hypothesis asks of fixtures."""
-    if request.param == "compiled":
-        pytest.importorskip("numba", reason="numba is not installed")
+    """The code that shrinks groups; for the module, as hypothesis asks of fixtures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_compiled, "ENABLED", request.param == "compiled")
         yield request.param

@@ -1,18 +1,25 @@
-"""CGESClassifier: sparsity where asked for, and the plain net where not."""
+"""CGES estimators: sparsity where asked for, and the plain net where not."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
 from sklearn.base import clone
+from sklearn.datasets import load_diabetes
 from sklearn.exceptions import NotFittedError
-from sklearn.preprocessing import StandardScaler
+from sklearn.linear_model import Lasso
+from sklearn.preprocessing import StandardScaler, scale
 from skorch import NeuralNetClassifier
+from skorch.callbacks import Freezer
 from torch import nn
 
-from sklearn_structreg import CGESClassifier
-from sklearn_structreg.cges import CGESProx
-from sklearn_structreg.core import StructuredClassifier, make_mlp
+from sklearn_structreg.cges import CGES, CGESClassifier, CGESRegressor
+from sklearn_structreg.core import (
+    RegularizerCallback,
+    StructuredClassifier,
+    StructuredRegressor,
+    make_mlp,
+)
 
 FAST = {"max_epochs": 3, "random_state": 0}
 
@@ -32,10 +39,16 @@ def test_strength_zero_is_the_plain_net_bit_for_bit(digits, penalty, shape):
     assert not torch.equal(weights(on.fit(X, y)), weights(plain))
 
 
-@pytest.mark.parametrize("prox_every", [1, 4])
+def test_a_regressor_of_strength_zero_is_the_plain_net_bit_for_bit(digits):
+    X, y = digits[0][:300], digits[1][:300]
+    plain = StructuredRegressor(learning_rate=0.01, **FAST).fit(X, y)
+    off = CGESRegressor(alpha=0, learning_rate=0.01, **FAST).fit(X, y)
+    assert torch.equal(weights(plain), weights(off))
+
+
 @pytest.mark.parametrize("prox", ["exact", "paper"])
 @pytest.mark.parametrize("penalty", ["cges", "exclusive", "l1"])
-def test_stronger_is_sparser_and_still_accurate(digits, penalty, prox, prox_every):
+def test_stronger_is_sparser_and_still_accurate(digits, penalty, prox):
     X, y = StandardScaler().fit_transform(digits[0]), digits[1]
     sparsity, n_nonzero = [], []
     for alpha in (0, 5e-3, 5e-2):
@@ -43,7 +56,6 @@ def test_stronger_is_sparser_and_still_accurate(digits, penalty, prox, prox_ever
             alpha=alpha,
             penalty=penalty,
             prox=prox,
-            prox_every=prox_every,
             max_epochs=15,
             random_state=0,
         ).fit(X, y)
@@ -170,7 +182,6 @@ def test_training_solves_the_penalised_problem(penalty):
         ("exclusivity", 1.5),
         ("groups", "row"),
         ("prox", "approximate"),
-        ("prox_every", 0),
         ("layer_scale", "none"),
     ],
 )
@@ -179,32 +190,87 @@ def test_parameters_out_of_range(blobs, name, value):
         CGESClassifier(**{name: value}).fit(*blobs)
 
 
+def test_a_linear_regressor_is_the_lasso():
+    X, y = load_diabetes(return_X_y=True)
+    X, alpha = scale(X), 3.0
+    model = CGESRegressor(
+        hidden_layer_sizes=(),
+        alpha=2 * alpha / y.std(),  # its target has variance one, its loss no half
+        penalty="l1",
+        dtype="float64",
+        batch_size=None,
+        optimizer="sgd",
+        momentum=0.0,
+        learning_rate=0.1,
+        max_epochs=1500,
+        random_state=0,
+    ).fit(X, y)
+    lasso = Lasso(alpha, tol=1e-12).fit(X, y)
+    found = model.module_[0].weight.detach().numpy()[0] * y.std()
+    np.testing.assert_allclose(found, lasso.coef_, atol=1e-4)
+    np.testing.assert_array_equal(found == 0, lasso.coef_ == 0)
+    np.testing.assert_allclose(model.predict(X), lasso.predict(X), atol=1e-3)
+    assert model.sparsity_ == np.mean(lasso.coef_ == 0) > 0
+    np.testing.assert_allclose(model.feature_importances_ * y.std(), abs(found))
+
+
 def test_weights_beyond_recovery_still_predict(blobs):
     model = CGESClassifier(alpha=1e6, penalty="group", max_epochs=2).fit(*blobs)
     assert model.sparsity_ == 1
     np.testing.assert_allclose(model.predict_proba(blobs[0]).std(axis=0), 0, atol=1e-12)
 
 
-# ---- the callback --------------------------------------------------------------
+# ---- while a network trains on -------------------------------------------------
 
 
-def test_the_callback_trains_as_the_estimator_does(digits):
+def test_a_new_strength_takes_effect_in_a_warm_start(digits):
+    X, y = digits
+    model = CGESClassifier(alpha=0, warm_start=True, **FAST).fit(X, y)
+    assert model.sparsity_ == 0
+    start = model.module_
+    model.set_params(alpha=0.1, penalty="group", layer_scale=[0.1, 0.2]).fit(X, y)
+    assert [layer.group for layer in model.regularizers_["cges"].layers_] == [0.1, 0.2]
+    other = CGESClassifier(
+        start, alpha=0.1, penalty="group", layer_scale=[0.1, 0.2], **FAST
+    ).fit(X, y)
+    assert model.sparsity_ == pytest.approx(other.sparsity_, abs=0.05)
+    model.set_params(alpha=0).fit(X, y)
+    assert model.sparsity_ < 0.05
+
+
+def test_a_new_strength_takes_effect_in_partial_fit(digits):
+    X, y = digits
+    model = CGESClassifier(alpha=0, random_state=0)
+    for _ in range(3):
+        model.partial_fit(X, y, classes=range(10))
+    assert model.sparsity_ == 0
+    plain = CGESClassifier(alpha=0, **FAST).fit(X, y)
+    assert torch.equal(weights(model), weights(plain))
+    model.set_params(alpha=1e3).partial_fit(X, y)
+    assert model.sparsity_ == 1
+    assert model.n_iter_ == 4
+
+
+# ---- in a skorch net -----------------------------------------------------------
+
+
+def skorch_net(module, regularizer, *callbacks, **settings):
+    defaults = {"lr": 0.1, "max_epochs": 2, "train_split": None, "verbose": 0}
+    return NeuralNetClassifier(
+        module,
+        criterion=nn.CrossEntropyLoss,
+        callbacks=[("cges", RegularizerCallback(regularizer)), *callbacks],
+        **defaults | settings,
+    )
+
+
+def test_a_skorch_net_trains_as_the_estimator_does(digits):
     X, y = digits[0].astype(np.float32), digits[1]
     start = make_mlp(64, 10)
-    settings = {"alpha": 0.05, "prox_every": 2}
-    ours = CGESClassifier(
-        start, batch_size=None, momentum=0.0, max_epochs=5, **settings
-    ).fit(X, y)
-    theirs = NeuralNetClassifier(
-        start,
-        criterion=nn.CrossEntropyLoss,
-        lr=0.05,
-        batch_size=-1,
-        max_epochs=5,
-        train_split=None,
-        callbacks=[("cges", CGESProx(**settings))],
-        verbose=0,
-    ).fit(X, y)
+    settings = {"batch_size": None, "momentum": 0.0, "max_epochs": 5}
+    ours = CGESClassifier(start, alpha=0.05, **settings).fit(X, y)
+    theirs = skorch_net(start, CGES(0.05), lr=0.05, batch_size=-1, max_epochs=5)
+    theirs.fit(X, y)
     for one, two in zip(
         ours.module_.parameters(), theirs.module_.parameters(), strict=True
     ):
@@ -217,14 +283,8 @@ def test_the_callback_trains_as_the_estimator_does(digits):
 
 def test_the_callback_follows_skorch_life(digits, capsys):
     X, y = digits[0].astype(np.float32), digits[1]
-    net = NeuralNetClassifier(
-        make_mlp(64, 10),
-        criterion=nn.CrossEntropyLoss,
-        lr=0.1,
-        max_epochs=2,
-        callbacks=[("cges", CGESProx(alpha=0.5, penalty="l1", prox_every=7))],
-    )
-    net.set_params(callbacks__cges__alpha=0.2)
+    net = skorch_net(make_mlp(64, 10), CGES(0.5, penalty="l1"), verbose=1)
+    net.set_params(callbacks__cges__regularizer=CGES(0.2, penalty="l1"))
     net = clone(net).fit(X, y)
     assert net.history[-1, "sparsity"] > 0
     assert "layer_sparsity" not in capsys.readouterr().out
@@ -232,6 +292,32 @@ def test_the_callback_follows_skorch_life(digits, capsys):
     assert dict(net.callbacks_)["cges"].regularizer_.alpha == 0.2
     net.partial_fit(X, y)
     assert len(net.history[:, "sparsity"]) == 4
+
+
+def test_each_weight_is_shrunk_by_the_rate_of_its_own_group(digits):
+    """A slowly trained trunk used to vanish at the rate of the head."""
+    X, y = digits[0].astype(np.float32), digits[1]
+    torch.manual_seed(0)
+    start = make_mlp(64, 10)
+    rates = {"optimizer__param_groups": [("0.*", {"lr": 1e-4}), ("2.*", {"lr": 0.1})]}
+    net = skorch_net(start, CGES(0.01), lr=0.1, max_epochs=20, **rates).fit(X, y)
+    trunk, head = net.module_[0].weight, net.module_[2].weight
+    assert (trunk == 0).float().mean() < 0.05
+    assert torch.dist(trunk, start[0].weight) < 0.2 * start[0].weight.norm()
+    assert (head == 0).float().mean() > 0.1
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_a_freezer_freezes_stays(digits, first):
+    """Weights that were trainable when the penalty was attached used to be erased."""
+    X, y = digits[0].astype(np.float32), digits[1]
+    start = make_mlp(64, 10)
+    net = skorch_net(start, CGES(1.0), ("freezer", Freezer("0.*")), max_epochs=5)
+    if first:
+        net.callbacks = net.callbacks[::-1]
+    net.fit(X, y)
+    assert torch.equal(net.module_[0].weight, start[0].weight)
+    assert (net.module_[2].weight == 0).any()
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,8 @@ from sklearn_structreg.cges import (
     prox_exclusive_lasso,
     prox_group_lasso,
 )
-from sklearn_structreg.cges._compiled import shrink_compiled
+from sklearn_structreg.cges._compiled import BoundWeight, shrink_compiled
 from sklearn_structreg.cges._thresholds import Strength
-
-pytest.importorskip("numba", reason="numba, which is optional, is not installed")
 
 # Each as a function of weights, group threshold, exclusive strength and dimensions.
 OPERATORS = {
@@ -180,21 +178,43 @@ def test_out_of_its_own(operator):
     assert torch.equal(aliased, expected)
 
 
-def test_the_package_does_not_import_numba():
+@pytest.mark.parametrize("dim", [(-2,), (-1,)])
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize(
+    ("group", "exclusive"), [(0.2, 0.0), (0.0, 0.01), (0.2, 1e-6), (0.2, 0.5)]
+)
+def test_a_bound_weight_is_shrunk_step_by_step(dim, exact, group, exclusive):
+    w = torch.nn.Parameter(draw(6, 5))
+    bound = BoundWeight(w, dim)
+    for dtype in (torch.float32, torch.float64, torch.float32):
+        w.data = draw(6, 5, dtype=dtype)  # as module.to(dtype) does
+        for _ in range(3):
+            expected = prox_cges(w.detach(), group, exclusive, dim, exact)
+            version = w._version
+            assert bound.shrink(group, exclusive, exact)
+            assert torch.equal(w, expected)
+            assert w._version > version
+
+
+def test_a_bound_weight_leaves_the_rest_to_torch():
+    for w in (draw(6, 5).bfloat16(), draw(6, 5).T, draw(6, 5).to("meta"), draw(0, 5)):
+        before = w.clone()
+        assert not BoundWeight(torch.nn.Parameter(w), (-2,)).shrink(0.1, 0.1, True)
+        assert w.is_meta or torch.equal(w, before)
+    bound = BoundWeight(torch.nn.Parameter(draw(6, 5).double()), (-2,))
+    assert not bound.shrink(1e-200, 0.1, True)
+    with without_compilation():
+        assert not bound.shrink(0.1, 0.1, True)
+    assert bound.shrink(0.1, 0.1, True)
+
+
+def test_importing_does_not_load_numba():
     code = "import sys, sklearn_structreg.cges; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def compile_afresh(dtype=torch.float32):
     return _compiled._compile.__wrapped__(_loops.shrink_rows, dtype)
-
-
-def test_goes_without_numba(monkeypatch):
-    assert compile_afresh(torch.float16) is None
-    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
-    assert compile_afresh() is None
-    monkeypatch.setitem(sys.modules, "numba", None)
-    assert compile_afresh() is None
 
 
 @pytest.mark.parametrize("reason", ["nowhere to write", "disk full"])

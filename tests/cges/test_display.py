@@ -47,7 +47,11 @@ def test_matplotlib_is_imported_only_to_plot():
 def test_constructors_only_hold_data():
     weights = {"a": [[1.0]]}
     assert vars(SparsityDisplay(weights)) == {"weights": weights}
-    assert vars(TradeOffDisplay(weights)) == {"curves": weights, "reference": None}
+    assert vars(TradeOffDisplay(weights)) == {
+        "curves": weights,
+        "reference": None,
+        "score_name": "accuracy",
+    }
     assert set(vars(SparsityHistoryDisplay([1], weights, [0]))) == {
         "epochs",
         "layers",
@@ -122,7 +126,9 @@ def test_maps_into_given_axes(model):
 @pytest.mark.parametrize("display", [SparsityDisplay, SparsityHistoryDisplay])
 def test_displays_of_something_else(display):
     for other in (StructuredClassifier(), make_pipeline(CGESClassifier())):
-        with pytest.raises(TypeError, match=f"{display.__name__} takes a CGESClass"):
+        with pytest.raises(
+            TypeError, match=f"{display.__name__} takes a CGESClassifier or"
+        ):
             display.from_estimator(other)
 
 
@@ -133,7 +139,7 @@ def test_a_history_without_sparsity(digits):
 
 
 def test_an_unknown_reference():
-    curve = {"accuracy": [0.9], "parameters": [0.5], "multiply_adds": [0.5]}
+    curve = {"scores": [0.9], "parameters": [0.5], "multiply_adds": [0.5]}
     with pytest.raises(ValueError, match=r"reference='L2' must be one of \['L1'\]"):
         TradeOffDisplay({"L1": curve}, reference="L2").plot()
 
@@ -179,7 +185,7 @@ def test_trade_off_of_seeds_with_error_bars():
         {"many": paths, "one": paths[0]}, reference="one"
     )
     assert display.axes_.shape == (2,)
-    accuracy = np.stack([p.accuracy for p in paths], axis=1)
+    accuracy = np.stack([p.scores for p in paths], axis=1)
     for ax in display.axes_:
         many, one = ax.containers
         order = [0, 2, 1]
@@ -196,14 +202,23 @@ def test_trade_off_of_seeds_with_error_bars():
             )
             assert found == pytest.approx(100 * (high - low) / 2)
         line = ax.lines[-1].get_ydata()
-        assert line[0] == pytest.approx(100 * paths[0].accuracy.max())
+        assert line[0] == pytest.approx(100 * paths[0].scores.max())
     assert display.axes_[1].get_xlabel() == "multiply-adds left (%)"
     (legend,) = display.figure_.legends
     assert [text.get_text() for text in legend.get_texts()] == ["many", "one"]
 
 
+def test_trade_off_of_another_score():
+    curve = {"scores": [0.9], "parameters": [0.5], "multiply_adds": [0.7]}
+    display = TradeOffDisplay({"a": curve}, score_name="R^2").plot()
+    assert display.axes_[0].get_ylabel() == "R^2 (%)"
+    paths = {"a": path([0.9], np.array([0.5]))}
+    display = TradeOffDisplay.from_paths(paths, score_name="R^2")
+    assert display.axes_[0].get_ylabel() == "R^2 (%)"
+
+
 def test_trade_off_into_given_axes():
-    curve = {"accuracy": [0.9], "parameters": [0.5], "multiply_adds": [0.7]}
+    curve = {"scores": [0.9], "parameters": [0.5], "multiply_adds": [0.7]}
     figure, axes = plt.subplots(2)
     display = TradeOffDisplay({"a": curve}).plot(axes)
     assert display.figure_ is figure

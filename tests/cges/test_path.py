@@ -7,8 +7,7 @@ from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 from torch import nn
 
-from sklearn_structreg import CGESClassifier
-from sklearn_structreg.cges import cges_path
+from sklearn_structreg.cges import CGESClassifier, CGESRegressor, cges_path
 
 ALPHAS = [0.3, 0.0, 0.05]
 
@@ -37,7 +36,7 @@ def test_each_network_goes_on_from_the_weaker_one(halves, model):
             fitted.module_.parameters(), by_hand.module_.parameters(), strict=True
         ):
             assert torch.equal(one, two)
-        assert path.accuracy[step] == by_hand.score(X_test, y_test)
+        assert path.scores[step] == by_hand.score(X_test, y_test)
         assert path.sparsity[step] == by_hand.sparsity_
         weights = [p for p in by_hand.module_.parameters() if p.ndim > 1]
         nonzero = sum(int((w != 0).sum()) for w in weights)
@@ -51,7 +50,7 @@ def test_from_strong_to_weak_networks_stay_empty(halves, model):
     path = cges_path(model, *halves, alphas=[0.0, 3.0], order="decreasing")
     np.testing.assert_array_equal(path.alphas, [0.0, 3.0])
     assert [m.alpha for m in path.estimators] == [0.0, 3.0]
-    assert (path.accuracy < 0.2).all()
+    assert (path.scores < 0.2).all()
 
 
 @pytest.mark.parametrize("alphas", [[], [-1.0], [np.inf], [np.nan]])
@@ -105,10 +104,21 @@ class WithProduct(nn.Module):
 
 def test_products_outside_of_layers_count(halves):
     model = CGESClassifier(WithProduct, max_epochs=2, random_state=0, penalty="l1")
-    path = cges_path(model, *halves, alphas=[0.0, 1e3])
+    with pytest.warns(UserWarning, match="layers are penalised, not matrix"):
+        path = cges_path(model, *halves, alphas=[0.0, 1e3])
     assert path.sparsity[1] == 1
     product, layers = 64 * 64, 64 * 54 + 54 * 10
     np.testing.assert_allclose(path.multiply_adds, [1, product / (product + layers)])
+
+
+def test_regressors_have_a_path(halves):
+    X, y, X_test, y_test = halves
+    model = CGESRegressor(learning_rate=0.01, max_epochs=10, random_state=0)
+    path = cges_path(model, X, y, X_test, y_test, alphas=[0.0, 0.02, 0.2])
+    assert path.scores[0] > 0.6
+    assert path.scores[1] == path.estimators[1].score(X_test, y_test)
+    assert (np.diff(path.sparsity) > 0).all()
+    assert (np.diff(path.multiply_adds) < 0).all()
 
 
 def test_a_pipeline_is_told_what_to_do(halves):

@@ -7,14 +7,13 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 
 from sklearn_structreg.cges import (
-    mu_schedule,
     prox_cges,
     prox_cges_joint,
     prox_exclusive_lasso,
     prox_group_lasso,
-    prox_l1,
-    prox_l2,
 )
+from sklearn_structreg.cges.proximal import prox_l1, prox_l2
+from sklearn_structreg.cges.schedule import mu_schedule
 
 pytestmark = pytest.mark.usefixtures("path")
 

@@ -13,9 +13,8 @@ from sklearn_structreg.cges import (
     prox_cges_joint,
     prox_exclusive_lasso,
     prox_group_lasso,
-    prox_l1,
-    prox_l2,
 )
+from sklearn_structreg.cges.proximal import prox_l1, prox_l2
 
 pytestmark = pytest.mark.usefixtures("path")
 

@@ -9,17 +9,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping, Freezer
 from torch import nn
 
-from sklearn_structreg import CGESClassifier
-from sklearn_structreg.cges import CGESProx, IterativePruning
+from sklearn_structreg.cges import (
+    CGES,
+    CGESClassifier,
+    CGESRegressor,
+    IterativePruning,
+)
 from sklearn_structreg.cges.pruning import (
     kept_counts,
     pruning_epochs,
     smallest_weights,
 )
-from sklearn_structreg.core import StructuredClassifier, make_mlp
+from sklearn_structreg.core import (
+    RegularizerCallback,
+    StructuredClassifier,
+    make_mlp,
+)
 
 FAST = {"max_epochs": 6, "random_state": 0}
 
@@ -300,14 +308,52 @@ def test_compaction_in_place_keeps_the_zeros_and_prunes_no_further(digits, densi
     assert abs(n_nonzero(model.fit(X, y).module_) - n_left / 2) <= 1
 
 
+def test_a_regressor_is_pruned_as_well(digits):
+    X, y = digits[0][:300], digits[1][:300].astype(float)
+    model = CGESRegressor(
+        alpha=0, target_density=0.1, learning_rate=0.01, max_epochs=20, random_state=0
+    ).fit(X, y)
+    assert n_nonzero(model.module_) == 650
+    assert model.score(X, y) > 0.5
+
+
+def test_other_parameters_between_partial_fits_keep_the_plan(digits):
+    X, y = digits[0][:300], digits[1][:300]
+    settings = {"target_density": 0.1, "pruning_rounds": 2, **FAST}  # epochs 3 and 4
+    model = CGESClassifier(alpha=0, **settings)
+    counts = []
+    for epoch in range(6):
+        model.set_params(alpha=1e-5 * epoch).partial_fit(X, y, classes=range(10))
+        counts.append(n_nonzero(model.module_))
+    assert counts[2] > 7000
+    assert counts[3] == round(7400 * 0.1**0.5)
+    assert counts[4:] == [740, 740]
+    model.set_params(target_density=0.05, pruning_start=0.0, max_epochs=1)
+    assert n_nonzero(model.partial_fit(X, y).module_) == 370
+    model.set_params(target_density=None).partial_fit(X, y)
+    assert n_nonzero(model.module_) > 370
+
+
+def test_compaction_between_the_rounds_holds_the_zeros(digits):
+    X, y = digits[0][:300], digits[1][:300]
+    model = CGESClassifier(alpha=0, target_density=0.003, pruning_rounds=2, **FAST)
+    for _ in range(4):  # the first round comes with the fourth
+        model.partial_fit(X, y, classes=range(10))
+    model.compact(in_place=True)
+    n_left = n_nonzero(model.module_)
+    for _ in range(3):
+        model.partial_fit(X, y)
+    assert n_nonzero(model.module_) == n_left
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_masks_are_on_the_gpu_while_training_and_on_the_cpu_in_a_pickle(digits):
     X, y = digits[0][:400], digits[1][:400]
     model = CGESClassifier(alpha=0, target_density=0.1, device="cuda", **FAST).fit(X, y)
-    masks = model.net_.regularizer.pruner.pruned_.values()
+    masks = model.regularizers_["iterativepruning"].masks_.values()
     assert all(mask.is_cuda for mask in masks)
     loaded = pickle.loads(pickle.dumps(model))
-    masks = loaded.net_.regularizer.pruner.pruned_.values()
+    masks = loaded.regularizers_["iterativepruning"].masks_.values()
     assert all(mask.device.type == "cpu" for mask in masks)
     for device in ("cpu", "cuda"):
         loaded.set_params(device=device).partial_fit(X, y)
@@ -317,6 +363,10 @@ def test_masks_are_on_the_gpu_while_training_and_on_the_cpu_in_a_pickle(digits):
 
 
 # ---- in a skorch net -----------------------------------------------------------
+
+
+def pruning(*args, **kwargs):
+    return "pruning", RegularizerCallback(IterativePruning(*args, **kwargs))
 
 
 def skorch_net(*callbacks, **settings):
@@ -335,8 +385,8 @@ def skorch_net(*callbacks, **settings):
 def test_the_callback_prunes_a_net_of_ones_own(digits):
     X, y = digits[0].astype(np.float32), digits[1]
     watch = ZerosAfterEveryBatch()
-    net = skorch_net(("pruning", IterativePruning(0.1)), watch)
-    net.set_params(callbacks__pruning__target_density=0.05).fit(X, y)
+    net = skorch_net(pruning(0.1), watch)
+    net.set_params(callbacks__pruning__regularizer=IterativePruning(0.05)).fit(X, y)
     assert n_nonzero(net.module_) == 370
     assert (torch.stack(watch.zeros[-12:]).sum(1) == 7030).all()
     assert not net.optimizer_._optimizer_step_post_hooks
@@ -355,8 +405,8 @@ def test_the_callback_beside_a_penalty_and_early_stopping(digits):
     for order in (1, -1):
         callbacks = [
             ("stop", EarlyStopping(patience=1, threshold=10.0, load_best=True)),
-            ("pruning", IterativePruning(0.3, pruning_rounds=1)),
-            ("cges", CGESProx(alpha=1e-2, penalty="l1")),
+            pruning(0.3, pruning_rounds=1),
+            ("cges", RegularizerCallback(CGES(1e-2, penalty="l1"))),
         ]
         net = skorch_net(*callbacks[::order]).fit(X, y)
         # No epoch improves by so much: it stops two epochs after the last round.
@@ -364,21 +414,38 @@ def test_the_callback_beside_a_penalty_and_early_stopping(digits):
         assert 0 < n_nonzero(net.module_) <= 2220
 
 
+@pytest.mark.parametrize("at", [1, 4])  # the first round comes with epoch 4
+def test_weights_that_are_frozen_neither_go_nor_count(digits, at):
+    X, y = digits[0].astype(np.float32), digits[1]
+    freezer = "freezer", Freezer("0.*", at=at)
+    net = skorch_net(freezer, pruning(0.1, pruning_rounds=2)).fit(X, y)
+    assert bool((net.module_[0].weight != 0).all())
+    assert int((net.module_[2].weight != 0).sum()) == 100
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"target_density": 0.0}, r"target_density=0.0 must lie in \(0, 1\]"),
-        ({"target_density": 1.5}, r"target_density=1.5 must lie in \(0, 1\]"),
-        ({"target_density": "half"}, r"target_density='half' must lie in \(0, 1\]"),
-        ({"pruning_rounds": 0}, "pruning_rounds=0 must be an integer"),
-        ({"pruning_start": 1.0}, "pruning_start=1.0 must lie in"),
+        ({"target_density": 0.0}, "'target_density' parameter of IterativePruning"),
+        ({"target_density": 1.5}, "'target_density' parameter of IterativePruning"),
+        ({"target_density": "half"}, "'target_density' parameter of IterativePruning"),
+        ({"pruning_rounds": 0}, "'pruning_rounds' parameter of IterativePruning"),
+        ({"pruning_start": 1.0}, "'pruning_start' parameter of IterativePruning"),
         ({"target_density": 1e-6}, "pruned away"),
     ],
 )
 def test_the_callback_refuses_bad_input_and_leaves_the_net(digits, settings, message):
     X, y = digits[0].astype(np.float32), digits[1]
-    net = skorch_net(("pruning", IterativePruning(**settings)))
+    net = skorch_net(pruning(**settings))
     with pytest.raises(ValueError, match=message):
         net.fit(X, y)
     if hasattr(net, "module_"):
         assert n_nonzero(net.module_) == 7400
+
+
+@pytest.mark.parametrize("density", [None, 1, 1.0])
+def test_off_it_is_the_plain_net_bit_for_bit(digits, density):
+    X, y = digits[0][:300], digits[1][:300]
+    plain = StructuredClassifier(**FAST).fit(X, y)
+    off = StructuredClassifier(regularizers=[IterativePruning(density)], **FAST)
+    assert torch.equal(weights(plain), weights(off.fit(X, y)))

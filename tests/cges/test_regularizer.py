@@ -1,33 +1,38 @@
-"""What the regularizer does to a network: which weights, how strongly, and when."""
+"""The penalty in a network: on which weights, how strongly, and when."""
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from sklearn_structreg import CGESClassifier
 from sklearn_structreg.cges import (
-    CGESProx,
-    CGESRegularizer,
-    count_parameters,
-    penalised_weights,
+    CGES,
+    CGESClassifier,
     prox_cges,
     prox_exclusive_lasso,
     prox_group_lasso,
-    prox_l1,
-    prox_l2,
+)
+from sklearn_structreg.cges.layers import (
+    count_parameters,
+    find_weights,
     weight_sparsity,
 )
-from sklearn_structreg.core import make_convnet, make_mlp
+from sklearn_structreg.cges.proximal import prox_l1, prox_l2
+from sklearn_structreg.core import RegularizerCallback, make_convnet, make_mlp
 
 LR, ALPHA = 0.1, 0.5
 
 
+def sgd(net, lr=LR):
+    return torch.optim.SGD(net.parameters(), lr=lr)
+
+
 def attached(net, sample, **params):
-    regularizer = CGESRegularizer(ALPHA, **params)
+    regularizer = CGES(ALPHA, **params)
     assert regularizer.attach(net, sample) is net
     return regularizer
 
@@ -56,7 +61,8 @@ class OutOfOrder(nn.Module):
 def test_weights_come_in_forward_order_once_and_only_where_used():
     net = OutOfOrder().train()
     state = copy.deepcopy(net.state_dict())
-    names = penalised_weights(net, torch.ones(2, 3))
+    with pytest.warns(UserWarning, match="are penalised, not unused.weight."):
+        names = attached(net, torch.ones(2, 3)).names
     assert names == ["first.weight", "shared.weight", "last.weight"]
     assert net.training
     assert net.norm.training
@@ -64,11 +70,87 @@ def test_weights_come_in_forward_order_once_and_only_where_used():
     assert not any(layer._forward_pre_hooks for layer in net.modules())
 
 
+class Several(nn.Module):
+    """Holds kinds of layers that the penalty does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.ConvTranspose1d(1, 2, 3)
+        self.rnn = nn.LSTM(2, 4, batch_first=True)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.computed = parametrizations.weight_norm(nn.Linear(4, 4))
+        self.token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, X):
+        X, _ = self.rnn(self.up(X[:, None]).mT)
+        X = X + self.token
+        X, _ = self.attention(X, X, X)
+        return self.last(self.computed(X.mean(1)))
+
+
+def test_one_warning_names_what_is_not_penalised(blobs):
+    names = [
+        "up.weight",
+        "rnn.weight_ih_l0",
+        "rnn.weight_hh_l0",
+        "attention.in_proj_weight",
+        "attention.out_proj.weight",
+    ]
+    with pytest.warns(UserWarning, match="layers are penalised") as caught:
+        model = CGESClassifier(Several(), alpha=0.1, max_epochs=1).fit(*blobs)
+    (warning,) = caught
+    assert str(warning.message).endswith(f"not {', '.join(names)}, ....")
+    assert model.regularizers_["cges"].names == ["last.weight"]
+    net = Several()
+    net.requires_grad_(False)
+    net.last.requires_grad_()
+    net.computed.requires_grad_()
+    with pytest.warns(UserWarning, match=r"not computed.parametrizations.weight.orig"):
+        attached(net, torch.ones(2, 4))
+    # Nobody misses a penalty that is off, nor one on a vector.
+    CGESClassifier(Several(), alpha=0, max_epochs=1).fit(*blobs)
+    with pytest.warns(UserWarning, match="layers are pruned, not up.weight"):
+        CGESClassifier(
+            Several(), alpha=0, target_density=0.5, pruning_start=0, max_epochs=2
+        ).fit(*blobs)
+
+
+def test_a_path_from_zero_warns_where_the_penalty_begins(blobs):
+    model = CGESClassifier(Several(), alpha=0, max_epochs=1, warm_start=True)
+    model.fit(*blobs)
+    with pytest.warns(UserWarning, match="layers are penalised"):
+        model.set_params(alpha=0.1).fit(*blobs)
+    model.set_params(alpha=0.2).fit(*blobs)
+
+
+class Doubled(nn.Module):
+    """A layer of a class of our own, as Blockout's are."""
+
+    has_linear_weight = True
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(3, 4))
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def forward(self, X):
+        return nn.functional.linear(X, 2 * self.weight, self.bias)
+
+
+def test_layers_of_other_classes_with_a_linear_weight_are_penalised(blobs):
+    model = CGESClassifier(Doubled(), alpha=0.5, penalty="l1", max_epochs=10).fit(
+        *blobs
+    )
+    assert model.regularizers_["cges"].names == ["weight"]
+    assert 0 < model.sparsity_ == int((model.module_.weight == 0).sum()) / 12
+
+
 def test_computed_weights_are_left_alone():
     net = nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 3)), nn.Linear(3, 2))
-    assert penalised_weights(net, torch.ones(1, 3)) == ["1.weight"]
-    with pytest.raises(ValueError, match="nothing to penalise"):
-        CGESRegularizer().attach(nn.BatchNorm1d(3), torch.ones(2, 3))
+    assert find_weights(net, torch.ones(1, 3)) == ["1.weight"]
+    with pytest.raises(ValueError, match="no weight to penalise or to prune"):
+        CGES().attach(nn.BatchNorm1d(3), torch.ones(2, 3))
 
 
 @pytest.mark.parametrize(
@@ -78,17 +160,44 @@ def test_frozen_weights_are_left_alone(digits, params):
     X, y = digits
     net = make_mlp(64, 10, (20,))
     net[0].requires_grad_(False)
-    assert penalised_weights(net, torch.zeros(1, 64)) == ["2.weight"]
     fitted = CGESClassifier(net, max_epochs=5, random_state=0, **params).fit(X, y)
     assert torch.equal(fitted.module_[0].weight, net[0].weight)
-    assert (fitted.module_[2].weight == 0).any()
+    zeros = fitted.module_[2].weight == 0
+    assert zeros.any()
+    assert fitted.sparsity_ == pytest.approx(float(zeros.float().mean()))
+    if "target_density" in params:
+        assert int(zeros.sum()) == 160
+
+
+def test_only_weights_in_training_are_shrunk():
+    """Frozen after attach, unfrozen again, or not in the optimizer at all."""
+    net = make_mlp(6, 3, (5, 4))
+    before = copy.deepcopy(net)
+    regularizer = attached(net, torch.ones(1, 6))
+    optimizer = torch.optim.SGD([*net[0].parameters(), *net[2].parameters()], lr=LR)
+
+    def changed():
+        return [
+            not torch.equal(net[layer].weight, before[layer].weight)
+            for layer in (0, 2, 4)
+        ]
+
+    net[0].requires_grad_(False)
+    regularizer.after_step(net, optimizer)
+    assert changed() == [False, True, False]
+    net[0].requires_grad_()
+    regularizer.after_step(net, optimizer)
+    assert changed() == [True, True, False]
+    optimizer.add_param_group({"params": list(net[4].parameters())})
+    regularizer.after_step(net, optimizer)
+    assert changed() == [True, True, True]
 
 
 def test_convolutions_and_a_bare_layer():
     net = make_convnet((1, 8, 8), 3, (5,))
-    names = penalised_weights(net, torch.ones(1, 1, 8, 8))
+    names = find_weights(net, torch.ones(1, 1, 8, 8))
     assert names == ["0.weight", "3.weight", "7.weight", "9.weight"]
-    assert penalised_weights(nn.Linear(3, 2), torch.ones(1, 3)) == ["weight"]
+    assert find_weights(nn.Linear(3, 2), torch.ones(1, 3)) == ["weight"]
 
 
 def test_counts():
@@ -118,7 +227,7 @@ def test_each_layer_gets_its_operator_with_its_strength(penalty, prox, groups, i
     sample = torch.ones(1, *shape, dtype=torch.float64)
     before = copy.deepcopy(net)
     # Constants of our own, other for each layer and term; the schedule by hand.
-    n_layers = len(penalised_weights(net, sample))
+    n_layers = len(find_weights(net, sample))
     scale = [(0.1 + 0.02 * layer, 0.3 - 0.05 * layer) for layer in range(n_layers)]
     if penalty in ("l1", "l2"):
         scale = None
@@ -131,9 +240,9 @@ def test_each_layer_gets_its_operator_with_its_strength(penalty, prox, groups, i
         exclusivity=0.25,
         layer_scale=scale,
     )
-    regularizer.after_step(net, LR)
+    regularizer.after_step(net, sgd(net))
     exact = prox == "exact"
-    for layer, name in enumerate(penalised_weights(net, sample)):
+    for layer, name in enumerate(find_weights(net, sample)):
         w = before.get_parameter(name).detach()
         dim = 0 if groups == "feature" else tuple(range(1, w.ndim))
         mu = 0.25 + 0.5 * layer / (n_layers - 1)
@@ -169,7 +278,7 @@ def test_one_layer_gets_the_top_layers_share():
 
 
 def test_layer_scale_of_the_wrong_length():
-    with pytest.raises(ValueError, match="layer_scale has 3 entries, but .* 2 penal"):
+    with pytest.raises(ValueError, match="layer_scale has 3 entries, but .* 2 linear"):
         attached(make_mlp(3, 2), torch.ones(1, 3), layer_scale=[1, 2, 3])
 
 
@@ -186,25 +295,19 @@ def test_layer_scale_that_makes_no_sense(scale):
 
 
 @pytest.mark.parametrize(
-    ("params", "message"),
+    "params",
     [
-        ({"penalty": "lasso"}, "penalty='lasso' must be one of"),
-        ({"groups": "unit"}, "groups='unit' must be one of"),
-        ({"prox": "approximate"}, "prox='approximate' must be one of"),
-        ({"alpha": -1.0}, "alpha=-1.0 must be a finite number"),
-        ({"alpha": math.nan}, "alpha=nan must be a finite number"),
-        ({"alpha": "0.1"}, "alpha='0.1' must be a finite number"),
-        ({"prox_every": 0}, "prox_every=0 must be an integer"),
-        ({"layer_scale": "none"}, "layer_scale='none' must be 'auto', None, or a seq"),
-        ({"layer_scale": 3}, "layer_scale=3 must be"),
+        *({"penalty": "lasso"}, {"groups": "unit"}, {"prox": "approximate"}),
+        *({"alpha": -1.0}, {"alpha": math.nan}, {"alpha": math.inf}, {"alpha": "0.1"}),
+        *({"layer_scale": "none"}, {"layer_scale": 3}, {"exclusivity": 1.5}),
     ],
 )
-def test_bad_parameters_without_an_estimator(params, message):
-    """A skorch user's callback has nobody else to check them."""
-    with pytest.raises(ValueError, match=message):
-        CGESProx(**params).initialize()
-    with pytest.raises(ValueError, match=message):
-        CGESRegularizer(**params).attach(make_mlp(3, 2), torch.ones(1, 3))
+def test_bad_parameters_without_an_estimator(params):
+    (name,) = params
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of CGES must be"):
+        RegularizerCallback(CGES(**params)).initialize()
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of CGES must be"):
+        CGES(**params).check_parameters()
 
 
 def test_a_constant_per_layer_serves_both_terms():
@@ -217,44 +320,61 @@ def test_a_constant_per_layer_serves_both_terms():
 # ---- when ----------------------------------------------------------------------
 
 
-def test_every_k_steps_with_the_summed_rate_and_at_the_end():
-    net, sample = make_mlp(6, 3).double(), torch.ones(1, 6, dtype=torch.float64)
-    one = copy.deepcopy(net)
-    lazy = attached(net, sample, prox_every=3, penalty="l1")
-    eager = attached(one, sample, penalty="l1")
-    start = net[0].weight.detach().clone()
-    rates = [0.01, 0.02, 0.005, 0.01]
-    for n_steps, lr in enumerate(rates, start=1):
-        lazy.after_step(net, lr)
-        eager.after_step(one, lr)
-        if n_steps < 3:
-            assert torch.equal(net[0].weight, start)
-        if n_steps == 3:  # soft thresholds add up
-            torch.testing.assert_close(net[0].weight, one[0].weight)
-    assert not torch.allclose(net[0].weight, one[0].weight, rtol=1e-6)
-    lazy.after_training_epoch(net)
-    torch.testing.assert_close(net[0].weight, one[0].weight)
-    settled = net[0].weight.detach().clone()
-    lazy.after_training_epoch(net)
-    assert torch.equal(net[0].weight, settled)
+def test_each_step_takes_the_present_rate_of_the_weights_group():
+    net, one = (make_mlp(6, 3).double() for _ in range(2))
+    one.load_state_dict(net.state_dict())
+    sample = torch.ones(1, 6, dtype=torch.float64)
+    regularizer = attached(net, sample, penalty="l1")
+    groups = [
+        {"params": net[0].parameters(), "lr": 0.01},
+        {"params": net[2].parameters(), "lr": 0.02},
+    ]
+    optimizer = torch.optim.SGD(groups)
+
+    def expect(*rates):
+        for layer, lr in zip((0, 2), rates, strict=True):
+            expected = prox_l1(one[layer].weight.detach(), lr * ALPHA)
+            torch.testing.assert_close(net[layer].weight.detach(), expected)
+        one.load_state_dict(net.state_dict())
+
+    regularizer.after_step(net, optimizer)
+    expect(0.01, 0.02)
+    optimizer.param_groups[1]["lr"] = 0.005  # as schedulers do
+    regularizer.after_step(net, optimizer)
+    expect(0.01, 0.005)
+    optimizer.load_state_dict(optimizer.state_dict())  # makes new groups
+    optimizer.param_groups[0]["lr"] = 0.03
+    regularizer.after_step(net, optimizer)
+    expect(0.03, 0.005)
 
 
 def test_strength_zero_touches_nothing():
     net = make_mlp(6, 3)
     before = copy.deepcopy(net.state_dict())
-    regularizer = CGESRegularizer(0.0)
+    regularizer = CGES(0.0)
     regularizer.attach(net, torch.ones(1, 6))
-    regularizer.after_step(net, LR)
-    regularizer.after_training_epoch(net)
+    regularizer.after_step(net, sgd(net))
+    regularizer.before_validation(net)
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in before.items())
 
 
 def test_a_copied_module_is_the_one_that_is_changed():
     net = make_mlp(6, 3)
     regularizer = attached(net, torch.ones(1, 6))
-    regularizer.after_step(net, LR)
+    regularizer.after_step(net, sgd(net))
     other = copy.deepcopy(net)
     settled = net[0].weight.detach().clone()
-    regularizer.after_step(other, LR)
+    regularizer.after_step(other, sgd(other))
     assert torch.equal(net[0].weight, settled)
     assert not torch.equal(other[0].weight, settled)
+
+
+def test_a_pickle_holds_names_and_no_layers():
+    net = make_mlp(6, 3)
+    regularizer = attached(net, torch.ones(1, 6))
+    before = pickle.dumps(regularizer)
+    regularizer.after_step(net, sgd(net))
+    assert pickle.dumps(regularizer) == before
+    restored = pickle.loads(before)
+    assert restored.layers_ == regularizer.layers_
+    restored.after_step(net, sgd(net))

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, softmax
 from sklearn.base import clone
-from sklearn.datasets import load_wine
+from sklearn.datasets import load_diabetes, load_wine
+from sklearn.linear_model import Lasso, MultiTaskLasso
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
@@ -17,8 +18,12 @@ from sklearn.svm import l1_min_c
 from torch import nn
 from torch.nn import functional
 
-from sklearn_structreg import CGESClassifier
-from sklearn_structreg.cges import alpha_max, alpha_path
+from sklearn_structreg.cges import (
+    CGESClassifier,
+    CGESRegressor,
+    alpha_max,
+    alpha_path,
+)
 
 LINEAR = {"hidden_layer_sizes": (), "batch_size": None, "layer_scale": None}
 
@@ -106,7 +111,7 @@ def test_of_two_equal_classes_it_is_scikit_learns_l1_min_c(wine):
         {"penalty": "group", "layer_scale": "auto"},
         {"penalty": "group", "groups": "filter"},
         {"penalty": "cges", "exclusivity": 0.4},
-        {"penalty": "cges", "layer_scale": [(0.3, 2.0)], "prox_every": 2},
+        {"penalty": "cges", "layer_scale": [(0.3, 2.0)]},
     ],
 )
 def test_training_empties_a_linear_model_just_above_and_not_below(
@@ -365,3 +370,85 @@ def test_bad_grids(wine, bad):
 def test_bad_parameters_are_the_estimators_own_errors(wine):
     with pytest.raises(ValueError, match="'penalty' parameter of CGESClassifier"):
         alpha_max(CGESClassifier(penalty="l0"), *wine)
+
+
+# ---- numbers -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def diabetes():
+    X, y = load_diabetes(return_X_y=True)
+    return scale(X), y
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_of_a_linear_regressor_it_is_the_lassos(diabetes, weighted):
+    X, y = diabetes
+    rng = np.random.default_rng(0)
+    weight = rng.integers(0, 4, len(y)).astype(float) if weighted else np.ones(len(y))
+    model = CGESRegressor(penalty="l1", momentum=0.0, **LINEAR)
+    largest = alpha_max(model, X, y, weight)
+    mean = np.average(y, weights=weight)
+    deviation = math.sqrt(np.average((y - mean) ** 2, weights=weight))
+    # The lasso halves the squared error, and its target here has another scale.
+    lasso = largest * deviation / 2
+    assert not Lasso(1.0001 * lasso, tol=1e-10).fit(X, y, weight).coef_.any()
+    assert Lasso(0.9999 * lasso, tol=1e-10).fit(X, y, weight).coef_.any()
+
+
+def test_of_several_targets_it_is_the_multi_task_lassos(diabetes):
+    X, y = diabetes
+    Y = scale(np.c_[y, X[:, 2] - X[:, 3], X[:, 0] * X[:, 1]])
+    model = CGESRegressor(penalty="group", momentum=0.0, **LINEAR)
+    largest = alpha_max(model, X, Y)
+    # The multi-task lasso halves the sum over targets of which ours is the mean.
+    lasso = largest * 3 / 2
+    assert not MultiTaskLasso(1.0001 * lasso, tol=1e-10).fit(X, Y).coef_.any()
+    assert MultiTaskLasso(0.9999 * lasso, tol=1e-10).fit(X, Y).coef_.any()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_training_empties_a_linear_regressor_just_above_and_not_below(diabetes, bias):
+    X, y = diabetes
+    net = nn.Linear(10, 1, bias=bias)
+    model = CGESRegressor(
+        net, penalty="group", batch_size=None, optimizer="sgd", momentum=0.5
+    ).set_params(learning_rate=0.05, max_epochs=600, dtype="float64", random_state=0)
+    largest = alpha_max(model, X, y)
+    assert model.set_params(alpha=1.02 * largest).fit(X, y).sparsity_ == 1
+    assert model.set_params(alpha=0.98 * largest).fit(X, y).sparsity_ < 1
+
+
+@pytest.mark.parametrize("net", ["mlp", "deep", "conv"])
+@pytest.mark.parametrize("penalty", ["l1", "group", "cges"])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_weights_beat_zero_at_the_bound_of_numbers(net, penalty, seed):
+    shape, layers = NETS[net]
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(30, *shape))
+    flat = X.reshape(30, -1)
+    Y = scale(
+        flat @ rng.normal(size=(flat.shape[1], 3)) + 0.1 * rng.normal(size=(30, 3))
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = nn.Sequential(*layers()).double()
+    model = CGESRegressor(module, penalty=penalty, momentum=0.0, layer_scale=None)
+    alpha = alpha_max(model, X, Y)
+    inputs, targets = torch.from_numpy(X), torch.from_numpy(Y)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.03)
+    losses = []
+    for _ in range(60):
+        loss = functional.mse_loss(module(inputs), targets)
+        losses.append(loss.item())
+        assert losses[-1] + alpha * penalty_of(module, model).item() >= 1 - 1e-9
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 1  # the weights do fit something
+
+
+def test_another_criterion_has_no_bound(diabetes):
+    model = CGESRegressor(criterion=nn.L1Loss)
+    with pytest.raises(ValueError, match="no bound for criterion=.*L1Loss"):
+        alpha_max(model, *diabetes)

@@ -154,7 +154,8 @@ def randomize(network, generator, p_feature=0.5, p_filter=0.3, dtype=torch.float
 def assert_same_outputs(network, smaller, batch, tolerance=None):
     """Compare two networks in evaluation mode, relative to the largest output."""
     if tolerance is None:
-        tolerance = 1e-12 if batch.dtype == torch.float64 else 1e-6
+        # in float32 the last layer's sums may cancel: 3e-6 in one net of 2000
+        tolerance = 1e-12 if batch.dtype == torch.float64 else 1e-5
     with torch.no_grad():
         expected, got = network.eval()(batch), smaller.eval()(batch)
     assert got.shape == expected.shape

@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
-from sklearn_structreg import CGESClassifier
+from sklearn_structreg import CGESClassifier, CGESRegressor
 
 FILTERS = {"penalty": "group", "groups": "filter", "alpha": 0.01}
 FEATURES = {"penalty": "group", "groups": "feature", "alpha": 0.01}
@@ -64,6 +64,15 @@ def test_in_place_the_estimator_predicts_as_before(digits):
     assert clone(model).get_params() == dense.get_params()
     model.fit(X, y)  # a fit that does not go on starts with the whole network
     assert count(model.module_) == count(dense.module_)
+
+
+def test_a_regressor_predicts_as_before(digits):
+    X, y = digits
+    model = CGESRegressor(max_epochs=10, random_state=0, **FEATURES | {"alpha": 0.1})
+    dense = copy.deepcopy(model.fit(X, y))
+    assert count(model.compact(in_place=True)) < count(dense.module_)
+    np.testing.assert_allclose(model.predict(X), dense.predict(X), rtol=0, atol=1e-4)
+    assert model.score(X, y) > 0.5
 
 
 def test_training_goes_on_with_the_smaller_network(digits):

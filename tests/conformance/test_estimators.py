@@ -1,33 +1,35 @@
 """scikit-learn's own checks, with nothing expected to fail, in two configurations."""
 
+from rooms import ESTIMATORS
+from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_structreg import (
-    BlockoutClassifier,
-    CGESClassifier,
-    DropClusterClassifier,
-    SelfInformedClassifier,
-)
-from sklearn_structreg.core import StructuredClassifier
+from sklearn_structreg import CGESClassifier, SelfInformedClassifier
+from sklearn_structreg.baselines import L2SP, Dropout
+from sklearn_structreg.blockout import Blockout
+from sklearn_structreg.cges import CGES, IterativePruning
+from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
+from sklearn_structreg.dropcluster import DropCluster
 
 EXACT = {"dtype": "float64", "batch_size": None}
+SMALLER = {SelfInformedClassifier: {"head_layer_sizes": (32,)}}  # else it is slow
+SEVERAL = [
+    IterativePruning(0.8),
+    CGES(0.001),
+    Blockout(2, init_probability=0.9),
+    DropCluster(0.05),
+    Dropout(0.05),
+]
 
-ESTIMATORS = [
-    estimator(**configuration)
-    for estimator in (
-        StructuredClassifier,
-        BlockoutClassifier,
-        CGESClassifier,
-        DropClusterClassifier,
-    )
-    for configuration in ({}, EXACT)
-] + [
+CONFIGURATIONS = [
+    *(estimator() for estimator in ESTIMATORS),
+    *(estimator(**EXACT, **SMALLER.get(estimator, {})) for estimator in ESTIMATORS),
     CGESClassifier(target_density=0.5),
-    SelfInformedClassifier(),
-    SelfInformedClassifier(head_layer_sizes=(32,), **EXACT),  # small: it is slow
+    StructuredClassifier(regularizers=[*SEVERAL, L2SP(0.01)]),
+    StructuredRegressor(regularizers=[clone(regularizer) for regularizer in SEVERAL]),
 ]
 
 
-@parametrize_with_checks(ESTIMATORS)
+@parametrize_with_checks(CONFIGURATIONS)
 def test_scikit_learn_checks(estimator, check):
     check(estimator)

@@ -7,6 +7,7 @@ from scipy import sparse
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
+from sklearn_structreg.blockout import Blockout
 from sklearn_structreg.core import StructuredClassifier
 
 X = np.random.default_rng(0).normal(size=(20, 6))
@@ -234,3 +235,11 @@ def test_datasets_that_do_not_work():
         StructuredClassifier().fit(TensorDataset(*tensors), Y[:5])
     with pytest.raises(ValueError, match="have 4 features, but .* expects 6"):
         fitted().predict(TensorDataset(tensors[0][:, :4]))
+
+
+def test_an_optimizer_of_one_group_beside_a_regularizer_with_its_own():
+    model = StructuredClassifier(
+        optimizer=torch.optim.LBFGS, regularizers=[Blockout(2)], batch_size=None
+    )
+    with pytest.raises(ValueError, match="LBFGS takes all parameters alike"):
+        model.fit(X, Y)

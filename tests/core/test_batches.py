@@ -10,6 +10,7 @@ from torch.utils.data import TensorDataset
 from sklearn_structreg.core import batches as module
 from sklearn_structreg.core.batches import DatasetBatches, TensorBatches
 from sklearn_structreg.core.data import TrainingData, to_tensor
+from sklearn_structreg.core.recipe import TensorSpec
 
 CPU = torch.device("cpu")
 
@@ -71,10 +72,8 @@ def test_dataset_batches_are_those_of_the_tensors():
         y,
         weight,
         rows=rows,
-        input_shape=(2, 2),
-        dtype=torch.float32,
+        spec=TensorSpec((2, 2), torch.float32, CPU),
         batch_size=5,
-        device=CPU,
     )
     from_tensors = TensorBatches(
         X[rows].reshape(-1, 2, 2), y[rows], weight[rows], batch_size=5, device=CPU
@@ -109,13 +108,9 @@ def test_equal_rows_merge_by_their_total_weight(pairs, weighted):
         pairs, weight if weighted else np.ones(len(y)), strict=True
     ):
         totals[x, label] = totals.get((x, label), 0) + w  # -0.0 and 0.0 are one key
-    merged = TrainingData.of(X, y, weight).batches(
-        batch_size=len(y),
-        input_shape=(2,),
-        dtype=torch.float64,
-        device=CPU,
-        normalize=True,
-    )
+    spec = TensorSpec((2,), torch.float64, CPU)
+    data = TrainingData.from_arrays(X, y, weight)
+    merged = data.batches(spec, batch_size=len(y), normalize=True)
     (got_X, got_y, got_weight), *rest = merged.epoch(0)
     assert not rest
     mean = sum(totals.values()) / len(totals)

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from sklearn_structreg.core import StructuredClassifier, make_convnet, make_mlp
-from sklearn_structreg.core.modules import build_module, run_once
+from sklearn_structreg.core.inspection import run_once
+from sklearn_structreg.core.modules import build_module
 
 
 @pytest.mark.parametrize("hidden", [(), (5,), (7, 3)])
@@ -58,7 +59,8 @@ def test_class_instance_and_factory(blobs):
 
 def test_batch_normalization_survives_a_last_batch_of_one(blobs):
     X, y = blobs
-    StructuredClassifier(Net, batch_size=89, max_epochs=2).fit(X, y)
+    model = StructuredClassifier(Net, batch_size=89, max_epochs=2).fit(X, y)
+    assert model.n_iter_ == 2
 
 
 def test_an_instance_keeps_its_weights(blobs):

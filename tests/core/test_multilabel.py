@@ -20,7 +20,8 @@ from sklearn_structreg import (
     DropClusterClassifier,
 )
 from sklearn_structreg.core import StructuredClassifier
-from sklearn_structreg.core.losses import WeightedBinaryCrossEntropy
+from sklearn_structreg.core.losses import WeightedLoss
+from sklearn_structreg.core.task import Task
 
 FAST = {"max_epochs": 5, "random_state": 0}
 
@@ -37,7 +38,7 @@ def test_the_loss_is_the_log_likelihood_written_out():
     weight = rng.random(5)
     p = expit(z)
     losses = -(y * np.log(p) + (1 - y) * np.log(1 - p)).sum(axis=1)
-    loss = WeightedBinaryCrossEntropy()
+    loss = WeightedLoss(Task.LABELS)
     tensors = torch.from_numpy(z), torch.from_numpy(y)
     assert float(loss(*tensors)) == pytest.approx(losses.mean())
     weighted = loss(*tensors, torch.from_numpy(weight))
@@ -183,7 +184,7 @@ def test_what_methods_offer_beside_fit_knows_several_labels(several):
     X, y = several
     blockout = BlockoutClassifier(**FAST).fit(X, y)
     report = blockout.harden(X, y)
-    assert report.accuracy == blockout.score(X, y)
+    assert report.score == blockout.score(X, y)
     with torch.inference_mode():
         logits = report.module(torch.from_numpy(X).float()).numpy()
-    assert report.hardened_accuracy == np.mean(((logits > 0) == y).all(axis=1))
+    assert report.hardened_score == np.mean(((logits > 0) == y).all(axis=1))

@@ -1,4 +1,4 @@
-"""The net and its narrow waist: hooks, parameter groups, loss, persistence."""
+"""The net and the hooks of a regularizer: order, groups, loss, persistence."""
 
 import copy
 import pickle
@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from sklearn_structreg.core import Regularizer, StructuredClassifier, make_mlp
 from sklearn_structreg.core.device import resolve_device
-from sklearn_structreg.core.losses import WeightedCrossEntropy
+from sklearn_structreg.core.losses import WeightedLoss
 from sklearn_structreg.core.randomness import derive_seed, seeded
+from sklearn_structreg.core.task import Task
 
 FAST = {"max_epochs": 2, "batch_size": 30, "random_state": 0}
 
@@ -31,59 +32,53 @@ class Diary(Callback):
 class Recorder(Regularizer):
     """Writes down every hook, and gives the last layer's bias its own group."""
 
-    def __init__(self):
-        self.entries = []
-
-    def attach(self, module, sample_batch):
-        self.entries.append(("attach", tuple(sample_batch.shape)))
+    def attach(self, module, sample):
+        self.entries_ = [("attach", tuple(sample.shape))]
         return nn.Sequential(*module, nn.Identity())
 
     def param_groups(self, module):
-        return [{"params": [module[2].bias], "weight_decay": 0.0, "lr": 1.0}]
+        return [{"params": [module[2].bias], "weight_decay": 0.0, "lr_factor": 20.0}]
 
     def callbacks(self):
-        return [("diary", Diary(self.entries))]
+        return [("diary", Diary(self.entries_))]
 
-    def after_step(self, module, lr):
-        self.entries.append(("step", lr))
+    def penalty(self, module):
+        self.entries_.append("penalty")
 
-    def after_training_epoch(self, module):
-        self.entries.append("settle")
+    def after_step(self, module, optimizer):
+        rates = [group["lr"] for group in optimizer.param_groups]
+        self.entries_.append(("step", *rates))
 
-
-class Recorded(StructuredClassifier):
-    def _make_regularizer(self):
-        self.recorder = Recorder()
-        return self.recorder
+    def before_validation(self, module):
+        self.entries_.append("settle")
 
 
 def test_what_a_regularizer_draws_comes_from_the_seed(blobs):
     drawn = []
 
     class Drawing(Regularizer):
-        def attach(self, module, sample_batch):
+        def attach(self, module, sample):
             drawn.append(torch.rand(3))
             return module
 
-    class Drawn(StructuredClassifier):
-        def _make_regularizer(self):
-            return Drawing()
-
     state = torch.get_rng_state()
     for seed in (0, 0, 1):
-        Drawn(max_epochs=1, random_state=seed).fit(*blobs)
+        model = StructuredClassifier(regularizers=[Drawing()], max_epochs=1)
+        model.set_params(random_state=seed).fit(*blobs)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_hooks_come_in_order_with_the_rate_of_the_step(blobs):
-    model = Recorded(lr_schedule="cosine", weight_decay=0.5, **FAST).fit(*blobs)
-    epochs = [
-        ["epoch", *[("step", pytest.approx(lr))] * 3, "settle", "end"]
-        for lr in (0.05, 0.025)
-    ]
-    assert model.recorder.entries == [("attach", (2, 4)), *epochs[0], *epochs[1]]
+    model = StructuredClassifier(
+        regularizers=[Recorder()], lr_schedule="cosine", weight_decay=0.5, **FAST
+    ).fit(*blobs)
+    rates = [(0.05, 1.0), (0.025, 0.5)]
+    steps = [["penalty", ("step", *map(pytest.approx, pair))] * 3 for pair in rates]
+    epochs = [["epoch", *step, "settle", "end"] for step in steps]
+    entries = model.regularizers_["recorder"].entries_
+    assert entries == [("attach", (2, 4)), *epochs[0], *epochs[1]]
     common, special = model.net_.optimizer_.param_groups
     assert len(common["params"]) == 3
     assert common["weight_decay"] == 0.5
@@ -116,7 +111,9 @@ def test_weighted_loss_by_hand():
     weight = torch.tensor([0.5, 1.5], dtype=torch.float64)
     p = logits.exp() / logits.exp().sum(1, keepdim=True)
     expected = -(0.5 * p[0, 1].log() + 1.5 * p[1, 1].log()) / 2
-    torch.testing.assert_close(WeightedCrossEntropy()(logits, target, weight), expected)
+    torch.testing.assert_close(
+        WeightedLoss(Task.CLASSES)(logits, target, weight), expected
+    )
 
 
 def test_training_goes_on_after_a_round_trip_as_if_uninterrupted(digits):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
+from torch import nn
 
 from sklearn_structreg.core import StructuredClassifier
 
@@ -50,14 +50,46 @@ def test_a_warm_start_that_diverges_keeps_the_last_fit(blobs):
     np.testing.assert_array_equal(model.predict_proba(X), before)
 
 
-def test_a_new_fit_that_diverges_leaves_no_half_of_the_last_one(blobs):
+def test_a_new_fit_that_fails_leaves_the_last_one_as_it_was(blobs):
     X, y = blobs
     model = StructuredClassifier(**FAST).fit(X, y)
+    before, state = model.predict_proba(X), set(vars(model))
     with pytest.raises(ValueError, match="non-finite"):
         model.set_params(learning_rate=1e20).fit(X[:, :2], y == 1)
-    with pytest.raises(NotFittedError):
-        model.predict(X)
-    model.set_params(learning_rate=0.05).partial_fit(X, y, classes=[0, 1, 2, 3])
+    with pytest.raises(ValueError, match="contains NaN"):
+        model.fit(np.full((4, 2), np.nan), [0, 1, 0, 1])
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert set(vars(model)) == state
+    model.set_params(learning_rate=0.05).partial_fit(X, y)
+    assert model.n_iter_ == 4
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"hidden_layer_sizes": (7,)}, {"module": nn.Linear(4, 3)}, {"module_params": {}}],
+)
+def test_a_network_that_trains_on_keeps_its_structure(blobs, changed):
+    X, y = blobs
+    model = StructuredClassifier(warm_start=True, **FAST).fit(X, y)
+    name = next(iter(changed))
+    for method in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=f"{name} cannot change from"):
+            model.set_params(**changed) and method(X, y)
+    model.set_params(warm_start=False).fit(X, y)
+
+
+def test_partial_fit_takes_up_changed_parameters_and_keeps_the_momentum(digits):
+    X, y = digits
+    model = StructuredClassifier(random_state=0).partial_fit(X, y, classes=range(10))
+    net, momentum = model.net_, next(iter(model.net_.optimizer_.state.values()))
+    model.partial_fit(X, y)
+    assert model.net_ is net
+    model.set_params(learning_rate=1e-3).partial_fit(X, y)
+    assert model.net_.optimizer_.param_groups[0]["lr"] == 1e-3
+    assert next(iter(model.net_.optimizer_.state.values())) is momentum
+    model.set_params(optimizer="adam").partial_fit(X, y)
+    assert isinstance(model.net_.optimizer_, torch.optim.Adam)
+    assert model.n_iter_ == 4
 
 
 def test_precision_may_change_between_calls(digits):
@@ -128,4 +160,5 @@ def test_early_stopping_holds_out_nothing_by_default(blobs):
 
 def test_early_stopping_where_classes_are_too_small_to_stratify():
     X, y = np.random.default_rng(0).normal(size=(12, 3)), np.array([0] * 11 + [1])
-    StructuredClassifier(early_stopping=True, max_epochs=2).fit(X, y)
+    model = StructuredClassifier(early_stopping=True, max_epochs=2).fit(X, y)
+    assert "valid_loss" in model.history_[-1]

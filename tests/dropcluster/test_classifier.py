@@ -1,4 +1,4 @@
-"""DropClusterClassifier and its rivals."""
+"""DropClusterClassifier and DropClusterRegressor."""
 
 import pickle
 
@@ -6,21 +6,17 @@ import numpy as np
 import pytest
 import torch
 from dropcluster.networks import ResNet
-from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sklearn_structreg import DropClusterClassifier
-from sklearn_structreg.core import StructuredClassifier
+from sklearn_structreg.core import StructuredClassifier, insert_layer
+from sklearn_structreg.core.insertion import inserted_layers
 from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.dropcluster import (
-    DropBlock1d,
-    DropBlock2d,
+    DropCluster,
     DropCluster1d,
     DropCluster2d,
-    StochasticDepth,
-    insert_layer,
-    inserted_layers,
-    remove_layers,
+    DropClusterRegressor,
     rena,
 )
 
@@ -61,7 +57,7 @@ def test_fitted_attributes_of_images(images):
     assert model.structured_channels_.dtype == bool
     assert model.n_clusters_ == 7
     assert (model.cluster_labels_.max((1, 2)) == 6).all()
-    assert list(inserted_layers(model.module_)) == ["0"]
+    assert list(inserted_layers(model.module_)) == ["0.inserted_layer"]
 
 
 def test_flat_features_are_a_chain(flat):
@@ -109,7 +105,8 @@ def test_clusters_come_from_the_first_mini_batch_of_the_epoch(images):
     X, y = images
     weight = np.arange(len(y)) % 3
     params = FAST | {"max_epochs": 1, "batch_size": 50, "start_epoch": 0}
-    plain = DropClusterClassifier(regularizer=None, learning_rate=1e-30, **params)
+    frozen = {"max_epochs": 1, "learning_rate": 1e-30, "start_epoch": 2}
+    plain = DropClusterClassifier(**(params | frozen))
     plain.fit(X, y, sample_weight=weight)  # the weights that the first epoch begins at
     model = DropClusterClassifier(**params).fit(X, y, sample_weight=weight)
     rows = np.flatnonzero(weight)
@@ -174,7 +171,7 @@ def test_drop_cluster_regularizes(digits):
     # Few samples and a net that fits them exactly: what is dropped shows in the loss.
     X, y = digits[0].reshape(-1, 1, 8, 8)[:100], digits[1][:100]
     params = {"max_epochs": 30, "batch_size": 20, "random_state": 0}
-    plain = DropClusterClassifier(regularizer=None, **params).fit(X, y)
+    plain = StructuredClassifier(**params).fit(X, y)
     model = DropClusterClassifier(drop_rate=0.3, **params).fit(X, y)
     losses = [m.history_[:, "train_loss"] for m in (plain, model)]
     assert losses[0][:6] == losses[1][:6]  # start_epoch="auto" is 6
@@ -184,129 +181,75 @@ def test_drop_cluster_regularizes(digits):
 # ---- off is off ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"drop_rate": 0, "unstructured": None},
-        {"regularizer": None},
-        *(
-            {"drop_rate": 0, "regularizer": name}
-            for name in ("dropblock", "spatial", "dropout")
-        ),
-    ],
-)
 @pytest.mark.parametrize("module", ["auto", ResNet])
-def test_off_is_the_plain_net_bit_for_bit(images, params, module):
+def test_off_is_the_plain_net_bit_for_bit(images, module):
     settings = FAST | {"batch_size": 50}  # ResNet has a dropout layer of its own
     plain = StructuredClassifier(module, **settings).fit(*images)
-    model = DropClusterClassifier(module, **params, **settings).fit(*images)
+    model = DropClusterClassifier(module, 0, **settings).fit(*images)
     for name, value in states(plain).items():
         assert torch.equal(states(model)[name], value)
     np.testing.assert_array_equal(
         model.predict_proba(images[0]), plain.predict_proba(images[0])
     )
-
-
-def test_stochastic_depth_off_is_the_plain_net(images):
-    plain = StructuredClassifier(ResNet, **FAST).fit(*images)
-    model = DropClusterClassifier(
-        ResNet, regularizer="stochastic_depth", drop_rate=0, **FAST
-    ).fit(*images)
-    assert same(plain, model)
-
-
-# ---- rivals --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("dropblock", DropBlock2d), ("spatial", nn.Dropout2d), ("dropout", nn.Dropout)],
-)
-def test_rivals_are_put_in_the_same_place(images, name, kind):
-    model = DropClusterClassifier(regularizer=name, drop_rate=0.3, **FAST).fit(*images)
-    assert list(inserted_layers(model.module_)) == ["0"]
-    assert type(layer_of(model)) is kind
     assert model.n_clusters_ == 0
-    with pytest.raises(AttributeError, match="There are no clusters"):
-        _ = model.cluster_labels_
-    assert not hasattr(model, "structured_channels_")
-    plain = StructuredClassifier(**FAST).fit(*images)
-    assert plain.history_[0, "train_loss"] != model.history_[0, "train_loss"]
 
 
-def test_rivals_on_flat_features(flat):
-    model = DropClusterClassifier(regularizer="dropblock", **FAST).fit(*flat)
-    assert layer_of(model).block_size == (5,)
-    assert isinstance(layer_of(model), DropBlock1d)
-    DropClusterClassifier(regularizer="dropout", **FAST).fit(*flat)
-    with pytest.raises(ValueError, match="the input is a single one"):
-        DropClusterClassifier(regularizer="spatial", **FAST).fit(*flat)
+# ---- layers of the module's own ------------------------------------------------
 
 
-def test_rivals_take_several_layers(images):
-    layers = ["layer1", "layer2.bn1"]
-    model = DropClusterClassifier(
-        ResNet, regularizer="dropblock", block_size=2, layer=layers, **FAST
-    ).fit(*images)
-    found = inserted_layers(model.module_)
-    assert list(found) == ["layer1.1", "layer2.bn1"]
-    assert {layer.block_size for layer in found.values()} == {(2, 2)}
-
-
-def test_layers_that_a_user_has_inserted_stay(images):
+@pytest.mark.parametrize("layer", ["0", "1"])
+def test_layers_that_a_user_has_inserted_stay(images, layer):
     net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 10))
     insert_layer(net, "0", DropCluster2d(4))
-    insert_layer(net, "1", DropBlock2d(2))
-    model = DropClusterClassifier(net, layer="1", warm_start=True, **FAST)
-    with pytest.raises(ValueError, match="'1' has an inserted layer already"):
-        model.fit(*images)
-    remove_layers(net, ["1"])
+    insert_layer(net, "1", nn.Dropout2d(0.2))
+    model = DropClusterClassifier(net, layer=layer, warm_start=True, **FAST)
     model.fit(*images)
     for _ in range(2):
         found = inserted_layers(model.module_)
-        assert {name: part.n_clusters for name, part in found.items()} == {
-            "0": 4,
-            "1": "auto",
-        }
+        assert len(found) == 3
+        assert found["0.inserted_layer"].cluster_sizes.shape == (6, 4)
+        assert isinstance(found["1.inserted_layer"], nn.Dropout2d)
+        assert found[f"{layer}.inserted_layer_2"].n_clusters == "auto"
         assert model.n_clusters_ == 9
         model = pickle.loads(pickle.dumps(model)).fit(*images)
-    model.set_params(regularizer=None).fit(*images)
-    assert list(inserted_layers(model.module_)) == ["0"]
+    assert len(inserted_layers(net)) == 2
 
 
-def test_dropout_may_follow_a_linear_layer(images):
-    DropClusterClassifier(regularizer="dropout", layer="9", **FAST).fit(*images)
+def test_layers_of_the_module_alone(images):
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3),
+        DropCluster2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(216, 10),
+    )
+    model = DropClusterClassifier(net, layer=None, **FAST).fit(*images)
+    assert not inserted_layers(model.module_)
+    assert model.n_clusters_ == 4
+    with pytest.raises(ValueError, match="module has no DropCluster layer"):
+        DropClusterClassifier(layer=None, **FAST).fit(*images)
 
 
-def test_stochastic_depth_finds_the_branches(images):
-    model = DropClusterClassifier(
-        ResNet, regularizer="stochastic_depth", drop_rate=0.5, **FAST
-    ).fit(*images)
-    found = inserted_layers(model.module_)
-    assert list(found) == ["layer1.0.bn2", "layer1.1.bn2", "layer2.bn2"]
-    assert all(isinstance(layer, StochasticDepth) for layer in found.values())
-    with pytest.raises(ValueError, match="No residual branch was found"):
-        DropClusterClassifier(regularizer="stochastic_depth", **FAST).fit(*images)
-
-
-def test_rivals_are_one_parameter_of_a_grid_search(flat):
-    X, y = flat
-    params = FAST | {"max_epochs": 8}
-    model = DropClusterClassifier(image_shape=(1, 8, 8), batch_size=20, **params)
-    grid = {"regularizer": ["dropcluster", "dropblock", None], "drop_rate": [0.3]}
-    search = GridSearchCV(model, grid, cv=2).fit(X, y)
-    assert search.best_score_ > 0.5
-    assert len(set(search.cv_results_["mean_test_score"])) == 3
+def test_two_layers_have_their_own_schedules(images):
+    late = DropCluster(layer="2", start_epoch=2, n_clusters=3)
+    regularizers = [("early", DropCluster(start_epoch=1, n_clusters=5)), ("late", late)]
+    settings = FAST | {"max_epochs": 2}
+    model = StructuredClassifier(regularizers=regularizers, **settings).fit(*images)
+    layers = inserted_layers(model.module_)
+    names = [r.inserted_ for r in model.regularizers_.values()]
+    assert [layers[name].is_active for name in names] == [True, False]
+    model.set_params(warm_start=True, max_epochs=1).fit(*images)
+    layers = inserted_layers(model.module_)
+    assert [layers[name].cluster_sizes.shape[1] for name in names] == [5, 3]
 
 
 # ---- resuming ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("regularizer", ["dropcluster", "dropblock"])
 @pytest.mark.parametrize("n_before", [1, 3, 4])
-def test_loaded_mid_schedule_goes_on_as_if_uninterrupted(images, n_before, regularizer):
+def test_loaded_mid_schedule_goes_on_as_if_uninterrupted(images, n_before):
     params = {"start_epoch": 2, "update_every": 2, "drop_rate": 0.3, "batch_size": 64}
-    params |= {"regularizer": regularizer, "unstructured": "hopkins"}
+    params |= {"unstructured": "hopkins"}
 
     def go_on(model, n_epochs):
         for _ in range(n_epochs):
@@ -318,9 +261,8 @@ def test_loaded_mid_schedule_goes_on_as_if_uninterrupted(images, n_before, regul
     torch.manual_seed(123)
     loaded = go_on(pickle.loads(pickle.dumps(part)), 6 - n_before)
     assert same(whole, loaded)
-    if regularizer == "dropcluster":
-        fitted = DropClusterClassifier(ResNet, random_state=0, max_epochs=6, **params)
-        assert same(whole, fitted.fit(*images))
+    fitted = DropClusterClassifier(ResNet, random_state=0, max_epochs=6, **params)
+    assert same(whole, fitted.fit(*images))
 
 
 def test_a_warm_start_keeps_clusters_and_schedule(images):
@@ -334,8 +276,19 @@ def test_a_warm_start_keeps_clusters_and_schedule(images):
     assert model.n_iter_ == 6
     model.set_params(n_clusters=9).fit(*images)  # another number: found anew
     assert model.n_clusters_ == 9
-    model.set_params(regularizer=None).fit(*images)
-    assert not inserted_layers(model.module_)
+    with pytest.raises(ValueError, match="layer cannot change from 'auto' to '2'"):
+        model.set_params(layer="2").fit(*images)
+
+
+def test_partial_fit_takes_over_changed_parameters(images):
+    model = DropClusterClassifier(start_epoch=0, update_every=100, random_state=0)
+    model.partial_fit(*images, classes=np.arange(10))
+    clusters = model.cluster_labels_
+    model.set_params(drop_rate=0.4, rounding="down").partial_fit(*images)
+    np.testing.assert_array_equal(model.cluster_labels_, clusters)
+    assert (layer_of(model).drop_rate, layer_of(model).rounding) == (0.4, "down")
+    model.set_params(n_clusters=3).partial_fit(*images)
+    assert model.n_clusters_ == 3
 
 
 def test_early_stopping_brings_back_the_best_epochs_clusters():
@@ -370,14 +323,14 @@ def test_early_stopping_brings_back_the_best_epochs_clusters():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"layer": "conv"}, "layer='conv' is no layer of the network; its layers are"),
+        ({"layer": "conv"}, "no layer named 'conv'; its layers are '0', '1'"),
         ({"layer": "9"}, r"output of layer '9', .* has no spatial extent"),
         ({"n_clusters": 65}, "n_clusters=65 is more than the 64 pixels"),
-        ({"layer": ["0", "3"]}, "takes one layer, but layer="),
+        ({"layer": ["0", "3"]}, "The 'layer' parameter"),
         ({"n_clusters": 5, "batch_size": 1}, "batch_size=1 is too small to cluster"),
         ({"batch_size": 1}, "batch_size=1 is too small to cluster"),
-        ({"regularizer": "dropblock", "block_size": 9}, "block_size=9 does not fit"),
-        ({"regularizer": "dropclusters"}, "The 'regularizer' parameter"),
+        ({"rounding": "floor"}, "The 'rounding' parameter"),
+        ({"drop_rate": 1.0}, "The 'drop_rate' parameter"),
     ],
 )
 def test_bad_parameters(images, params, message):
@@ -412,22 +365,9 @@ class Shared(nn.Module):
         return self.fc(rows.flatten(1))
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"regularizer": "dropout", "layer": "rnn"}, "'rnn' is no tensor but of type"),
-        ({"layer": "rnn"}, "'rnn' is no tensor but of type tuple"),
-        ({"regularizer": "stochastic_depth", "layer": "rnn"}, "'rnn' is no tensor"),
-        ({"regularizer": "stochastic_depth", "layer": "twice"}, "'twice' runs 2 times"),
-        ({"regularizer": "stochastic_depth"}, "'twice' runs 2 times"),
-        ({"regularizer": "stochastic_depth", "layer": "input"}, "the input is none"),
-        ({"regularizer": "stochastic_depth", "layer": []}, "layer is empty"),
-        ({"regularizer": "dropblock", "layer": []}, "layer is empty"),
-    ],
-)
-def test_layers_that_cannot_be_regularized(images, params, message):
-    with pytest.raises(ValueError, match=message):
-        DropClusterClassifier(Shared, **FAST, **params).fit(*images)
+def test_a_layer_that_returns_a_tuple(images):
+    with pytest.raises(ValueError, match="'rnn' is not a tensor but a tuple"):
+        DropClusterClassifier(Shared, layer="rnn", **FAST).fit(*images)
 
 
 def test_a_layer_by_any_of_its_names(images):
@@ -435,13 +375,6 @@ def test_a_layer_by_any_of_its_names(images):
     two = DropClusterClassifier(Shared, layer="conv", **FAST).fit(*images)
     assert one.n_clusters_ == 15
     assert same(one, two)
-
-
-@pytest.mark.parametrize("regularizer", ["dropout", "stochastic_depth"])
-def test_names_of_layers_as_an_array(images, regularizer):
-    layers = np.array(["conv", "fc"])
-    model = DropClusterClassifier(Shared, regularizer=regularizer, layer=layers, **FAST)
-    assert list(inserted_layers(model.fit(*images).module_)) == ["conv", "fc"]
 
 
 def test_another_image_size_at_predict(images):
@@ -454,7 +387,8 @@ def test_too_few_pixels_leave_it_inactive(blobs):
     X, y = blobs
     model = DropClusterClassifier(**FAST).fit(X[:, :3], y)
     plain = StructuredClassifier(**FAST).fit(X[:, :3], y)
-    assert same(model, plain)
+    for name, value in states(plain).items():
+        assert torch.equal(states(model)[name], value)
     assert model.n_clusters_ == 0
 
 
@@ -470,6 +404,16 @@ def test_a_single_row_is_not_clustered_and_the_next_batch_is(images):
     with pytest.raises(ValueError, match="n_samples=1 is too small to cluster"):
         strict.partial_fit(X[:1], y[:1])
     assert strict.n_iter_ == 1  # no half an epoch is left behind
+
+
+def test_a_regressor(images):
+    X, y = images[0], images[1] + 0.5
+    model = DropClusterRegressor(n_clusters=7, learning_rate=0.01, **FAST).fit(X, y)
+    assert model.cluster_labels_.shape == (32, 8, 8)
+    assert model.n_clusters_ == 7
+    assert set(model.layer_hopkins(X[:10], "0")) == {"0"}
+    assert model.score(X, y) > 0
+    assert model.compact()(torch.zeros(1, 1, 8, 8)).shape == (1, 1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

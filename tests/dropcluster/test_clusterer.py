@@ -42,7 +42,7 @@ def test_no_graph_is_a_chain():
 
 def test_volume():
     X = np.random.default_rng(0).normal(size=(5, 3 * 4 * 5))
-    labels = ReNAClusterer(6, image_shape=(3, 4, 5)).fit(X).labels_
+    labels = ReNAClusterer(6, image_shape=(1, 3, 4, 5)).fit(X).labels_
     expected = rena(torch.from_numpy(X).view(5, 1, 3, 4, 5), 6).labels
     np.testing.assert_array_equal(labels, expected.numpy().ravel())
 
@@ -60,8 +60,28 @@ def test_channels_as_one_disjoint_graph(digits):
     X = digits[0][:200]
     both = np.hstack([X, X[::-1]])
     graph = sp.block_diag([grid_to_graph(8, 8)] * 2)
-    labels = ReNAClusterer(30, connectivity=graph).fit(both).labels_
-    assert set(labels[:64]).isdisjoint(labels[64:])
+    clusterer = ReNAClusterer(30, connectivity=graph).fit(both)
+    assert set(clusterer.labels_[:64]).isdisjoint(clusterer.labels_[64:])
+    images = both.reshape(-1, 2, 8, 8)
+    for data, shape in [(both, (2, 8, 8)), (images, None), (images, (2, 8, 8))]:
+        found = ReNAClusterer(30, image_shape=shape).fit(data)
+        np.testing.assert_array_equal(found.labels_, clusterer.labels_)
+        np.testing.assert_array_equal(found.transform(data), clusterer.transform(both))
+
+
+def test_one_channel_with_and_without_its_axis(digits):
+    images = digits[0].reshape(-1, 1, 8, 8)
+    expected = ReNAClusterer(16, image_shape=(8, 8)).fit(digits[0]).labels_
+    for data, shape in [
+        (images, None),
+        (images, (8, 8)),
+        (images[:, 0], (8, 8)),
+        (digits[0], (1, 8, 8)),
+    ]:
+        found = ReNAClusterer(16, image_shape=shape).fit(data)
+        np.testing.assert_array_equal(found.labels_, expected)
+    with pytest.raises(ValueError, match=r"in samples of shape \(1, 8, 8\)"):
+        ReNAClusterer(16, image_shape=(4, 16)).fit(images)
 
 
 @settings(max_examples=30, deadline=None)
@@ -175,11 +195,11 @@ def test_asymmetric_neighbors_say_what_to_do(digits):
         ({"n_clusters": 0}, "'n_clusters' parameter"),
         ({"n_clusters": 2.5}, "'n_clusters' parameter"),
         ({"max_iter": 0}, "'max_iter' parameter"),
-        ({"image_shape": (2, 4)}, "has 8 pixels, but X has 6 features"),
+        ({"image_shape": (2, 4)}, "does not fit n_features=6"),
         ({"image_shape": 6}, "'image_shape' parameter"),
-        ({"image_shape": (1, 1, 2, 3)}, "must be 1, 2 or 3 positive integers"),
-        ({"image_shape": (-2, -3)}, "must be 1, 2 or 3 positive integers"),
-        ({"image_shape": (2.0, 3.0)}, "must be 1, 2 or 3 positive integers"),
+        ({"image_shape": (1, 1, 1, 2, 3)}, "does not fit n_features=6"),
+        ({"image_shape": (-2, -3)}, "does not fit n_features=6"),
+        ({"image_shape": (2.0, 3.0)}, "does not fit n_features=6"),
         ({"connectivity": np.ones((5, 5))}, r"shape \(5, 5\), but X has 6 features"),
         ({"connectivity": sp.eye_array(6, 7)}, r"shape \(6, 7\), but X has 6"),
         ({"connectivity": np.triu(np.ones((6, 6)))}, "not symmetric"),

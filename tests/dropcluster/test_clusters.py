@@ -6,11 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_structreg.dropcluster import find_clusters, rena, spatial_hopkins
+from sklearn_structreg.dropcluster import rena, spatial_hopkins
 from sklearn_structreg.dropcluster.clusters import (
     count_profiles,
+    find_clusters,
     mean_hopkins,
-    resolve_n_clusters,
+    resolve_clusters,
 )
 
 
@@ -68,5 +69,5 @@ def test_mean_hopkins_leaves_out_constant_images_and_counts_weights():
 
 def test_auto_is_the_papers_number_capped_by_a_quarter_of_the_pixels():
     cases = {1: 0, 3: 0, 4: 1, 8: 2, 59: 14, 60: 15, 1024: 15}
-    assert {n: resolve_n_clusters("auto", n) for n in cases} == cases
-    assert resolve_n_clusters(9, 9) == 9
+    assert {n: resolve_clusters("auto", n) for n in cases} == cases
+    assert resolve_clusters(9, 9) == 9

@@ -11,9 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sklearn_structreg.dropcluster import ReNAClusterer, _compiled, rena
-from sklearn_structreg.dropcluster._compiled import cluster_compiled
-
-pytest.importorskip("numba", reason="numba, which is optional, is not installed")
+from sklearn_structreg.dropcluster._compiled import can_compile
 
 LATTICES = st.lists(st.integers(1, 9), min_size=1, max_size=3)
 
@@ -106,12 +104,13 @@ def test_fits_are_the_same():
 
 def test_leaves_the_rest_to_torch():
     X = draw(3, 2, 5)
-    assert cluster_compiled(X, 2, None, None, 9) is not None
-    parameter = torch.nn.Parameter(X)
-    for maps in (parameter, X.to("meta")):
-        assert cluster_compiled(maps, 2, None, None, 9) is None
-    many = X[:1, :1, :1].expand(1, 1, 2**31)
-    assert cluster_compiled(many, 2, None, None, 9) is None
+    assert can_compile(X, None)
+    for maps in (
+        torch.nn.Parameter(X),
+        X.to("meta"),
+        X[:1, :1, :1].expand(1, 1, 2**31),
+    ):
+        assert not can_compile(maps, None)
 
 
 def test_the_package_does_not_import_numba():
@@ -119,15 +118,6 @@ def test_the_package_does_not_import_numba():
         "import sys, sklearn_structreg.dropcluster; assert 'numba' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_goes_without_numba(monkeypatch):
-    X = draw(5, 2, 6, 7)
-    expected = rena(X, 5).labels
-    monkeypatch.setattr(_compiled, "_compile", _compiled._compile.__wrapped__)
-    monkeypatch.setitem(sys.modules, "numba", None)
-    assert cluster_compiled(X, 5, None, None, 9) is None
-    assert torch.equal(rena(X, 5).labels, expected)
 
 
 @pytest.mark.slow

@@ -77,7 +77,8 @@ def test_rena_with_a_mask(digits):
 
 
 @pytest.mark.parametrize(
-    ("image_shape", "plane"), [(None, (1, 60)), ((3, 4, 5), (4, 5))]
+    ("image_shape", "plane"),
+    [(None, (1, 60)), ((1, 3, 4, 5), (4, 5)), ((3, 4, 5), (3, 4, 5))],
 )
 def test_rena_of_signals_and_volumes(image_shape, plane):
     data = np.random.default_rng(0).normal(size=(4, 60))
@@ -93,7 +94,7 @@ def test_rena_from_maps_into_given_axes():
     assert display.figure_ is figure
     assert (display.ax_ == axes).all()
     assert ReNADisplay.from_maps(labels, maps).ax_.shape == (2, 3)
-    with pytest.raises(ValueError, match="ax must hold 6 Axes"):
+    with pytest.raises(ValueError, match="ax must hold 2 x 3 Axes"):
         display.plot(axes[0])
 
 

@@ -6,10 +6,10 @@ import torch
 from dropcluster.networks import ResNet
 
 from sklearn_structreg import DropClusterClassifier
+from sklearn_structreg.core import remove_layers
 from sklearn_structreg.dropcluster import (
     DropClusterDisplay,
     LayerHopkinsDisplay,
-    remove_layers,
     spatial_hopkins,
 )
 
@@ -98,7 +98,7 @@ def test_layer_display(model, images):
     marks = [ax.lines[-1].get_xdata()[0] for ax in display.ax_]
     means = [np.nanmean(values, axis=0) for values in display.statistics.values()]
     np.testing.assert_allclose(marks, [np.median(mean) for mean in means], rtol=1e-6)
-    with pytest.raises(ValueError, match="ax must hold 3 Axes"):
+    with pytest.raises(ValueError, match="ax must hold 3 x 1 Axes"):
         display.plot(plt.subplots(2)[1])
     with pytest.raises(ValueError, match="holds no layer"):
         LayerHopkinsDisplay({}).plot()
@@ -184,6 +184,6 @@ def test_bad_arguments(model, images):
             display.plot(channels=channels)
     with pytest.raises(ValueError, match="labels must have shape"):
         DropClusterDisplay([[0, 1]], [True], [[[1.0]]], [[1.0]]).plot()
-    unclustered = DropClusterClassifier(regularizer=None, **FAST).fit(*images)
+    unclustered = DropClusterClassifier(start_epoch=99, **FAST).fit(*images)
     with pytest.raises(AttributeError, match="There are no clusters"):
         DropClusterDisplay.from_estimator(unclustered, images[0])

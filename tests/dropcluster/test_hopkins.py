@@ -262,6 +262,15 @@ def test_other_shapes_than_fitted():
     fitted = SpatialHopkins(random_state=0).fit(np.ones((2, 3, 8, 9)))
     with pytest.raises(ValueError, match="features"):
         fitted.transform(np.ones((2, 3, 8, 8)))
+    with pytest.raises(ValueError, match=r"in samples of shape \(3, 9, 8\)"):
+        fitted.transform(np.ones((2, 3, 9, 8)))
+    assert fitted.transform(np.ones((2, 216))).shape == (2, 3)
+
+
+@pytest.mark.parametrize("power", [np.nan, np.inf, 0, -1, "e"])
+def test_bad_power(power):
+    with pytest.raises(ValueError, match="must be a positive number, or 'd'"):
+        hopkins(np.random.default_rng(0).normal(size=(9, 2)), power=power)
 
 
 @pytest.mark.parametrize("n_points", [0, 6])

@@ -5,7 +5,7 @@ from dropcluster.reference import lattice_reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sklearn_structreg.dropcluster import graph_edges, lattice_edges
+from sklearn_structreg.dropcluster.lattice import graph_edges, lattice_edges
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4))

@@ -95,14 +95,14 @@ def test_the_mean_rate_is_p_within_its_standard_error(rate, sizes):
 
 
 @pytest.mark.parametrize(("rate", "n_dropped"), [(0.1, 1), (0.2, 3), (0.25, 3)])
-def test_floor_drops_the_papers_number_of_clusters(rate, n_dropped):
-    layer = with_clusters([1] * 15, 4, drop_rate=rate, draw="floor")
+def test_rounding_down_drops_the_papers_number_of_clusters(rate, n_dropped):
+    layer = with_clusters([1] * 15, 4, drop_rate=rate, rounding="down")
     assert ((masks(layer, 50) == 0).sum(-1) == n_dropped).all()
 
 
-def test_floor_is_not_misled_by_rounding():
+def test_rounding_down_is_not_misled_by_rounding():
     assert 0.29 * 100 < 29
-    layer = with_clusters([1] * 100, 4, drop_rate=0.29, draw="floor")
+    layer = with_clusters([1] * 100, 4, drop_rate=0.29, rounding="down")
     assert ((masks(layer, 5) == 0).sum(-1) == 29).all()
 
 
@@ -354,7 +354,7 @@ def test_maps_that_are_not_finite():
         ({"n_clusters": 0}, "n_clusters=0 must be a positive integer"),
         ({"n_clusters": "many"}, "n_clusters='many' must be"),
         ({"drop_rate": 1}, "drop_rate=1 must be at least 0 and below 1"),
-        ({"draw": "ceil"}, "draw='ceil' must be"),
+        ({"rounding": "up"}, "rounding='up' must be"),
         ({"unstructured": "dead"}, "unstructured='dead' must be"),
         ({"hopkins_threshold": 5}, "hopkins_threshold=5 must be from 0 to 1"),
     ],

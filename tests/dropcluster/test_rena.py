@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
-from sklearn_structreg.dropcluster import graph_edges, lattice_edges, rena
+from sklearn_structreg.dropcluster import rena
+from sklearn_structreg.dropcluster.lattice import graph_edges, lattice_edges
 
 pytestmark = pytest.mark.usefixtures("path")
 
@@ -264,10 +265,16 @@ def test_other_dtypes_are_computed_in_float32(dtype):
     assert torch.equal(rena(X, 4).labels, rena(X.float(), 4).labels)
 
 
-@pytest.mark.parametrize("k", [0, -1, 6])
+@pytest.mark.parametrize("k", [0, -1, 6, 2.5])
 def test_impossible_number_of_clusters(k):
-    with pytest.raises(ValueError, match=r"n_clusters=.* choose from 1 to the number"):
+    with pytest.raises(ValueError, match=r"n_clusters=.* must be an integer from 1 to"):
         rena(torch.zeros(2, 5), k)
+
+
+@pytest.mark.parametrize("max_iter", [-1, 2.5])
+def test_impossible_number_of_rounds(max_iter):
+    with pytest.raises(ValueError, match="max_iter=.* must be a non-negative integer"):
+        rena(torch.zeros(2, 5), 2, max_iter=max_iter)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

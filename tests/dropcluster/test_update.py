@@ -9,13 +9,9 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from torch import nn
 
-from sklearn_structreg.dropcluster import (
-    DropCluster2d,
-    DropClusterUpdate,
-    insert_layer,
-    rena,
-    update_clusters,
-)
+from sklearn_structreg.core import RegularizerCallback, insert_layer
+from sklearn_structreg.dropcluster import DropCluster, DropCluster2d, rena
+from sklearn_structreg.dropcluster.update import update_clusters
 
 
 class Spy(Callback):
@@ -51,6 +47,13 @@ def make_net(module, *callbacks, **params):
     )
 
 
+def update(start_epoch, update_every):
+    """Update the layers of the module itself."""
+    return RegularizerCallback(
+        DropCluster(layer=None, start_epoch=start_epoch, update_every=update_every)
+    )
+
+
 @pytest.fixture(scope="module")
 def images(digits):
     X, y = digits
@@ -59,7 +62,7 @@ def images(digits):
 
 def test_clusters_come_on_schedule(images):
     spy = Spy()
-    net = make_net(make_module(), DropClusterUpdate(2, 3), spy, max_epochs=9)
+    net = make_net(make_module(), update(2, 3), spy, max_epochs=9)
     torch.manual_seed(0)
     net.fit(*images)
     active = [labels.numel() > 0 for labels in spy.seen]
@@ -70,7 +73,7 @@ def test_clusters_come_on_schedule(images):
 
 def test_until_there_are_clusters_the_callback_changes_nothing(images):
     weights = []
-    for callbacks in ([], [DropClusterUpdate(3, 1)]):
+    for callbacks in ([], [update(3, 1)]):
         net = make_net(make_module(), *callbacks, max_epochs=3)
         torch.manual_seed(0)
         weights.append(net.fit(*images).module_[5].weight)
@@ -109,7 +112,7 @@ def test_several_layers_at_once(images):
     module = make_module()
     insert_layer(module, "2", DropCluster2d(7))
     update_clusters(module, X)
-    inserted = module[2].structured_dropout
+    inserted = module[2].inserted_layer
     assert inserted.cluster_sizes.shape == (6, 7)
     assert module[1].cluster_sizes.shape == (6, 5)
 
@@ -120,7 +123,7 @@ def test_a_layer_on_maps_too_small_does_not_hurry_the_others(images):
         nn.ReLU(), nn.MaxPool2d(6), DropCluster2d(), nn.Upsample(scale_factor=6)
     )
     spy = Spy()
-    make_net(module, DropClusterUpdate(0, 2), spy, max_epochs=4).fit(*images)
+    make_net(module, update(0, 2), spy, max_epochs=4).fit(*images)
     assert not module[3][2].is_active
     new = [not torch.equal(a, b) for a, b in zip(spy.seen, spy.seen[1:], strict=False)]
     assert new == [False, True, False]
@@ -133,16 +136,24 @@ def test_interrupted_training_goes_on_as_if_uninterrupted(images):
             net.partial_fit(*images, epochs=1)
         return net
 
-    whole = fit(make_net(make_module(), DropClusterUpdate(1, 2)).initialize(), 6)
-    part = fit(make_net(make_module(), DropClusterUpdate(1, 2)).initialize(), 2)
+    whole = fit(make_net(make_module(), update(1, 2)).initialize(), 6)
+    part = fit(make_net(make_module(), update(1, 2)).initialize(), 2)
     resumed = fit(pickle.loads(pickle.dumps(part)), 4)
     one, two = (net.module_.state_dict() for net in (whole, resumed))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_a_layer_is_inserted(images):
+    module = nn.Sequential(make_module()[0], *make_module()[2:])
+    callback = RegularizerCallback(DropCluster(0.3, start_epoch=1, rounding="down"))
+    net = make_net(module, callback, max_epochs=2).fit(*images)
+    layer = net.module_.get_submodule("0.inserted_layer")
+    assert (layer.drop_rate, layer.rounding, layer.is_active) == (0.3, "down", True)
+
+
 def test_the_callback_can_be_searched(images):
-    net = make_net(make_module(), ("clusters", DropClusterUpdate(1, 1)), max_epochs=2)
-    net.set_params(callbacks__clusters__start_epoch=2)
+    net = make_net(make_module(), ("drop", update(1, 1)), max_epochs=2)
+    net.set_params(callbacks__drop__regularizer=DropCluster(layer=None, start_epoch=2))
     assert not net.fit(*images).module_[1].is_active
 
 
@@ -157,26 +168,25 @@ def test_a_module_with_several_inputs(images):
 
     X, y = images
     scale = np.ones((len(X), 1, 1, 1), dtype=np.float32)
-    update = DropClusterUpdate(1, 1)
     torch.manual_seed(0)
-    two = make_net(Scaled(), update, max_epochs=2)
+    two = make_net(Scaled(), update(1, 1), max_epochs=2)
     two.fit({"image": X, "scale": scale}, y)
     torch.manual_seed(0)
-    one = make_net(make_module(), update, max_epochs=2).fit(X, y)
+    one = make_net(make_module(), update(1, 1), max_epochs=2).fit(X, y)
     labels = one.module_[1].cluster_labels
     assert torch.equal(two.module_.net[1].cluster_labels, labels)
 
 
 def test_bad_input(images):
     X, y = images
-    with pytest.raises(ValueError, match="module has no DropCluster layer to update"):
-        make_net(nn.Linear(64, 10), DropClusterUpdate()).fit(X.reshape(300, -1), y)
-    with pytest.raises(ValueError, match="update_every=0 at least 1"):
-        make_net(make_module(), DropClusterUpdate(0, 0)).fit(X, y)
-    net = make_net(make_module(), DropClusterUpdate(0, 1), batch_size=1)
-    with pytest.raises(ValueError, match="n_samples=1 is too small to cluster"):
+    with pytest.raises(ValueError, match="module has no DropCluster layer, and layer="):
+        make_net(nn.Linear(64, 10), update(0, 1)).fit(X.reshape(300, -1), y)
+    with pytest.raises(ValueError, match="The 'update_every' parameter"):
+        make_net(make_module(), update(0, 0)).fit(X, y)
+    net = make_net(make_module(), update(0, 1), batch_size=1)
+    with pytest.raises(ValueError, match="batch_size=1 is too small to cluster"):
         net.fit(X, y)
-    net = make_net(make_module(), DropClusterUpdate(0, 1), max_epochs=2).fit(X, y)
+    net = make_net(make_module(), update(0, 1), max_epochs=2).fit(X, y)
     larger = np.pad(X, ((0, 0), (0, 0), (1, 1), (1, 1)))
     with pytest.raises(ValueError, match=r"shape \(6, 6, 6\), but got \(6, 8, 8\)"):
         net.predict(larger)

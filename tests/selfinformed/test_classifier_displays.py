@@ -6,9 +6,9 @@ from scipy import sparse
 
 from sklearn_structreg import ConfusionSpectralPartitioner, SelfInformedClassifier
 from sklearn_structreg.selfinformed import (
-    ArchitectureDisplay,
     ConfusionPartitionDisplay,
     GroupTable,
+    SelfInformedDisplay,
 )
 
 plt = pytest.importorskip("matplotlib.pyplot")
@@ -35,7 +35,7 @@ def test_the_confusions_of_a_fitted_classifier_need_no_samples(model, digits):
 
 
 def test_the_architecture_shows_every_head(model):
-    display = ArchitectureDisplay.from_estimator(model)
+    display = SelfInformedDisplay.from_estimator(model)
     texts = [text.get_text() for text in display.ax_.texts]
     assert texts.count("9 ReLU") == texts.count("6 ReLU") == 4
     assert "old layers, frozen: 64 features" in texts
@@ -47,9 +47,12 @@ def test_the_architecture_shows_every_head(model):
 
 
 def test_the_architecture_of_linear_heads_on_shared_features():
-    display = ArchitectureDisplay(["a", "b"], [(), ()], n_features=3, n_hidden=3)
+    display = SelfInformedDisplay(["a", "b"], [(), ()], n_features=3, n_hidden=3)
     display.shared = True
     display.plot().figure_.draw_without_rendering()
+    texts = [text.get_text() for text in display.ax_.texts]
+    assert "the same\nfeatures" in texts
+    assert not any("ReLU" in text for text in texts)
 
 
 def test_the_table_puts_the_most_confused_first_and_says_how_much_stays_inside():
@@ -89,7 +92,7 @@ def test_long_rows_are_wrapped():
     assert max(map(len, lines)) <= 88
 
 
-@pytest.mark.parametrize("show", [ArchitectureDisplay, GroupTable])
+@pytest.mark.parametrize("show", [SelfInformedDisplay, GroupTable])
 def test_without_groups_there_is_nothing_to_show(digits, show):
     off = SelfInformedClassifier(n_clusters=0, max_epochs=1).fit(
         digits[0][:100], digits[1][:100]

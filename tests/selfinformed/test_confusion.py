@@ -8,9 +8,9 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 from selfinformed import paper
 
-from sklearn_structreg.selfinformed.checks import check_counts
 from sklearn_structreg.selfinformed.confusion import (
     SparseSum,
+    check_counts,
     confusion_counts,
     top_k_indicator,
     truth_indicator,

@@ -8,8 +8,9 @@ from skorch import NeuralNetClassifier
 from torch import nn
 from torch.nn import functional
 
+from sklearn_structreg.compaction import compact
 from sklearn_structreg.core import count_multiply_adds, make_convnet, make_mlp
-from sklearn_structreg.selfinformed.attach import find_junction
+from sklearn_structreg.selfinformed.attachment import find_attachment_point
 from sklearn_structreg.selfinformed.conditional import ConditionalNet
 from sklearn_structreg.selfinformed.heads import AugmentedNet
 
@@ -36,7 +37,7 @@ def x():
 
 
 def augmented(base, x, rounds=1):
-    net = AugmentedNet(base, find_junction(base, x, 5, "auto"))
+    net = AugmentedNet(base, find_attachment_point(base, x, 5, "auto"))
     for seed in range(rounds):
         net.add_heads(GROUPS, [(3,), (4, 2)], seed=seed)
     return net.eval()
@@ -109,9 +110,9 @@ def test_a_second_round_freezes_the_first_ones_stacks_and_renews_their_outputs(b
     assert net.train().trunk[1].training
 
 
-@pytest.mark.parametrize("attach", ["auto", "2", "6"])
-def test_kept_features_give_the_same_logits(base, x, attach):
-    net = AugmentedNet(base, find_junction(base, x, 5, attach))
+@pytest.mark.parametrize("layer", ["auto", "2", "6"])
+def test_kept_features_give_the_same_logits(base, x, layer):
+    net = AugmentedNet(base, find_attachment_point(base, x, 5, layer))
     net.add_heads(GROUPS, [(3,), ()], seed=0)
     net.eval()
     rows = net.join(x)
@@ -124,7 +125,7 @@ def test_weights_are_drawn_from_the_seed_alone(base, x):
     state = torch.get_rng_state()
     one, two, other = (augmented(base, x) for _ in range(3))
     assert torch.equal(torch.get_rng_state(), state)
-    other = AugmentedNet(base, one.junction)
+    other = AugmentedNet(base, one.point)
     other.add_heads(GROUPS, [(3,), (4, 2)], seed=1)
     assert torch.equal(one(x), two(x))
     assert not torch.equal(one(x), other.eval()(x))
@@ -137,7 +138,9 @@ def test_the_extra_multiply_adds_are_the_heads_own(base, x):
 
 
 def test_double_precision_stays(base, x):
-    net = AugmentedNet(base.double(), find_junction(base, x.double(), 5, "auto"))
+    net = AugmentedNet(
+        base.double(), find_attachment_point(base, x.double(), 5, "auto")
+    )
     net.add_heads(GROUPS, [(3,), (4, 2)], seed=0)
     assert {p.dtype for p in net.parameters()} == {torch.float64}
 
@@ -150,7 +153,7 @@ def test_double_precision_stays(base, x):
 def test_heads_decide_over_what_the_old_network_holds_likely(
     base, x, top_k, multilabel
 ):
-    net = AugmentedNet(base, find_junction(base, x, 5, "auto"))
+    net = AugmentedNet(base, find_attachment_point(base, x, 5, "auto"))
     rounds = [GROUPS, [[0, 1, 2], [3, 4]]]
     for groups in rounds:
         net.add_heads(groups, [(3,), (4, 2)], seed=0)
@@ -183,8 +186,8 @@ def test_a_large_convnet_can_be_augmented_anywhere():
     net, x = make_convnet((3, 16, 16), 4), torch.randn(2, 3, 16, 16)
     for name, _ in net.named_children():
         if name not in ("7", "8", "9"):
-            junction = find_junction(net, x, 4, name)
-            module = AugmentedNet(net, junction)
+            point = find_attachment_point(net, x, 4, name)
+            module = AugmentedNet(net, point)
             module.add_heads([[0, 1], [2, 3]], [(3,), (3,)], seed=0)
             assert module(x).shape == (2, 4)
 
@@ -205,3 +208,40 @@ def test_it_trains_in_a_skorch_net_of_ones_own(base, x):
     trained = wrapper.module_
     assert all(torch.equal(v, old[k]) for k, v in trained.trunk.state_dict().items())
     assert not torch.equal(trained.rounds[0].heads[0].output.weight, head)
+
+
+# ---- a plain network -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", ["auto", "2", "6"])
+def test_compaction_gives_a_smaller_network_with_the_same_outputs(base, x, layer):
+    net = AugmentedNet(base, find_attachment_point(base, x, 5, layer))
+    for seed in range(2):
+        net.add_heads(GROUPS, [(3,), ()], seed=seed)
+    with torch.no_grad():
+        net.trunk[6].weight[2:5] = net.trunk[6].bias[2:5] = 0
+        net.rounds[0].heads[0].hidden[0].weight[1] = 0
+    net.eval()
+    plain = net.simplified()
+    torch.testing.assert_close(plain(x), net(x))
+    smaller = compact(net, x)
+    torch.testing.assert_close(smaller(x), net(x))
+    sizes = [sum(p.numel() for p in n.parameters()) for n in (plain, smaller)]
+    assert sizes[1] < sizes[0]
+
+
+def test_a_classifier_layer_listed_twice_is_one_layer(x):
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.out = nn.Linear(64, 7), nn.Linear(7, 5)
+            self.all = nn.ModuleList([self.stem, self.out])
+
+        def forward(self, x):
+            return self.out(self.stem(x.flatten(1)).relu())
+
+    old = Listed().eval()
+    net = AugmentedNet(old, find_attachment_point(old, x, 5, "all.0"))
+    assert torch.equal(net(x), old(x))
+    net.add_heads(GROUPS, [(3,), ()], seed=0)
+    assert net(x).shape == (6, 5)

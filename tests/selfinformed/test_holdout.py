@@ -18,7 +18,9 @@ def part(data):
 
 def draw(X, y, weight=None, fraction=0.25, seed=0):
     n_classes = y.shape[1] if y.ndim == 2 else y.max() + 1
-    return hold_out(TrainingData.of(X, y, weight), np.arange(n_classes), fraction, seed)
+    return hold_out(
+        TrainingData.from_arrays(X, y, weight), np.arange(n_classes), fraction, seed
+    )
 
 
 def data(seed, n_rows=120, n_classes=4):

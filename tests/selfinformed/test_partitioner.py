@@ -268,7 +268,7 @@ SCORES, LABELS = RNG.random((30, 6)), np.arange(30) % 6
         ({"n_clusters": 7}, SCORES, LABELS, None, "only 6 of the 6"),
         ({"n_clusters": 0}, SCORES, LABELS, None, "'n_clusters' parameter"),
         ({"n_clusters": "many"}, SCORES, LABELS, None, "'n_clusters' parameter"),
-        ({"top_k": 6}, SCORES, LABELS, None, "Give at most 5"),
+        ({"top_k": 6}, SCORES, LABELS, None, "give at most 5"),
         ({"top_k": 0}, SCORES, LABELS, None, "'top_k' parameter"),
         ({"top_k": 1}, SCORES, None, None, "at least 2"),
         ({"source": "guess"}, SCORES, LABELS, None, "'source' parameter"),

@@ -1,6 +1,6 @@
 """Pictures: the cluster probabilities over training and by class, and the blocks."""
 
-from sklearn_structreg.blockout.display.architecture import ArchitectureDisplay
+from sklearn_structreg.blockout.display.blockout import BlockoutDisplay
 from sklearn_structreg.blockout.display.embedding import NodeEmbeddingDisplay
 from sklearn_structreg.blockout.display.probabilities import (
     ExpectedClustersDisplay,
@@ -8,7 +8,7 @@ from sklearn_structreg.blockout.display.probabilities import (
 )
 
 __all__ = [
-    "ArchitectureDisplay",
+    "BlockoutDisplay",
     "ExpectedClustersDisplay",
     "NodeEmbeddingDisplay",
     "ProbabilityHistoryDisplay",

@@ -1,25 +1,22 @@
-"""A picture of which nodes share clusters: their probabilities in two dimensions."""
+"""A picture of nodes that share clusters: their probabilities in two dimensions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_structreg.blockout.display.probabilities import (
+from sklearn_structreg.blockout.display.parts import (
     check_names,
+    class_names_of,
     cluster_colors,
-    ends_at_classes,
     node_set_names,
     panels,
 )
 from sklearn_structreg.blockout.memberships import FloatArray, check_probabilities
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["NodeEmbeddingDisplay"]
 
@@ -27,8 +24,8 @@ __all__ = ["NodeEmbeddingDisplay"]
 class NodeEmbeddingDisplay:
     """Nodes by their cluster probabilities, in two dimensions (Fig. 8).
 
-    Nodes that lie close share clusters: they do their work along the same branches. The
-    colour is the most probable cluster.
+    Nodes that lie close share clusters: they work along the same branches. The colour
+    is that of the most probable cluster.
 
     Parameters
     ----------
@@ -78,22 +75,20 @@ class NodeEmbeddingDisplay:
 
         Parameters
         ----------
-        estimator : BlockoutClassifier
-            Fitted with ``regularizer="blockout"``.
+        estimator : BlockoutClassifier or BlockoutRegressor
+            Fitted.
         class_names : array-like of shape (n_classes,), default=None
-            None stands for `classes_`.
+            None stands for the `classes_` of a classifier.
         axes : array-like of Axes, default=None
             One for each node set; None makes a figure.
 
         Returns
         -------
         NodeEmbeddingDisplay
-            The display, drawn.
         """
         check_is_fitted(estimator, "net_")
         probabilities = estimator.cluster_probabilities_
-        names = estimator.classes_ if class_names is None else class_names
-        shown = names if ends_at_classes(estimator) else None
+        shown = class_names_of(estimator, class_names)
         return cls(probabilities, node_set_names(estimator), shown).plot(axes=axes)
 
     def plot(self, *, axes: Any = None, cmap: Any = "tab10") -> Self:
@@ -109,24 +104,18 @@ class NodeEmbeddingDisplay:
         Returns
         -------
         NodeEmbeddingDisplay
-            The display.
         """
         P = check_probabilities(self.probabilities)
         if self.class_names is not None:
             names = check_names(self.class_names, len(P[-1]))
-        self.axes_, self.figure_ = panels("NodeEmbeddingDisplay", axes, len(P), 3.4)
+        self.axes_, self.figure_ = panels(self, axes, len(P), 3.4)
         self.points_, self.texts_ = [], []
         colors = cluster_colors(P[0].shape[1], cmap)
         for j, (ax, rows) in enumerate(zip(self.axes_, P, strict=True)):
             points, shares = _principal_components(rows)
-            size = float(np.clip(900 / np.sqrt(len(rows)) / 4, 6, 40))
-            ax.scatter(
-                *points.T,
-                c=[colors[cluster] for cluster in rows.argmax(axis=1)],
-                s=size,
-                alpha=0.75,
-                linewidths=0,
-            )
+            shown = [colors[cluster] for cluster in rows.argmax(axis=1)]
+            size = float(np.clip(225 / np.sqrt(len(rows)), 6, 40))
+            ax.scatter(*points.T, c=shown, s=size, alpha=0.75, linewidths=0)
             ax.set(title=self.names[j], xticks=[], yticks=[])
             ax.set_xlabel(f"first component ({shares[0]:.0%})")
             ax.set_ylabel(f"second component ({shares[1]:.0%})")
@@ -150,7 +139,7 @@ def _principal_components(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
     return points, shares
 
 
-def _name_points(ax: Axes, points: FloatArray, names: NDArray[Any]) -> list[Any]:
+def _name_points(ax: Any, points: FloatArray, names: NDArray[Any]) -> list[Any]:
     """Write names beside points, outer ones first, where they hide nothing."""
     figure: Any = ax.get_figure(root=True)
     figure.draw_without_rendering()  # lays the axes out, so that extents are known
@@ -158,17 +147,10 @@ def _name_points(ax: Axes, points: FloatArray, names: NDArray[Any]) -> list[Any]
     places = ax.transData.transform(points)
     taken: list[Any] = []
     texts = []
+    style = {"textcoords": "offset points", "va": "center", "fontsize": 8}
     for i in np.argsort(-np.hypot(*points.T), kind="stable"):
         for shift, align in (((4, 0), "left"), ((-4, 0), "right")):
-            text = ax.annotate(
-                str(names[i]),
-                points[i],
-                shift,
-                textcoords="offset points",
-                ha=align,
-                va="center",
-                fontsize=8,
-            )
+            text = ax.annotate(str(names[i]), points[i], shift, ha=align, **style)
             box = text.get_window_extent()
             fits = inside.x0 + 3 <= box.x0 and box.x1 <= inside.x1 - 3
             hides = box.count_contains(np.delete(places, i, axis=0))

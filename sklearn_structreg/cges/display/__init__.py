@@ -1,4 +1,4 @@
-"""Pictures: where the zeros are and when they came, and what sparsity costs."""
+"""Pictures of the zeros, and of the price of sparsity."""
 
 from sklearn_structreg.cges.display.sparsity import (
     SparsityDisplay,

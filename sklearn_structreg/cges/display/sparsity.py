@@ -1,17 +1,15 @@
-"""Pictures: where the zeros are, and when they came."""
+"""Pictures of the zeros: maps of the weights, and their share over the epochs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils._optional_dependencies import check_matplotlib_support
-from sklearn.utils.validation import check_is_fitted
 
-from sklearn_structreg.cges.classifier import CGESClassifier
-from sklearn_structreg.cges.strength import check_estimator
+from sklearn_structreg.cges.estimator import SparseEstimator, check_estimator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,14 +37,14 @@ class SparsityDisplay:
     Attributes
     ----------
     axes_ : ndarray of Axes, shape (n_layers,)
-        Where it was drawn.
+        The axes with the maps.
     figure_ : Figure
-        The figure they are in.
+        The figure of the axes.
 
     See Also
     --------
-    SparsityDisplay.from_estimator : Show a fitted CGESClassifier.
-    SparsityHistoryDisplay : When the zeros came.
+    SparsityDisplay.from_estimator : Show a fitted estimator.
+    SparsityHistoryDisplay : The share of zeros over the epochs.
 
     Examples
     --------
@@ -63,7 +61,7 @@ class SparsityDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator: CGESClassifier,
+        estimator: SparseEstimator,
         *,
         layers: Sequence[str] | None = None,
         **plot_params: Any,
@@ -72,7 +70,7 @@ class SparsityDisplay:
 
         Parameters
         ----------
-        estimator : CGESClassifier
+        estimator : CGESClassifier or CGESRegressor
             Fitted.
         layers : sequence of str, default=None
             Parameter names, as in the keys of ``history_[-1, "layer_sparsity"]``; None
@@ -90,11 +88,10 @@ class SparsityDisplay:
         ValueError
             If a layer is none of the penalised ones.
         TypeError
-            If `estimator` is no CGESClassifier.
+            If `estimator` is another one, such as a pipeline.
         """
         check_estimator(estimator, cls.__name__)
-        check_is_fitted(estimator, "net_")
-        known: list[str] = cast(Any, estimator.net_.regularizer).names
+        known = estimator._penalised()
         names = known if layers is None else list(layers)
         if not names or not set(names) <= set(known):
             raise ValueError(
@@ -125,8 +122,8 @@ class SparsityDisplay:
         ax : array-like of Axes, default=None
             One for each layer. None makes a figure.
         n_outputs, n_inputs : int, default=32 and 50
-            Show so many output units or filters, and input features or channels (at
-            most eight channels), the first ones.
+            Numbers of output units or filters, and of input features or channels, to
+            show, from the first; of channels at most eight.
         cmap : str or Colormap, default="viridis"
             Colours of the magnitudes, from zero to nearly the layer's largest.
 
@@ -164,8 +161,8 @@ class SparsityDisplay:
             shown = axis.imshow(
                 magnitudes, cmap=colors, vmin=0, vmax=top, interpolation="nearest"
             )
-            place = axis.inset_axes((1.015, 0.0, 0.02, 1.0))
-            bar = self.figure_.colorbar(shown, cax=place, extend="max")
+            beside = axis.inset_axes((1.015, 0.0, 0.02, 1.0))
+            bar = self.figure_.colorbar(shown, cax=beside, extend="max")
             bar.set_label("magnitude", fontsize="small")
             title = f"layer {name}: {100 * np.mean(w == 0):.0f} % zero"
             axis.set_title(title, fontsize="medium")
@@ -193,13 +190,14 @@ def _map(w: npt.NDArray[Any], n_outputs: int, n_inputs: int) -> npt.NDArray[Any]
 
 
 def _caption(w: npt.NDArray[Any], n_outputs: int, n_inputs: int) -> str:
-    """Say what is across and down, and how much of it is shown."""
+    """Describe both axes, and the part of the layer that is shown."""
     if w.ndim > 2:
         n_inputs = min(n_inputs, 8)
-    what = ("output", "input feature") if w.ndim == 2 else ("filter", "input channel")
+    names = ("output", "input feature") if w.ndim == 2 else ("filter", "input channel")
+    limits = (n_outputs, n_inputs)
     shown = [
         f"{min(size, limit)} of {size} {name}s"
-        for name, size, limit in zip(what, w.shape, (n_outputs, n_inputs), strict=False)
+        for name, size, limit in zip(names, w.shape, limits, strict=False)
     ]
     if w.ndim > 2 and w.shape[1] == 1:
         return shown[0]
@@ -222,15 +220,15 @@ class SparsityHistoryDisplay:
     Attributes
     ----------
     ax_ : Axes
-        Where it was drawn.
+        The axes with the curves.
     figure_ : Figure
-        The figure it is in.
+        The figure of the axes.
     lines_ : list of Line2D
         One per layer, then that of all.
 
     See Also
     --------
-    SparsityHistoryDisplay.from_estimator : Show a fitted CGESClassifier.
+    SparsityHistoryDisplay.from_estimator : Show a fitted estimator.
     SparsityHistoryDisplay.from_history : Show the history of any skorch net.
 
     Examples
@@ -253,16 +251,16 @@ class SparsityHistoryDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: CGESClassifier, *, ax: Axes | None = None
+        cls, estimator: SparseEstimator, *, ax: Axes | None = None
     ) -> Self:
         """Show the training of a fitted estimator.
 
         Parameters
         ----------
-        estimator : CGESClassifier
+        estimator : CGESClassifier or CGESRegressor
             Fitted.
         ax : Axes, default=None
-            Where to draw. None makes a figure.
+            Axes to draw in. None makes a figure.
 
         Returns
         -------
@@ -270,19 +268,19 @@ class SparsityHistoryDisplay:
             The display, drawn.
         """
         check_estimator(estimator, cls.__name__)
-        check_is_fitted(estimator, "net_")
+        estimator._penalised()  # fitted?
         return cls.from_history(estimator.history_, ax=ax)
 
     @classmethod
     def from_history(cls, history: Any, *, ax: Axes | None = None) -> Self:
-        """Show the history of a skorch net that was trained with `CGESProx`.
+        """Show the history of a skorch net that was trained with `CGES`.
 
         Parameters
         ----------
         history : skorch.history.History
             With ``sparsity`` and ``layer_sparsity`` in every epoch.
         ax : Axes, default=None
-            Where to draw. None makes a figure.
+            Axes to draw in. None makes a figure.
 
         Returns
         -------
@@ -297,7 +295,7 @@ class SparsityHistoryDisplay:
         if not len(history) or "layer_sparsity" not in history[-1]:
             raise ValueError(
                 "The history holds no layer_sparsity; give the one of a CGESClassifier "
-                "or of a net that was trained with the callback CGESProx."
+                "or CGESRegressor, or of a net with RegularizerCallback(CGES(...))."
             )
         per_epoch = history[:, "layer_sparsity"]
         layers = {
@@ -312,7 +310,7 @@ class SparsityHistoryDisplay:
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw. None makes a figure.
+            Axes to draw in. None makes a figure.
 
         Returns
         -------

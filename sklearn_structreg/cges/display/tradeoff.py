@@ -1,4 +1,4 @@
-"""A picture of what sparsity costs."""
+"""A picture of the price of sparsity."""
 
 from __future__ import annotations
 
@@ -21,32 +21,34 @@ _MARKERS = "osD^vP*X<>"
 
 
 class TradeOffDisplay:
-    """Accuracy over the share of parameters and of multiply-adds: the thesis's Fig. 3.
+    """Scores over the share of parameters and of multiply-adds: the thesis's Fig. 3.
 
     Parameters
     ----------
     curves : mapping of str to mapping of str to array-like
-        Under the name of each method its ``accuracy``, ``parameters`` and
-        ``multiply_adds``, all in [0, 1], of shape ``(n_strengths,)`` or ``(n_strengths,
+        Under the name of each method its ``scores``, ``parameters`` and
+        ``multiply_adds``, as fractions, of shape ``(n_strengths,)`` or ``(n_strengths,
         n_seeds)``.
     reference : str, default=None
-        The method whose best mean accuracy is drawn as a dashed line.
+        The method whose best mean score is drawn as a dashed line.
+    score_name : str, default="accuracy"
+        Label of the vertical axis.
 
     Attributes
     ----------
     axes_ : ndarray of Axes, shape (2,)
         Over parameters, over multiply-adds.
     figure_ : Figure
-        The figure they are in.
+        The figure of the axes.
 
     See Also
     --------
-    TradeOffDisplay.from_paths : Show what `cges_path` found.
+    TradeOffDisplay.from_paths : Show results of `cges_path`.
 
     Examples
     --------
     >>> from sklearn_structreg.cges import TradeOffDisplay
-    >>> curve = {"accuracy": [0.9, 0.8], "parameters": [0.5, 0.2],
+    >>> curve = {"scores": [0.9, 0.8], "parameters": [0.5, 0.2],
     ...          "multiply_adds": [0.6, 0.4]}
     >>> TradeOffDisplay({"L1": curve}).plot().axes_[0].get_xlabel()
     'parameters left (%)'
@@ -57,9 +59,11 @@ class TradeOffDisplay:
         curves: Mapping[str, Mapping[str, npt.ArrayLike]],
         *,
         reference: str | None = None,
+        score_name: str = "accuracy",
     ) -> None:
         self.curves = curves
         self.reference = reference
+        self.score_name = score_name
 
     @classmethod
     def from_paths(
@@ -67,6 +71,7 @@ class TradeOffDisplay:
         paths: Mapping[str, CGESPath | Sequence[CGESPath]],
         *,
         reference: str | None = None,
+        score_name: str = "accuracy",
         **plot_params: Any,
     ) -> Self:
         """Show paths of strengths.
@@ -76,7 +81,7 @@ class TradeOffDisplay:
         paths : mapping of str to CGESPath or sequence of CGESPath
             Under the name of each method its path, or those of several seeds along the
             same strengths.
-        reference : str, default=None
+        reference, score_name
             As in the class.
         **plot_params : dict
             Passed to :meth:`plot`.
@@ -91,9 +96,10 @@ class TradeOffDisplay:
             seeds = [group] if isinstance(group, CGESPath) else list(group)
             curves[label] = {
                 name: np.stack([getattr(path, name) for path in seeds], axis=1)
-                for name in ("accuracy", "parameters", "multiply_adds")
+                for name in ("scores", "parameters", "multiply_adds")
             }
-        return cls(curves, reference=reference).plot(**plot_params)
+        display = cls(curves, reference=reference, score_name=score_name)
+        return display.plot(**plot_params)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw both pictures.
@@ -103,7 +109,7 @@ class TradeOffDisplay:
         Parameters
         ----------
         ax : array-like of two Axes, default=None
-            Where to draw. None makes a figure.
+            Axes to draw in. None makes a figure.
 
         Returns
         -------
@@ -135,11 +141,11 @@ class TradeOffDisplay:
         for axis, cost in zip(axes, ("parameters", "multiply_adds"), strict=True):
             for i, (label, curve) in enumerate(self.curves.items()):
                 share, _ = _mean_and_error(curve[cost])
-                accuracy, error = _mean_and_error(curve["accuracy"])
+                score, error = _mean_and_error(curve["scores"])
                 order = np.argsort(share)
                 axis.errorbar(
                     100 * share[order],
-                    100 * accuracy[order],
+                    100 * score[order],
                     yerr=None if error is None else 100 * error[order],
                     label=label,
                     color=f"C{i % 10}",
@@ -150,11 +156,11 @@ class TradeOffDisplay:
                     capsize=2,
                 )
             if self.reference is not None:
-                best, _ = _mean_and_error(self.curves[self.reference]["accuracy"])
+                best, _ = _mean_and_error(self.curves[self.reference]["scores"])
                 axis.axhline(100 * best.max(), color="0.5", linestyle="--", zorder=0)
             axis.set_xlabel(f"{cost.replace('_', '-')} left (%)")
             axis.grid(alpha=0.3)
-        axes[0].set_ylabel("accuracy (%)")
+        axes[0].set_ylabel(f"{self.score_name} (%)")
         handles, labels = axes[0].get_legend_handles_labels()
         if own_figure:  # beside the curves, however many there are
             self.figure_.legend(handles, labels, loc="outside right center")

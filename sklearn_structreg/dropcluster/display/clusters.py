@@ -10,6 +10,8 @@ import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_structreg.dropcluster.clusterer import ReNAClusterer
+from sklearn_structreg.dropcluster.display.axes import take_axes
+from sklearn_structreg.dropcluster.images import split_shape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -22,7 +24,7 @@ _N_COLORS = 8  # of matplotlib's Set2
 class ReNADisplay:
     """Map of the clusters of pixels, beside the mean image.
 
-    Touching clusters have different colours; beyond that a colour says nothing. Pixels
+    Touching clusters have different colours; otherwise colours have no meaning. Pixels
     outside a mask stay white.
 
     Parameters
@@ -37,12 +39,12 @@ class ReNADisplay:
     ax_ : ndarray of Axes, shape (2, n_channels)
         Mean images in the first row, maps in the second.
     figure_ : Figure
-        The figure they are in.
+        The figure of the axes.
 
     See Also
     --------
     ReNADisplay.from_estimator : Show a fitted ReNAClusterer.
-    ReNADisplay.from_maps : Show what `rena` found in feature maps.
+    ReNADisplay.from_maps : Show clusters of feature maps.
 
     Examples
     --------
@@ -77,13 +79,14 @@ class ReNADisplay:
             Fitted estimator.
         X : array-like of shape (n_samples, n_features)
             Images to average.
-        image_shape : tuple of 1 to 3 ints, default=None
-            Shape of the image; None takes the mask's, the estimator's, or a row. Of a
-            volume the middle slice along the first axis is shown.
+        image_shape : tuple of 1 to 4 ints, default=None
+            Shape of an image, as in `ReNAClusterer`; None takes the mask's, the
+            estimator's, that of `X`, or a row. Of a volume the middle slice along the
+            first axis is shown.
         mask : array-like of bool, shape `image_shape`, default=None
-            Which pixels the features are, in C order, where they are not all.
-        ax : array-like of two Axes, default=None
-            Where to draw. None makes a figure.
+            The pixels that are features, in C order, if not all are.
+        ax
+            See `plot`.
 
         Returns
         -------
@@ -92,11 +95,11 @@ class ReNADisplay:
         """
         check_is_fitted(estimator)
         labels = estimator.labels_
-        mean = np.asarray(X, dtype=float).mean(axis=0)
-        if image_shape is None:
-            image_shape = estimator.image_shape
+        images = np.asarray(X, dtype=float)
+        mean = images.mean(axis=0).ravel()
+        shape = estimator.image_shape if image_shape is None else image_shape
         if mask is None:
-            inside = np.ones(image_shape or len(labels), dtype=bool)
+            inside = np.ones(images.shape[1:] if shape is None else shape, dtype=bool)
         else:
             inside = np.asarray(mask, dtype=bool)
         if inside.sum() != len(labels):
@@ -104,6 +107,8 @@ class ReNADisplay:
                 f"the image has {inside.sum()} pixels (of its mask), but the estimator "
                 f"{len(labels)} features: pass the image_shape or mask of the features."
             )
+        n_channels, spatial = split_shape(inside.shape, None, inside.size)
+        inside = inside.reshape(n_channels, *spatial)
         label_map = np.full(inside.shape, -1)
         image = np.full(inside.shape, np.nan)
         label_map[inside], image[inside] = labels, mean
@@ -118,11 +123,11 @@ class ReNADisplay:
         Parameters
         ----------
         labels : array-like of int, shape (n_channels, height, width)
-            What :func:`~sklearn_structreg.dropcluster.rena` found.
+            Clusters, as of :func:`~sklearn_structreg.dropcluster.rena`.
         maps : array-like of shape (n_samples, n_channels, height, width)
-            The feature maps it found them in.
-        ax : array-like of 2 * n_channels Axes, default=None
-            Where to draw: first the images, then the clusters. None makes a figure.
+            The feature maps.
+        ax
+            See `plot`.
 
         Returns
         -------
@@ -146,8 +151,6 @@ class ReNADisplay:
         ReNADisplay
             The display.
         """
-        import matplotlib.pyplot as plt
-
         labels, images = np.asarray(self.labels), np.asarray(self.images)
         if labels.shape != images.shape or labels.ndim not in (2, 3):
             raise ValueError(
@@ -157,24 +160,16 @@ class ReNADisplay:
         if labels.ndim == 2:
             labels, images = labels[None], images[None]
         n_channels = len(labels)
-        if ax is None:
-            size = (2, n_channels) if n_channels > 1 else (1, 2)
-            width = 1.8 if n_channels > 1 else 3.2
-            aspect = np.clip(images.shape[1] / images.shape[2], 0.1, 3)
-            _, ax = plt.subplots(
-                *size,
-                figsize=(width * size[1], (width * aspect + 0.35) * size[0]),
-                squeeze=False,
-                layout="constrained",
-            )
-        axes = np.array(ax, dtype=object).ravel()
-        if len(axes) != 2 * n_channels:
-            raise ValueError(
-                f"ax must hold {2 * n_channels} Axes, an image and a map for each "
-                f"channel, got {len(axes)}."
-            )
-        self.ax_: npt.NDArray[Any] = axes.reshape(2, n_channels)
-        self.figure_: Figure | SubFigure = axes[0].figure
+        width = 1.8 if n_channels > 1 else 3.2
+        height = (
+            width * float(np.clip(images.shape[1] / images.shape[2], 0.1, 3)) + 0.35
+        )
+        if n_channels > 1:
+            size, figsize = (2, n_channels), (width * n_channels, 2 * height)
+        else:
+            size, figsize = (1, 2), (2 * width, height)
+        self.ax_: npt.NDArray[Any] = take_axes(ax, size, figsize).reshape(2, n_channels)
+        self.figure_: Figure | SubFigure = self.ax_[0, 0].figure
         for channel in range(n_channels):
             top, bottom = self.ax_[:, channel]
             top.imshow(images[channel], cmap=cmap, interpolation="nearest")
@@ -189,25 +184,16 @@ class ReNADisplay:
 
 
 def _plane(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return what can be shown: a row of a signal, the middle slice of a volume."""
-    if values.ndim == 3:
-        values = values[len(values) // 2]
-    return np.atleast_2d(values)
+    """Return planes of channels: a signal as a row, the middle slice of a volume."""
+    if values.ndim == 2:
+        values = values[:, None]
+    if values.ndim == 4:
+        values = values[:, values.shape[1] // 2]
+    return values[0] if len(values) == 1 else values
 
 
 def color_map(labels: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
-    """Paint a map of clusters so that touching ones differ; -1 is white.
-
-    Parameters
-    ----------
-    labels : ndarray of int, shape (height, width)
-        Clusters.
-
-    Returns
-    -------
-    ndarray of shape (height, width, 4)
-        Colours.
-    """
+    """Paint a map of clusters so that touching ones differ; -1 is white."""
     import matplotlib.pyplot as plt
 
     palette = plt.get_cmap("Set2")(np.arange(_N_COLORS + 1))

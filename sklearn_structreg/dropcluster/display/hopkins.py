@@ -1,4 +1,4 @@
-"""How much spatial structure there is: per channel, or as histograms of layers."""
+"""Spatial Hopkins statistics, per channel or as histograms of layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class HopkinsDisplay:
     """Spatial Hopkins statistics, per channel or as histograms over channels.
 
     The dashed line at 0.5 is no structure; towards 1 there is more. Histograms of
-    several layers show down to which layer DropCluster has something to find.
+    several layers show at which of them there is structure to cluster.
 
     Parameters
     ----------
@@ -32,14 +32,14 @@ class HopkinsDisplay:
     Attributes
     ----------
     ax_ : Axes
-        Where it was drawn.
+        The axes.
     figure_ : Figure
-        The figure it is in.
+        The figure of the axes.
 
     See Also
     --------
     HopkinsDisplay.from_estimator : Compute with a fitted SpatialHopkins and show.
-    HopkinsDisplay.from_images : Compute for images or several layers and show.
+    HopkinsDisplay.from_images : Compute for images, or for several layers, and show.
 
     Examples
     --------
@@ -71,10 +71,8 @@ class HopkinsDisplay:
             Fitted estimator.
         X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
             Images.
-        kind : {"channels", "histogram"}, default="channels"
+        kind, ax
             See `plot`.
-        ax : Axes, default=None
-            Where to draw. None makes a figure.
 
         Returns
         -------
@@ -101,10 +99,8 @@ class HopkinsDisplay:
             Images; of several layers under their names.
         n_points, random_state
             As in :func:`~sklearn_structreg.dropcluster.spatial_hopkins`.
-        kind : {"channels", "histogram"}, default="channels"
+        kind, ax
             See `plot`.
-        ax : Axes, default=None
-            Where to draw. None makes a figure.
 
         Returns
         -------
@@ -155,7 +151,7 @@ class HopkinsDisplay:
 
 
 def _layers(values: Any) -> Mapping[str, Any]:
-    """Return what belongs to each layer, under no name if there is one."""
+    """Return a mapping of layers; values of a single layer have an empty name."""
     return values if isinstance(values, Mapping) else {"": values}
 
 
@@ -167,20 +163,14 @@ def _draw_channels(ax: Axes, layers: Mapping[str, npt.NDArray[Any]]) -> None:
     width = 0.6 / len(layers)
     for index, (name, values) in enumerate(layers.items()):
         place = np.arange(values.shape[1]) + (index - (len(layers) - 1) / 2) * width
+        means, color = channel_means(values), f"C{index}"
         # Constant images have no statistic; a channel of nothing else has no mark.
         for x, column in zip(place, values.T, strict=True):
             known = column[np.isfinite(column)]
             if len(known):
                 low, high = np.percentile(known, [10, 90])
-                ax.vlines(x, low, high, color=f"C{index}", alpha=0.35, linewidth=4)
-        ax.plot(
-            place,
-            channel_means(values),
-            "o",
-            color=f"C{index}",
-            markersize=5,
-            label=name,
-        )
+                ax.vlines(x, low, high, color=color, alpha=0.35, linewidth=4)
+        ax.plot(place, means, "o", color=color, markersize=5, label=name)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="channel", ylabel="Spatial Hopkins statistic")
 

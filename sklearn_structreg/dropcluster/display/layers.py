@@ -1,4 +1,4 @@
-"""At which layer there is something to cluster: histograms of Spatial Hopkins."""
+"""Histograms of the Spatial Hopkins statistic, to choose a layer by."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from sklearn_structreg.dropcluster.display.axes import take_axes
 from sklearn_structreg.dropcluster.display.hopkins import channel_means
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-    from sklearn_structreg.dropcluster.classifier import DropClusterClassifier
+    from sklearn_structreg.dropcluster.estimators import (
+        DropClusterClassifier,
+        DropClusterRegressor,
+    )
 
 __all__ = ["LayerHopkinsDisplay"]
 
@@ -33,13 +37,13 @@ class LayerHopkinsDisplay:
     Attributes
     ----------
     ax_ : ndarray of Axes, shape (n_layers,)
-        Where it was drawn.
+        The axes, one for each layer.
     figure_ : Figure
-        The figure they are in.
+        The figure of the axes.
 
     See Also
     --------
-    LayerHopkinsDisplay.from_estimator : Compute for a fitted classifier and show.
+    LayerHopkinsDisplay.from_estimator : Compute for a fitted estimator and show.
     HopkinsDisplay : One layer, channel by channel.
 
     Examples
@@ -58,7 +62,7 @@ class LayerHopkinsDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator: DropClusterClassifier,
+        estimator: DropClusterClassifier | DropClusterRegressor,
         X: Any,
         *,
         layers: str | Sequence[str] | None = None,
@@ -68,14 +72,14 @@ class LayerHopkinsDisplay:
 
         Parameters
         ----------
-        estimator : DropClusterClassifier
+        estimator : DropClusterClassifier or DropClusterRegressor
             Fitted.
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
-            Samples; a hundred say enough.
+            Samples; a hundred are enough.
         layers : str or sequence of str, default=None
             Names of layers, or "input"; None is every layer with a spatial output.
-        ax : array-like of Axes, default=None
-            Where to draw. None makes a figure.
+        ax
+            See `plot`.
 
         Returns
         -------
@@ -97,7 +101,6 @@ class LayerHopkinsDisplay:
         LayerHopkinsDisplay
             The display.
         """
-        import matplotlib.pyplot as plt
         from matplotlib.ticker import MaxNLocator
 
         means = {
@@ -106,22 +109,11 @@ class LayerHopkinsDisplay:
         }
         if not means:
             raise ValueError(
-                "statistics holds no layer: where the network has none with a spatial "
-                "output, layers='input' shows its input."
+                "statistics holds no layer; for a network without any layer with a "
+                "spatial output, layers='input' shows its input."
             )
-        if ax is None:
-            _, ax = plt.subplots(
-                len(means),
-                figsize=(5.5, 0.6 + 0.75 * len(means)),
-                sharex=True,
-                squeeze=False,
-                layout="constrained",
-            )
-        axes = np.array(ax, dtype=object).ravel()
-        if len(axes) != len(means):
-            raise ValueError(
-                f"ax must hold {len(means)} Axes, one for each layer, got {len(axes)}."
-            )
+        figsize = (5.5, 0.6 + 0.75 * len(means))
+        axes = take_axes(ax, (len(means), 1), figsize, sharex=True)[:, 0]
         self.ax_: npt.NDArray[Any] = axes
         self.figure_: Figure | SubFigure = axes[0].figure
         finite = {name: mean[np.isfinite(mean)] for name, mean in means.items()}

@@ -1,4 +1,4 @@
-"""What DropCluster drops: the clusters of each channel beside its feature maps."""
+"""The clusters of each channel beside its feature maps."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from sklearn_structreg.dropcluster.display.axes import take_axes
 from sklearn_structreg.dropcluster.display.clusters import color_map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-    from sklearn_structreg.dropcluster.classifier import DropClusterClassifier
+    from sklearn_structreg.dropcluster.estimators import (
+        DropClusterClassifier,
+        DropClusterRegressor,
+    )
 
 __all__ = ["DropClusterDisplay"]
 
@@ -24,7 +28,7 @@ class DropClusterDisplay:
     """Clusters of a layer's channels, beside its feature maps of a few samples.
 
     As Figures 1 to 3 of the DropCluster paper. Touching clusters have different
-    colours; beyond that a colour says nothing. Channels without structure, which are
+    colours; otherwise colours have no meaning. Channels without structure, which are
     masked, are hatched. Of volumes the middle slice along the first axis is shown.
 
     Parameters
@@ -41,9 +45,9 @@ class DropClusterDisplay:
     Attributes
     ----------
     ax_ : ndarray of Axes
-        Where it was drawn.
+        The axes, row by row.
     figure_ : Figure
-        The figure they are in.
+        The figure of the axes.
 
     See Also
     --------
@@ -76,7 +80,7 @@ class DropClusterDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator: DropClusterClassifier,
+        estimator: DropClusterClassifier | DropClusterRegressor,
         X: Any,
         *,
         n_samples: int = 2,
@@ -88,12 +92,12 @@ class DropClusterDisplay:
 
         Parameters
         ----------
-        estimator : DropClusterClassifier
+        estimator : DropClusterClassifier or DropClusterRegressor
             Fitted, with clusters.
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
-            Samples, of which the first few are shown.
+            Samples.
         n_samples : int, default=2
-            How many.
+            Number of samples to show, from the first one on.
         kind, channels, ax
             See `plot`.
 
@@ -125,8 +129,8 @@ class DropClusterDisplay:
             "maps" draws a row for each sample, the input and then its feature maps, and
             the clusters in a last row. "clusters" draws these alone.
         channels : sequence of int, default=None
-            Which channels to draw; None is the first eight with their maps, or all of
-            their clusters.
+            Channels to draw; None is the first eight with their maps, or the clusters
+            of all.
         cmap : str or Colormap, default="gray"
             Colours of the feature maps.
 
@@ -135,8 +139,6 @@ class DropClusterDisplay:
         DropClusterDisplay
             The display.
         """
-        import matplotlib.pyplot as plt
-
         if kind not in ("maps", "clusters"):
             raise ValueError(f"kind={kind!r} must be 'maps' or 'clusters'.")
         labels, maps = np.asarray(self.labels), np.asarray(self.maps)
@@ -162,18 +164,10 @@ class DropClusterDisplay:
         else:
             n_columns = math.ceil(math.sqrt(len(channels)))
             size = (math.ceil(len(channels) / n_columns), n_columns)
-        if ax is None:
-            width, height = (1.25, 1.35) if labels.ndim == 3 else (1.9, 0.75)
-            figsize = (max(3.0, width * size[1]), max(1.5, height * size[0]))
-            _, ax = plt.subplots(
-                *size, figsize=figsize, squeeze=False, layout="constrained"
-            )
-        axes = np.array(ax, dtype=object).ravel()
-        if len(axes) != size[0] * size[1]:
-            raise ValueError(
-                f"ax must hold {size[0]} x {size[1]} Axes, got {len(axes)}."
-            )
-        self.ax_: npt.NDArray[Any] = axes.reshape(size)
+        width, height = (1.25, 1.35) if labels.ndim == 3 else (1.9, 0.75)
+        figsize = (max(3.0, width * size[1]), max(1.5, height * size[0]))
+        self.ax_: npt.NDArray[Any] = take_axes(ax, size, figsize)
+        axes = self.ax_.ravel()
         self.figure_: Figure | SubFigure = axes[0].figure
         for axis in axes:
             axis.set(xticks=[], yticks=[])
@@ -221,14 +215,8 @@ class DropClusterDisplay:
         for axis, channel in zip(self.ax_[0, 1:], channels, strict=True):
             name = f"channel {channel}" if structured[channel] else f"{channel}: masked"
             axis.set_title(name, fontsize="medium")
-        self.ax_[-1, 0].text(
-            0.5,
-            0.5,
-            "clusters",
-            ha="center",
-            va="center",
-            transform=self.ax_[-1, 0].transAxes,
-        )
+        middle = {"xy": (0.5, 0.5), "xycoords": "axes fraction"}
+        self.ax_[-1, 0].annotate("clusters", **middle, ha="center", va="center")
 
 
 def _middle(volumes: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -237,7 +225,7 @@ def _middle(volumes: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _picture(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return an input as a picture: in colour with three channels, else their mean."""
+    """Return an input as a picture: of three channels in colour, else their mean."""
     if image.ndim < 2:
         return image
     if image.ndim == 3 and len(image) == 3:

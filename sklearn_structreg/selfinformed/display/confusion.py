@@ -1,5 +1,8 @@
-"""A picture of who is confused with whom: the confusion matrix, ordered by group."""
+"""A picture of the confusions between classes: the matrix, ordered by group."""
 
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +19,7 @@ _INCHES_PER_NAME = 0.13
 _SMALLEST_FONT = 4.5
 
 
+@dataclass(eq=False, repr=False)
 class ConfusionPartitionDisplay:
     """The confusion matrix reordered and framed by group, with class names.
 
@@ -35,8 +39,8 @@ class ConfusionPartitionDisplay:
     Attributes
     ----------
     im_ : matplotlib AxesImage
-        The matrix: for each true class, which share of its detections fell on which
-        class. The diagonal is left out, since it would outshine the confusions.
+        The matrix: for each true class, the share of its detections in each class. The
+        diagonal is left out, since it would outshine the confusions.
     frames_ : list of matplotlib Rectangle
         One frame per group.
     ax_ : matplotlib Axes
@@ -61,12 +65,10 @@ class ConfusionPartitionDisplay:
     'detected class'
     """
 
-    def __init__(
-        self, confusion: Any, labels: NDArray[np.integer], *, display_labels: Any = None
-    ) -> None:
-        self.confusion = confusion
-        self.labels = labels
-        self.display_labels = display_labels
+    confusion: Any
+    labels: NDArray[np.integer]
+    _: KW_ONLY
+    display_labels: Any = None
 
     @classmethod
     def from_estimator(
@@ -91,8 +93,8 @@ class ConfusionPartitionDisplay:
         y : array-like of shape (n_samples,), default=None
             Their labels; None counts co-detections.
         partitioner : ConfusionSpectralPartitioner, default=None
-            What to find the classifier's groups with; it is cloned, and None stands for
-            one with default parameters and ``random_state=0``.
+            Finds the classifier's groups; it is cloned, and None stands for one with
+            default parameters and ``random_state=0``.
         display_labels : array-like of shape (n_classes,), default=None
             Class names; None stands for `classes_`.
         **plot_params : dict
@@ -100,8 +102,7 @@ class ConfusionPartitionDisplay:
 
         Returns
         -------
-        display : ConfusionPartitionDisplay
-            The plotted display.
+        ConfusionPartitionDisplay
 
         Raises
         ------
@@ -117,17 +118,13 @@ class ConfusionPartitionDisplay:
             return display.plot(**plot_params)
         if X is None:
             raise ValueError(
-                f"{type(estimator).__name__} has counted no confusions: pass held-out "
+                f"{type(estimator).__name__} has counted no confusions; pass held-out "
                 "X and y, or a fitted ConfusionSpectralPartitioner."
             )
-        probabilities = hasattr(estimator, "predict_proba")
-        score = (
-            estimator.predict_proba if probabilities else estimator.decision_function
-        )
-        scores = score(X)
+        decide = getattr(estimator, "predict_proba", None)
         return cls.from_predictions(
             y,
-            scores,
+            (decide or estimator.decision_function)(X),
             classes=estimator.classes_,
             partitioner=partitioner,
             display_labels=display_labels,
@@ -158,18 +155,12 @@ class ConfusionPartitionDisplay:
             Weights of the samples.
         classes : array-like of shape (n_classes,), default=None
             The label of each column; None leaves it to the partitioner.
-        partitioner : ConfusionSpectralPartitioner, default=None
-            What to find the groups with; it is cloned, and None stands for one with
-            default parameters and ``random_state=0``.
-        display_labels : array-like of shape (n_classes,), default=None
-            Class names; None stands for the labels.
-        **plot_params : dict
-            Passed to :meth:`plot`.
+        partitioner, display_labels, **plot_params
+            As in :meth:`from_estimator`.
 
         Returns
         -------
-        display : ConfusionPartitionDisplay
-            The plotted display.
+        ConfusionPartitionDisplay
         """
         if partitioner is None:
             partitioner = ConfusionSpectralPartitioner(random_state=0)
@@ -253,7 +244,7 @@ class ConfusionPartitionDisplay:
         return self
 
     def _name_classes(self, order: NDArray[np.intp]) -> None:
-        """Write the class names along both axes, if they can be read at all."""
+        """Write the class names along both axes, where they are legible."""
         n_classes = order.size
         box = self.ax_.get_window_extent()
         font = min(10.0, 0.85 * 72.0 * box.height / self.figure_.dpi / n_classes)
@@ -274,13 +265,13 @@ class ConfusionPartitionDisplay:
     ) -> None:
         """Write the number of each group along the top."""
         top = self.ax_.secondary_xaxis("top")
-        top.set_xticks(starts + (sizes - 1) / 2.0, [str(g) for g in range(sizes.size)])
+        top.set_xticks(starts + (sizes - 1) / 2.0, list(map(str, range(sizes.size))))
         top.tick_params(length=0)
         top.set_xlabel("group")
 
 
 def _shares(confusion: Any, order: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Reorder, drop the diagonal, divide by row sums; average down where too large."""
+    """Reorder, drop the diagonal, divide by row sums; average down large matrices."""
     matrix = sparse.csr_array(confusion, dtype=np.float64)[order][:, order]
     total = np.asarray(matrix.sum(axis=1))
     scale = sparse.diags_array(1.0 / np.where(total > 0.0, total, 1.0))

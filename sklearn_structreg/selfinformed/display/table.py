@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import textwrap
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,24 +15,18 @@ from sklearn.utils.validation import check_is_fitted
 __all__ = ["GroupTable"]
 
 
-class _Row(NamedTuple):
-    number: str
-    size: str
-    inside: str
-    members: str
-
-
+@dataclass(eq=False, repr=False)
 class GroupTable:
     """The groups of a partition, as text and, in a notebook, as HTML.
 
     Parameters
     ----------
     clusters : sequence of array-like
-        The names of each group's classes, those to show first in front.
+        The names of each group's classes, in the order to show them.
     inside : sequence of float of shape (n_clusters,), in [0, 1], default=None
         For each group the share of its classes' confusions that stay inside of it.
     max_classes : int, default=12
-        How many names to show of a group.
+        Number of names to show of a group.
 
     See Also
     --------
@@ -46,16 +41,10 @@ class GroupTable:
         1        2  bus, car
     """
 
-    def __init__(
-        self,
-        clusters: Sequence[ArrayLike],
-        *,
-        inside: Sequence[float] | None = None,
-        max_classes: int = 12,
-    ) -> None:
-        self.clusters = clusters
-        self.inside = inside
-        self.max_classes = max_classes
+    clusters: Sequence[ArrayLike]
+    _: KW_ONLY
+    inside: Sequence[float] | None = None
+    max_classes: int = 12
 
     @classmethod
     def from_estimator(
@@ -76,7 +65,7 @@ class GroupTable:
         display_labels : array-like of shape (n_classes,), default=None
             Class names; None takes `classes_`.
         max_classes : int, default=12
-            How many names to show of a group.
+            Number of names to show of a group.
 
         Returns
         -------
@@ -105,35 +94,29 @@ class GroupTable:
             inside.append(together[members].sum() / max(total[members].sum(), 1e-300))
         return cls(clusters, inside=inside, max_classes=max_classes)
 
-    def _rows(self) -> list[_Row]:
-        rows = []
-        shares = [] if self.inside is None else [f"{x:.0%}" for x in self.inside]
-        for number, cluster in enumerate(self.clusters):
+    def _cells(self) -> list[list[str]]:
+        """Write the header and a row for each group."""
+        rows = [["group", "classes", "inside", "members"]]
+        inside = [0.0] * len(self.clusters) if self.inside is None else self.inside
+        for cluster, share in zip(self.clusters, inside, strict=True):
             names = [str(name) for name in np.asarray(cluster)]
             shown = ", ".join(names[: self.max_classes])
             more = ", ..." if len(names) > self.max_classes else ""
-            share = shares[number] if shares else ""
-            rows.append(_Row(str(number), str(len(names)), share, shown + more))
+            number = str(len(rows) - 1)
+            rows.append([number, str(len(names)), f"{share:.0%}", shown + more])
+        if self.inside is None:
+            rows = [[number, size, members] for number, size, _, members in rows]
         return rows
 
-    def _header(self) -> _Row:
-        return _Row(
-            "group", "classes", "" if self.inside is None else "inside", "members"
-        )
-
     def __str__(self) -> str:
-        rows = [self._header(), *self._rows()]
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        rows = self._cells()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = []
-        for row in rows:
-            cells = [
-                cell.rjust(width)
-                for cell, width in zip(row[:3], widths, strict=True)
-                if width
-            ]
-            start = "  ".join(cells) + "  "
+        for *cells, members in rows:
+            pairs = zip(cells, widths, strict=False)
+            start = "".join(cell.rjust(width) + "  " for cell, width in pairs)
             lines += textwrap.wrap(
-                row.members,
+                members,
                 width=max(88, len(start) + 20),
                 initial_indent=start,
                 subsequent_indent=" " * len(start),
@@ -143,28 +126,27 @@ class GroupTable:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        """Return the table as HTML."""
-        columns = [0, 1, 3] if self.inside is None else [0, 1, 2, 3]
+        """Write the table as HTML."""
 
-        def line(row: _Row, tag: str) -> str:
+        def line(row: list[str], tag: str) -> str:
+            sides = ["right"] * (len(row) - 1) + ["left"]
             cells = "".join(
-                f'<{tag} style="text-align: {"left" if column == 3 else "right"}">'
-                f"{html.escape(row[column])}</{tag}>"
-                for column in columns
+                f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
+                for cell, side in zip(row, sides, strict=True)
             )
             return f"<tr>{cells}</tr>"
 
-        body = "".join(line(row, "td") for row in self._rows())
+        header, *rows = self._cells()
+        body = "".join(line(row, "td") for row in rows)
         return (
-            f"<table><thead>{line(self._header(), 'th')}</thead>"
-            f"<tbody>{body}</tbody></table>"
+            f"<table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table>"
         )
 
 
 def _confusions_inside(
     confusion: Any, labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sum each class's confusions, both ways: those within its group, and all."""
+    """Sum the confusions of each class, both ways: within its group, and all."""
     pairs = confusion.tocoo()
     row, column = pairs.coords
     wrong = row != column

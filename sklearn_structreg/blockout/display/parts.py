@@ -1,0 +1,91 @@
+"""Names, colours and axes, for all of Blockout's pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+from sklearn_structreg.blockout.conversion import ends_at_outputs
+
+__all__ = [
+    "check_names",
+    "class_names_of",
+    "cluster_colors",
+    "new_axes",
+    "node_set_names",
+    "panels",
+]
+
+
+def node_set_names(estimator: Any) -> list[str]:
+    """Name the node sets of a fitted estimator, for titles."""
+    sizes = [len(P) for P in estimator.cluster_probabilities_]
+    last = "nodes"
+    if ends_at_outputs(estimator.module_, estimator.input_shape_):
+        last = "classes" if hasattr(estimator, "classes_") else "targets"
+    kinds = ["inputs", *["nodes"] * (len(sizes) - 2), last]
+    return [
+        f"$P_{{{j}}}$: {n} {kind}"
+        for j, (n, kind) in enumerate(zip(sizes, kinds, strict=True))
+    ]
+
+
+def class_names_of(estimator: Any, class_names: Any) -> Any:
+    """Return names for the last node set; None if it is not the estimator's classes."""
+    if not ends_at_outputs(estimator.module_, estimator.input_shape_):
+        return None
+    return getattr(estimator, "classes_", None) if class_names is None else class_names
+
+
+def check_names(class_names: ArrayLike, n_classes: int) -> NDArray[Any]:
+    """Return the names as an array, one for each class."""
+    names = np.asarray(class_names)
+    if names.shape != (n_classes,):
+        raise ValueError(
+            f"class_names has shape {names.shape} for {n_classes} classes; give one "
+            "name per class."
+        )
+    return names
+
+
+def cluster_colors(n_clusters: int, cmap: Any = "tab10") -> list[Any]:
+    """Return a colour for each cluster; they repeat beyond those of the map."""
+    import matplotlib.pyplot as plt
+
+    colors = plt.get_cmap(cmap)
+    return [colors(cluster % colors.N) for cluster in range(n_clusters)]
+
+
+def new_axes(display: Any, ax: Any, size: tuple[float, float]) -> Any:
+    """Return `ax`, or the axes of a new figure where it is None."""
+    check_matplotlib_support(f"{type(display).__name__}.plot")
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+
+
+def panels(
+    display: Any, axes: Any, n_panels: int, side: float = 2.9, share: bool = False
+) -> tuple[NDArray[Any], Any]:
+    """Return axes for as many panels, new ones where there are none, and the figure."""
+    check_matplotlib_support(f"{type(display).__name__}.plot")
+    import matplotlib.pyplot as plt
+
+    if axes is None:
+        _, axes = plt.subplots(
+            1,
+            n_panels,
+            figsize=(side * n_panels + 0.4, side * 0.95),
+            sharey=share,
+            squeeze=False,
+            layout="constrained",
+        )
+    axes = np.asarray(axes, dtype=object).ravel()
+    if len(axes) != n_panels:
+        raise ValueError(
+            f"axes holds {len(axes)} Axes for {n_panels} node sets; give one for each."
+        )
+    return axes, axes[0].figure

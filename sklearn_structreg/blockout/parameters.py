@@ -1,0 +1,67 @@
+"""The parameters of Blockout, declared once for regularizer, estimators, converter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from sklearn_structreg.core.parameters import component, parameter
+
+__all__ = ["BlockoutParameters"]
+
+
+@component
+class BlockoutParameters:
+    """The clusters, their probabilities, and the layers to convert."""
+
+    n_clusters: int = parameter(
+        6,
+        [Interval(Integral, 1, None, closed="left")],
+        "int",
+        "k, the most branches that the architecture can have.",
+        kw_only=False,
+    )
+    assignment: str = parameter(
+        "hard",
+        [StrOptions({"hard", "soft"})],
+        '{"hard", "soft"}',
+        """"hard" draws memberships while training, "soft" uses the probabilities
+        themselves.""",
+    )
+    learn_probabilities: bool = parameter(
+        True,
+        ["boolean"],
+        "bool",
+        "Whether the probabilities are trained with the weights or stay as they are.",
+    )
+    init_probability: float = parameter(
+        0.5,
+        [Interval(Real, 0, 1, closed="right")],
+        "float in (0, 1]",
+        """The first probability of every membership. 1 is the plain network, bit for
+        bit.""",
+    )
+    mask_per: str = parameter(
+        "batch",
+        [StrOptions({"batch", "sample"})],
+        '{"batch", "sample"}',
+        """One draw for each training step, as in the paper, or one for each sample, at
+        the cost of k matrix products instead of one.""",
+    )
+    logit_rate_factor: float = parameter(
+        20.0,
+        [Interval(Real, 0, None, closed="left")],
+        "float",
+        """Learning rate of the logits as a multiple of the common one. The gradient of
+        a membership is small beside those of the weights: with 1 the probabilities
+        hardly leave `init_probability` in the first thousand steps.""",
+    )
+    layers: str | Sequence[str] = parameter(
+        "auto",
+        [StrOptions({"auto"}), "array-like"],
+        '"auto" or list of str',
+        """The chain of linear layers to convert, by their names in the module. "auto"
+        takes the fully-connected head, output layer included.""",
+    )

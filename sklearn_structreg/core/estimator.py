@@ -1,0 +1,386 @@
+"""The scikit-learn contract, whatever the targets: parameters, fit, compaction."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from skorch.history import History
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from sklearn_structreg.core.batches import Batches
+from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.device import resolve_device, resolve_dtype
+from sklearn_structreg.core.net import StructuredNet
+from sklearn_structreg.core.parameters import component
+from sklearn_structreg.core.recipe import Recipe, TensorSpec
+from sklearn_structreg.core.regularizer import Regularizer, check_unchanged
+from sklearn_structreg.core.sequence import (
+    RegularizerSequence,
+    name_of,
+    named_regularizers,
+)
+from sklearn_structreg.core.shared_parameters import NetworkParameters
+from sklearn_structreg.core.sizing import Compactable
+from sklearn_structreg.core.task import Task
+from sklearn_structreg.core.training import (
+    build_network,
+    make_net,
+    predict_outputs,
+    resolve_optimizer,
+    train,
+)
+from sklearn_structreg.core.validation import check_samples
+
+__all__ = ["StructuredEstimator"]
+
+PREDICTION_ROWS = 1024  # per forward pass: keeps the activations of images small
+SAMPLE_ROWS = 2  # shown to the module before it is trained
+PREFIX = "regularizers__"
+
+
+@component
+class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
+    """A neural network with regularizers: what classifiers and regressors share.
+
+    A method's estimator names its regularizers in `_regularizers` and has their
+    parameters as its own. Subclasses supply `_read_targets`.
+    """
+
+    _regularizers: ClassVar[tuple[type[Regularizer], ...]] = ()
+    _structure: ClassVar[tuple[str, ...]] = (
+        "module",
+        "module_params",
+        "hidden_layer_sizes",
+    )
+
+    # ---- regularizers as nested parameters -------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; with `deep` also those of the regularizers.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include ``regularizers__<name>`` and their parameters.
+
+        Returns
+        -------
+        dict
+        """
+        params: dict[str, Any] = super().get_params(deep)
+        pairs: list[tuple[str, Regularizer]] = []
+        with suppress(ValueError):  # bad ones are for `fit` to complain about
+            pairs = named_regularizers(self.regularizers) if deep else []
+        for name, regularizer in pairs:
+            params[PREFIX + name] = regularizer
+            for key, value in regularizer.get_params().items():
+                params[f"{PREFIX}{name}__{key}"] = value
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of this estimator and of its regularizers.
+
+        Parameters
+        ----------
+        **params : dict
+            ``regularizers__<name>`` replaces one of `regularizers`,
+            ``regularizers__<name>__<parameter>`` sets a parameter of it.
+
+        Returns
+        -------
+        self : object
+        """
+        nested = {k: v for k, v in params.items() if k.startswith(PREFIX)}
+        super().set_params(**{k: v for k, v in params.items() if k not in nested})
+        for key in sorted(nested, key=lambda key: key.count("__")):
+            name, _, inner = key.removeprefix(PREFIX).partition("__")
+            pairs = named_regularizers(self.regularizers)
+            at = next((i for i, pair in enumerate(pairs) if pair[0] == name), None)
+            if at is None:
+                raise ValueError(
+                    f"Invalid parameter {key!r}: regularizers holds "
+                    f"{[pair[0] for pair in pairs]}, but no {name!r}."
+                )
+            if inner:
+                pairs[at][1].set_params(**{inner: nested[key]})
+            else:
+                pairs[at] = (name, nested[key])
+                self.regularizers = pairs
+        return self
+
+    # ---- fitted state that follows from the net --------------------------------
+
+    @property
+    def module_(self) -> nn.Module:
+        """The trained module."""
+        module: nn.Module = self.net_.module_
+        return module
+
+    @property
+    def history_(self) -> History:
+        """One row per epoch."""
+        return self.net_.history
+
+    @property
+    def n_iter_(self) -> int:
+        """Epochs trained."""
+        return len(self.net_.history)
+
+    @property
+    def regularizers_(self) -> RegularizerSequence:
+        """The fitted regularizers by name, the estimator's own first."""
+        return self.net_.regularizers
+
+    # ---- fitting ---------------------------------------------------------------
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: ArrayLike | Dataset[Any],
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), \
+                or torch Dataset
+            Samples. A map-style `Dataset` of ``(x, target)`` is for data beyond memory.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            For a classifier labels of any type, or an indicator of several labels per
+            sample (zeros and ones, dense or sparse), which trains logistic units; for a
+            regressor numbers. May be None only for a `Dataset` that holds them.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Non-negative; zero means absent.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. A fit that fails leaves it as it was.
+
+        Raises
+        ------
+        ValueError
+            For data, targets or parameters that cannot work together, and if the loss
+            becomes non-finite.
+        """
+        attempt = copy.copy(self)
+        if not (self.warm_start and hasattr(self, "net_")):
+            for name in [name for name in vars(attempt) if name.endswith("_")]:
+                delattr(attempt, name)
+        attempt._fit(X, y, sample_weight)
+        self.__dict__ = attempt.__dict__
+        return self
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
+        """Fit; may leave the estimator half done where it fails."""
+        resume = hasattr(self, "net_")
+        data = self._read_data(X, y, sample_weight, min_samples=2)
+        recipe, spec = self._make_recipe(), self._make_spec()
+        seed = self.net_.seed if resume else self._draw_seed()
+        regularizers = self._make_regularizers()
+        if resume:
+            module = copy.deepcopy(self.module_).to(spec.device, spec.dtype)
+            module = self._resume(regularizers, module)
+        else:
+            sample = data.first_rows(SAMPLE_ROWS, spec)
+            module = self._build_network(sample, seed)
+            module = regularizers.attach(module, sample, seed)
+        self.net_: StructuredNet = train(
+            module,
+            regularizers,
+            data,
+            recipe,
+            spec,
+            seed=seed,
+            history=self.history_ if resume else None,
+        )
+        self._note_structure()
+
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any) -> None:
+        """Train for an epoch on these rows."""
+        if self.early_stopping:
+            raise ValueError(
+                "partial_fit has no hold-out to stop by; set early_stopping=False."
+            )
+        first = not hasattr(self, "net_")
+        data = self._read_data(X, y, sample_weight, min_samples=1)
+        recipe, spec = self._make_recipe(), self._make_spec()
+        size = recipe.rows_per_batch(data.n_rows)
+        batches = data.batches(spec, batch_size=size, normalize=False)
+        regularizers = self._make_regularizers()
+        if first:
+            seed = self._draw_seed()
+            sample = data.first_rows(SAMPLE_ROWS, spec)
+            module = self._build_network(sample, seed)
+            module = regularizers.attach(module, sample, seed)
+            net = make_net(
+                module, regularizers, recipe, seed=seed, n_batches=batches.n_batches
+            )
+        else:
+            net = self.net_
+            net.to(spec.device, spec.dtype)
+            self._check_structure()
+            same = regularizers.has_parameters_of(net.regularizers)
+            if not (same and recipe == net.recipe):
+                module = self._resume(regularizers, net.module_)
+                net = make_net(
+                    module,
+                    regularizers,
+                    recipe,
+                    seed=self.net_.seed,
+                    n_batches=batches.n_batches,
+                    history=self.history_,
+                ).with_state_of(self.net_)
+        net.drop_schedule()
+        self.net_ = net.train(batches, epochs=1)
+        self._note_structure()
+
+    def _read_data(
+        self, X: Any, y: Any, sample_weight: Any, *, min_samples: int
+    ) -> TrainingData:
+        """Check samples and targets, and note what the estimator saw of them."""
+        seen = getattr(self, "input_shape_", None) if hasattr(self, "net_") else None
+        samples = check_samples(
+            self,
+            X,
+            y,
+            dtype=self.dtype,
+            image_shape=self.image_shape,
+            seen_shape=seen,
+            min_samples=min_samples,
+            **self._target_checks(y),
+        )
+        self.n_features_in_, self.input_shape_ = samples.n_features, samples.shape
+        data = self._read_targets(samples.rows, samples.y, sample_weight)
+        if data.n_rows < min_samples:
+            raise ValueError(
+                f"X has n_samples={data.n_rows} with a positive weight; at least "
+                f"{min_samples} are needed."
+            )
+        return data
+
+    def _target_checks(self, y: Any) -> dict[str, bool]:
+        """Return options of scikit-learn's check of targets."""
+        raise NotImplementedError  # abstract: classifiers and regressors have their own
+
+    def _read_targets(self, rows: Any, y: Any, sample_weight: Any) -> TrainingData:
+        """Encode the targets, and note what is needed to decode predictions."""
+        raise NotImplementedError  # abstract: classifiers and regressors have their own
+
+    @property
+    def _task(self) -> Task:
+        """The kind of targets seen in `fit`."""
+        raise NotImplementedError  # abstract: classifiers and regressors have their own
+
+    @property
+    def _n_outputs(self) -> int:
+        """The number of the network's outputs."""
+        raise NotImplementedError  # abstract: classifiers and regressors have their own
+
+    def _make_recipe(self) -> Recipe:
+        """Gather the parameters of the training."""
+        optimizer = resolve_optimizer(self.optimizer)
+        known = inspect.signature(optimizer).parameters
+        settings = {
+            "momentum": float(self.momentum),
+            "weight_decay": float(self.weight_decay),
+        }
+        return Recipe(
+            task=self._task,
+            n_outputs=self._n_outputs,
+            optimizer=optimizer,
+            optimizer_settings={k: v for k, v in settings.items() if k in known},
+            learning_rate=self.learning_rate,
+            max_epochs=self.max_epochs,
+            batch_size=self.batch_size,
+            lr_schedule=self.lr_schedule,
+            early_stopping=self.early_stopping,
+            validation_fraction=self.validation_fraction,
+            n_iter_no_change=self.n_iter_no_change,
+            callbacks=tuple(self.callbacks or ()),
+            verbose=int(self.verbose),
+            criterion=self.criterion,
+        )
+
+    def _make_spec(self) -> TensorSpec:
+        """Describe the samples as the network takes them."""
+        device = resolve_device(self.device)
+        return TensorSpec(self.input_shape_, resolve_dtype(self.dtype), device)
+
+    def _make_regularizers(self) -> RegularizerSequence:
+        """Gather the regularizers: the estimator's own, then the added ones."""
+        pairs = [
+            (name_of(kind), kind(**{key: getattr(self, key) for key in names_of(kind)}))
+            for kind in self._regularizers
+        ]
+        taken = [name for name, _ in pairs]
+        for name, regularizer in named_regularizers(self.regularizers):
+            pairs.append((f"{name}-2" if name in taken else name, regularizer))
+        return RegularizerSequence(pairs)
+
+    def _build_network(self, sample: Tensor, seed: int) -> nn.Module:
+        return build_network(
+            self.module,
+            self.module_params,
+            self.hidden_layer_sizes,
+            n_outputs=self._n_outputs,
+            sample=sample,
+            seed=seed,
+            task=self._task,
+        )
+
+    def _resume(self, regularizers: RegularizerSequence, module: nn.Module) -> Any:
+        self._check_structure()
+        return regularizers.resume(self.regularizers_, module, self.net_.seed)
+
+    def _note_structure(self) -> None:
+        """Keep the parameters that the network was built by."""
+        self._built_by = {name: getattr(self, name) for name in self._structure}
+
+    def _check_structure(self) -> None:
+        """Refuse other parameters than those that the network was built by."""
+        check_unchanged(SimpleNamespace(**self._built_by), self, self._structure)
+
+    def _draw_seed(self) -> int:
+        random_state = check_random_state(self.random_state)
+        return int(random_state.randint(np.iinfo(np.int32).max))
+
+    # ---- outputs ---------------------------------------------------------------
+
+    def _logits(self, X: Any, module: nn.Module | None = None) -> NDArray[np.float64]:
+        """Return the outputs of the trained module, or of another one, for all rows."""
+        batches = self._batches_to_predict(X, PREDICTION_ROWS)
+        module = self.module_ if module is None else module
+        return predict_outputs(module, batches).numpy()
+
+    def _batches_to_predict(self, X: Any, batch_size: int) -> Batches:
+        """Check samples against the fitted net and put them on its device."""
+        data, spec = self._samples_to_predict(X)
+        return data.batches(spec, batch_size=batch_size, normalize=False)
+
+    def _samples_to_predict(self, X: Any) -> tuple[TrainingData, TensorSpec]:
+        check_is_fitted(self, "net_")
+        parameter = next(self.module_.parameters())
+        spec = TensorSpec(self.input_shape_, parameter.dtype, parameter.device)
+        dtype = str(spec.dtype).removeprefix("torch.")
+        rows = check_samples(self, X, dtype=dtype, seen_shape=spec.shape).rows
+        target = np.zeros(len(rows), np.int64)  # type: ignore[arg-type]
+        return TrainingData.from_arrays(rows, target), spec
+
+
+def names_of(kind: type[BaseEstimator]) -> list[str]:
+    """Return the names of a component's parameters."""
+    names: list[str] = kind._get_param_names()
+    return names

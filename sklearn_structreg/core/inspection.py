@@ -1,0 +1,202 @@
+"""Look into a network: run it, listen to its layers, find and replace them by name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+__all__ = [
+    "find_layer",
+    "layer_names",
+    "listening",
+    "replace_layer",
+    "run_once",
+    "run_until",
+    "weighted_layers",
+]
+
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NAMES_SHOWN = 20
+
+Listener = Callable[[nn.Module, tuple[Any, ...], Any], Any]
+"""Called with a layer, its arguments and its output (None before it ran)."""
+
+
+class _AllSeen(Exception):  # noqa: N818 (no error)
+    """Every layer that somebody listens to has run."""
+
+
+def run_once(module: nn.Module, batch: Any) -> Any:
+    """Run `module` in evaluation mode without gradients, then restore its mode.
+
+    `batch` holds the module's only, its positional or its keyword arguments: a tensor,
+    a tuple or list, or a mapping.
+    """
+    modes = {name: part.training for name, part in module.named_modules()}
+    module.eval()
+    try:
+        with torch.no_grad(), _eager():
+            if isinstance(batch, Mapping):
+                return module(**batch)
+            return module(*batch) if isinstance(batch, tuple | list) else module(batch)
+    finally:
+        for name, part in module.named_modules():
+            part.training = modes.get(name, True)
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Let modules that torch.compile has compiled call hooks."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+@contextmanager
+def listening(hooks: Iterable[tuple[nn.Module, str, Listener]]) -> Iterator[None]:
+    """Call functions with the inputs or outputs of layers, inside of this context.
+
+    Each hook is ``(layer, "input" | "output", function)``. They run before any other
+    hook of the layer; a returned value replaces the arguments or the output.
+    """
+    handles: list[RemovableHandle] = []
+    for layer, side, function in hooks:
+        if side == "input":
+            hook = _on_input(function)
+            register: Any = layer.register_forward_pre_hook
+            handles.append(register(hook, prepend=True, with_kwargs=True))
+        else:
+            handles.append(layer.register_forward_hook(function, prepend=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _on_input(function: Listener) -> Callable[..., Any]:
+    """Let a listener hear keyword arguments as positional ones."""
+
+    def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        replaced = function(layer, (*args, *kwargs.values()), None)
+        if replaced is None:
+            return None
+        return (replaced if isinstance(replaced, tuple) else (replaced,)), {}
+
+    return hook
+
+
+def run_until(
+    module: nn.Module,
+    batch: Any,
+    hooks: Mapping[Any, Callable[..., None]],
+    *,
+    before: bool = False,
+) -> None:
+    """Run a network in evaluation mode until every hook has been called once.
+
+    `hooks` maps layers to functions of the layer's output, before any inserted layer
+    changes it, or of its input. Nothing of the network changes: no gradients, no
+    running statistics, no random numbers.
+    """
+    waiting = set(hooks)
+    if not waiting:
+        return
+
+    def see(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if layer in waiting:
+            hooks[layer](args[0] if before else output)
+            waiting.remove(layer)
+        if not waiting:
+            raise _AllSeen
+
+    side = "input" if before else "output"
+    with listening((layer, side, see) for layer in hooks), suppress(_AllSeen):
+        run_once(module, batch)
+
+
+def layer_names(module: nn.Module) -> list[str]:
+    """Return the names of all layers, without the network itself."""
+    return [name for name, _ in module.named_modules() if name]
+
+
+def find_layer(module: nn.Module, name: str) -> nn.Module:
+    """Return the layer of that name; "" is the network itself.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    layers = dict(module.named_modules(remove_duplicate=False))
+    if name not in layers:
+        names = layer_names(module)
+        more = ", ..." if len(names) > NAMES_SHOWN else ""
+        raise ValueError(
+            f"The network has no layer named {name!r}; its layers are "
+            f"{', '.join(map(repr, names[:NAMES_SHOWN]))}{more}."
+        )
+    found: nn.Module = layers[name]
+    return found
+
+
+def replace_layer(module: nn.Module, name: str, layer: nn.Module) -> nn.Module:
+    """Put a layer in the place of another, wherever that one stands.
+
+    Returns
+    -------
+    torch.nn.Module
+        `module`, or `layer` where the name is "", the network itself.
+    """
+    old = find_layer(module, name)
+    layer.train(old.training)
+    if old is module:
+        return layer
+    for parent in list(module.modules()):
+        for child, part in list(parent._modules.items()):
+            if part is old:
+                setattr(parent, child, layer)
+    return module
+
+
+def weighted_layers(module: nn.Module, sample: Any) -> dict[str, nn.Module]:
+    """Return the linear and convolutional layers that run, in forward order.
+
+    Layers of other classes count where these have ``has_linear_weight = True``: their
+    weight is of shape (n_outputs, n_inputs). Left out are layers that the sample does
+    not reach and weights that are computed from other parameters; of layers that
+    share a weight the first one to run is there.
+    """
+    found: dict[int, tuple[str, nn.Module]] = {}
+
+    def remember(name: str) -> Listener:
+        def listener(layer: nn.Module, *_: Any) -> None:
+            found.setdefault(id(layer.weight), (name, layer))
+
+        return listener
+
+    hooks = [
+        (layer, "input", remember(name))
+        for name, layer in module.named_modules()
+        if _has_own_weight(layer)
+    ]
+    with listening(hooks):
+        run_once(module, sample)
+    return dict(found.values())
+
+
+def _has_own_weight(layer: nn.Module) -> bool:
+    if layer._parameters.get("weight") is None:
+        return False
+    return isinstance(layer, WEIGHTED) or hasattr(type(layer), "has_linear_weight")

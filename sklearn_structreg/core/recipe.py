@@ -1,0 +1,54 @@
+"""An estimator's parameters, made once into two typed objects for all that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from sklearn_structreg.core.task import Task
+
+__all__ = ["Recipe", "TensorSpec"]
+
+Criterion = Callable[..., Any] | None
+"""A torch loss class, an instance, or a function of outputs and targets."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One sample's shape, and the precision and device of all that is computed."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: see the parameters of the same names of the estimators.
+
+    `optimizer_settings` are those of momentum and weight decay that `optimizer`, a
+    class, takes. `criterion` None is the usual loss of the `task`.
+    """
+
+    task: Task
+    n_outputs: int
+    optimizer: type[Optimizer]
+    optimizer_settings: Mapping[str, float]
+    learning_rate: float
+    max_epochs: int
+    batch_size: int | None
+    lr_schedule: str | Callable[..., Any] | None
+    early_stopping: bool
+    validation_fraction: float
+    n_iter_no_change: int
+    callbacks: tuple[Any, ...]
+    verbose: int
+    criterion: Criterion = None
+
+    def rows_per_batch(self, n_rows: int) -> int:
+        """Return the batch size; None and -1 stand for all rows."""
+        return n_rows if self.batch_size in (None, -1) else int(self.batch_size or 0)

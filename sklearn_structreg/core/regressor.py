@@ -1,0 +1,165 @@
+"""StructuredRegressor: a network with regularizers, for numbers."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import RegressorMixin, _fit_context
+from sklearn.utils import check_array, check_consistent_length
+from torch.optim import Optimizer
+from torch.utils.data import Dataset
+
+from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.estimator import StructuredEstimator
+from sklearn_structreg.core.parameters import component, parameter_of
+from sklearn_structreg.core.targets import (
+    check_weight,
+    dataset_targets,
+    mean_and_scale,
+)
+from sklearn_structreg.core.task import Task
+
+__all__ = ["StructuredRegressor"]
+
+
+@component
+class StructuredRegressor(RegressorMixin, StructuredEstimator):
+    """A neural network as a scikit-learn regressor; regularizers give it structure.
+
+    The network learns targets of mean zero and variance one, by default by their
+    squared error; predictions are scaled back. So a learning rate or a strength suits
+    targets of any unit.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    target_mean_, target_scale_ : ndarray of shape (n_targets,)
+        Weighted mean and standard deviation of each target in the first fit; the scale
+        of a constant target is 1.
+    n_features_in_ : int
+        Features per sample, images flattened.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Only where X had string column names.
+    input_shape_ : tuple of int
+        Shape of one sample as the module sees it.
+    net_ : StructuredNet
+        The private skorch net.
+    module_ : torch.nn.Module
+        The trained module; it predicts standardized targets.
+    regularizers_ : mapping of str to Regularizer
+        The fitted regularizers by name.
+    history_ : skorch.history.History
+        One row per epoch: losses, durations, and the regularizers' figures.
+    n_iter_ : int
+        Epochs trained.
+
+    See Also
+    --------
+    StructuredClassifier : The same for classes.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.preprocessing import scale
+    >>> from sklearn_structreg.core import StructuredRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> X = scale(X)
+    >>> net = StructuredRegressor(random_state=0).fit(X, y)
+    >>> net.score(X, y) > 0.5
+    True
+    """
+
+    # Squared errors of raw features are steep: a rate for SGD would suit few of them.
+    optimizer: str | type[Optimizer] = parameter_of(
+        StructuredEstimator, "optimizer", default="adam"
+    )
+    learning_rate: float = parameter_of(
+        StructuredEstimator, "learning_rate", default=1e-3
+    )
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self,
+        X: ArrayLike | Dataset[Any],
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Train for one epoch on these samples, from the present weights.
+
+        The optimizer keeps its state from call to call; the learning rate is constant.
+        The first call's targets set the scale of all that follow. Parameters set in
+        between take effect, or are refused where the network's structure depends on
+        them.
+
+        Parameters
+        ----------
+        X, y : as in `fit`
+            A single sample will do.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Non-negative; used as they are, so that they compare across calls.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        self._partial_fit(X, y, sample_weight)
+        return self
+
+    def predict(self, X: ArrayLike | Dataset[Any]) -> NDArray[np.float64]:
+        """Return the predicted targets.
+
+        Parameters
+        ----------
+        X : as in `fit`
+            Samples.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_targets), float64
+            As many dimensions as y had in `fit`.
+        """
+        outputs = self._logits(X) * self.target_scale_ + self.target_mean_
+        return outputs[:, 0] if self._one_dimensional else outputs
+
+    def _target_checks(self, y: Any) -> dict[str, bool]:
+        return {} if y is None else {"multi_output": True, "y_numeric": True}
+
+    def _read_targets(self, rows: Any, y: Any, sample_weight: Any) -> TrainingData:
+        if y is None:
+            y = check_array(
+                dataset_targets(rows), ensure_2d=False, dtype="numeric", input_name="y"
+            )
+        check_consistent_length(rows, y)
+        weight = check_weight(sample_weight, len(rows))
+        target = np.asarray(y, dtype=np.float64)
+        one_dimensional = target.ndim == 1
+        target = target.reshape(len(target), -1)
+        if not hasattr(self, "net_"):
+            self.target_mean_, self.target_scale_ = mean_and_scale(target, weight)
+            self._one_dimensional = one_dimensional
+        elif target.shape[1] != len(self.target_mean_):
+            raise ValueError(
+                f"y has {target.shape[1]} target(s), but the first fit saw "
+                f"{len(self.target_mean_)}; fit anew."
+            )
+        target = ((target - self.target_mean_) / self.target_scale_).astype(self.dtype)
+        return TrainingData.from_arrays(rows, target, weight)
+
+    @property
+    def _task(self) -> Task:
+        return Task.VALUES
+
+    @property
+    def _n_outputs(self) -> int:
+        return len(self.target_mean_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

@@ -1,0 +1,49 @@
+"""Images as rows of a table: `image_shape` is (C, ...spatial), or of one channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+__all__ = ["flatten_images", "split_shape"]
+
+
+def flatten_images(X: Any) -> Any:
+    """Return images of shape (n_samples, n_channels, ...) as rows; rows as they are."""
+    if getattr(X, "ndim", 2) <= 2:
+        return X
+    images = np.asarray(X)
+    return images.reshape(len(images), -1)
+
+
+def split_shape(
+    image_shape: Sequence[int] | None, X: Any, n_features: int
+) -> tuple[int, tuple[int, ...]]:
+    """Return the channels and spatial shape of a row of X, a signal by default.
+
+    Of one or two lengths, `image_shape` is that of a signal or an image of one channel;
+    of three or four, the first one counts channels.
+    """
+    own = tuple(getattr(X, "shape", (1, n_features))[1:])
+    shape = own if image_shape is None else tuple(image_shape)
+    positive = all(isinstance(n, Integral) and int(n) > 0 for n in shape)
+    same = len(own) == 1 or _without_one(own) == _without_one(shape)
+    if not (1 <= len(shape) <= 4 and positive and prod(shape) == n_features and same):
+        raise ValueError(
+            f"image_shape={shape} does not fit n_features={n_features}, in samples of "
+            f"shape {own}: it must be (length,), (height, width), (channels, height, "
+            "width) or (channels, depth, height, width), in positive integers whose "
+            "product is the number of features."
+        )
+    if len(shape) > 2 or (image_shape is None and len(shape) > 1):
+        return int(shape[0]), shape[1:]
+    return 1, shape
+
+
+def _without_one(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Leave out a leading axis of length 1, such as that of a single channel."""
+    return shape[1:] if shape[0] == 1 else shape

@@ -1,0 +1,181 @@
+"""The network to add heads to: trained here, or given."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone, is_regressor
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from skorch import NeuralNet
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+from sklearn_structreg.core import StructuredClassifier
+from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.recipe import TensorSpec
+from sklearn_structreg.core.task import Task
+from sklearn_structreg.core.training import build_network
+from sklearn_structreg.selfinformed.attachment import find_attachment_point
+from sklearn_structreg.selfinformed.holdout import HoldOut
+
+__all__ = ["Expected", "check_estimator", "fit_estimator", "network_of", "unwrap"]
+
+SAMPLE_ROWS = 2  # shown to a network before it is trained
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The data that a network must fit, and the layer that heads attach to."""
+
+    n_features: int
+    classes: NDArray[Any]
+    task: Task
+    layer: str
+    spec: TensorSpec
+
+
+def is_fitted(estimator: Any) -> bool:
+    """Check whether an estimator is to be used as it is."""
+    try:
+        check_is_fitted(estimator)
+    except (NotFittedError, TypeError):
+        return False
+    return True
+
+
+def unwrap(estimator: Any) -> Any:
+    """Look inside of a `FrozenEstimator`."""
+    frozen = isinstance(estimator, FrozenEstimator)
+    return estimator.estimator if frozen else estimator
+
+
+def check_estimator(
+    estimator: Any, expected: Expected, data: TrainingData, *, weighted: bool
+) -> None:
+    """Refuse an estimator that will not do, before any training."""
+    inner, fitted = unwrap(estimator), is_fitted(estimator)
+    name = type(inner).__name__
+    if isinstance(inner, Pipeline):
+        raise ValueError(
+            "estimator is a Pipeline, but must be the network alone; put the other "
+            "steps outside, as in make_pipeline(StandardScaler(), "
+            "SelfInformedClassifier(network))."
+        )
+    if hasattr(inner, "__sklearn_tags__") and is_regressor(inner):
+        raise ValueError(
+            f"estimator={name} is a regressor, which has no classes to confuse; pass a "
+            "classifier."
+        )
+    networks = StructuredClassifier | NeuralNet
+    known = isinstance(getattr(inner, "module_", None), nn.Module)
+    if not (known if fitted else isinstance(inner, networks)):
+        raise ValueError(
+            f"estimator={name} has no torch module in `module_` to add heads to; pass "
+            "a classifier of this package, a skorch NeuralNetClassifier, or a fitted "
+            "estimator that has one."
+        )
+    if isinstance(estimator, FrozenEstimator) and not fitted:
+        raise ValueError(
+            f"estimator is a frozen {name} that is not fitted; fit it first, or pass "
+            "it without FrozenEstimator to have it trained."
+        )
+    if weighted and not fitted and not has_fit_parameter(inner, "sample_weight"):
+        raise ValueError(
+            f"estimator={name} takes no sample_weight in fit; fit it yourself and pass "
+            "it fitted, or leave the weights out."
+        )
+    if fitted:
+        _check_seen(inner, expected)
+    elif isinstance(inner, StructuredClassifier):
+        _try_network(inner, expected, data)
+
+
+def _check_seen(inner: Any, expected: Expected) -> None:
+    """Check that an estimator was fitted for the same features and classes."""
+    labels = {True: "several labels per sample", False: "one label per sample"}
+    multilabel = expected.task is Task.LABELS
+    seen_labels = labels[getattr(inner, "multilabel_", multilabel)]
+    n_features = getattr(inner, "n_features_in_", expected.n_features)
+    classes = np.asarray(getattr(inner, "classes_", expected.classes)).tolist()
+    for seen, kind, where, given in (
+        (n_features, "{} features", "X has", expected.n_features),
+        (seen_labels, "{}", "y holds", labels[multilabel]),
+        (classes, "the classes {}", "y holds", expected.classes.tolist()),
+    ):
+        if seen != given:
+            raise ValueError(
+                f"The estimator was fitted for {kind.format(seen)}, but {where} "
+                f"{given}; they must be the same."
+            )
+
+
+def _try_network(
+    inner: StructuredClassifier, expected: Expected, data: TrainingData
+) -> None:
+    """Build the network that an estimator will train, to see if heads can attach."""
+    shape = tuple(inner.image_shape or expected.spec.shape)
+    sample = data.first_rows(SAMPLE_ROWS, replace(expected.spec, shape=shape))
+    n_classes = len(expected.classes)
+    network = build_network(
+        inner.module,
+        inner.module_params,
+        inner.hidden_layer_sizes,
+        n_outputs=n_classes,
+        sample=sample,
+        seed=0,
+        task=expected.task,
+    )
+    find_attachment_point(network, sample, n_classes, expected.layer)
+
+
+def fit_estimator(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    split: HoldOut,
+    spec: TensorSpec,
+) -> Any:
+    """Train a clone on the rows that are not held out; leave a fitted one as it is."""
+    if is_fitted(estimator):
+        return unwrap(estimator)
+    if isinstance(estimator, NeuralNet) and not isinstance(X, Dataset):
+        return _fit_skorch(clone(estimator), split.train, spec)
+    if split.held_out.size:
+        rows = split.train.rows
+        y = None if y is None else _safe_indexing(y, rows)
+        if sample_weight is not None:
+            sample_weight = np.asarray(sample_weight)[rows]
+        if isinstance(X, Dataset):
+            X = Subset(X, rows.tolist())
+        else:
+            X = X[rows] if isinstance(X, Tensor) else _safe_indexing(X, rows)
+    weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+    return clone(estimator).fit(X, y, **weights)
+
+
+def _fit_skorch(net: NeuralNet, part: TrainingData, spec: TensorSpec) -> NeuralNet:
+    """Give a skorch net samples in its module's precision, and class numbers."""
+    module = net.module if isinstance(net.module, nn.Module) else nn.Linear(1, 1)
+    weights = (p for p in module.parameters() if p.is_floating_point())
+    dtype = str(next(weights, torch.empty(0)).dtype).removeprefix("torch.")
+    assert isinstance(part.samples, np.ndarray)
+    X, y = part.samples[part.rows].astype(dtype), part.target[part.rows]
+    return net.fit(X.reshape(-1, *spec.shape), y if y.ndim == 1 else y.astype(dtype))
+
+
+def network_of(estimator: Any) -> nn.Module:
+    """Copy the network of a fitted estimator, simplified if it is of this package."""
+    if isinstance(estimator, StructuredClassifier):
+        return estimator.simplified_module().eval()
+    network: nn.Module = copy.deepcopy(estimator.module_)
+    return network.eval()
