@@ -10,7 +10,6 @@ digits; then its architecture is read off, diagnosed, drawn and made real.
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 
 from sklearn_structreg import BlockoutClassifier
 from sklearn_structreg.blockout import (
@@ -27,8 +26,6 @@ from sklearn_structreg.blockout import (
 # high learning rate, as a multiple of the weights'.
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
-scaler = StandardScaler().fit(X_train)
-X_train, X_test = scaler.transform(X_train), scaler.transform(X_test)
 net = BlockoutClassifier(
     hidden_layer_sizes=(128, 128),
     n_clusters=4,

@@ -22,9 +22,7 @@ from sklearn_structreg import CGESClassifier
 torch.set_num_threads(1)  # the network is small
 
 X, y = load_digits(return_X_y=True)
-X_train, X_test, y_train, y_test = train_test_split(
-    X / 16, y, stratify=y, random_state=0
-)
+X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
 model = CGESClassifier(
     penalty="group",
     alpha=0.005,

@@ -30,7 +30,7 @@ from sklearn_structreg.dropcluster import (
 torch.set_num_threads(1)  # the network is small
 
 X, y = load_digits(return_X_y=True)
-images = (X / 16).reshape(-1, 1, 8, 8)
+images = X.reshape(-1, 1, 8, 8)
 split = train_test_split(images, y, train_size=300, stratify=y, random_state=0)
 X_train, X_test, y_train, y_test = split
 

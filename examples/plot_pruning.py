@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 
 from sklearn_structreg import CGESClassifier
 from sklearn_structreg.cges import (
@@ -33,8 +32,6 @@ X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(
     X, y, test_size=0.4, stratify=y, random_state=0
 )
-scaler = StandardScaler().fit(X_train)
-X_train, X_test = scaler.transform(X_train), scaler.transform(X_test)
 
 settings = {"max_epochs": 40, "random_state": 0}
 dense = CGESClassifier(alpha=0, **settings).fit(X_train, y_train)

@@ -26,7 +26,7 @@ from sklearn_structreg.selfinformed import (
 # it, to find the classes that it confuses.
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(
-    X / 16, y, test_size=0.5, stratify=y, random_state=0
+    X, y, test_size=0.5, stratify=y, random_state=0
 )
 model = SelfInformedClassifier(
     n_clusters=4,

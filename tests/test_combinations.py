@@ -35,7 +35,7 @@ FAST = {"max_epochs": 4, "hidden_layer_sizes": (20,), "random_state": 0}
 IMAGES = {"image_shape": (1, 8, 8), **FAST}
 ON_ROWS = [
     IterativePruning(0.3),
-    CGES(0.05, penalty="group"),
+    CGES(0.02, penalty="group"),
     Blockout(3),
     DropCluster(0.2, start_epoch=1, update_every=1),
     Dropout(0.2),
@@ -120,6 +120,7 @@ def combinations():
         for params, regularizers in combinations()
     ],
 )
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_together_they_train_pickle_resume_and_compact(images, params, regularizers):
     X, y = images
     model = StructuredClassifier(regularizers=list(regularizers), **params).fit(X, y)
@@ -172,6 +173,7 @@ def test_every_estimator_takes_more_regularizers(images, estimator):
     assert model.score(X, y) > (0.25 if is_classifier(model) else 0.0)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_strength_in_a_list_can_be_searched(images):
     model = StructuredClassifier(regularizers=[("sparse", CGES()), Dropout()], **FAST)
     grid = {

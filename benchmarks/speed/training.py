@@ -110,6 +110,7 @@ def ours(estimator: type[StructuredClassifier], device: str, **params: object) -
             learning_rate=LEARNING_RATE,
             momentum=MOMENTUM,
             device=device,
+            standardize=False,  # the others take the data as given, too
             random_state=0,
             **params,
         ).fit(X, y)

@@ -46,7 +46,7 @@ class Dropout(InsertedLayers):
     >>> from sklearn_structreg.core import StructuredClassifier
     >>> X, y = load_digits(return_X_y=True)
     >>> net = StructuredClassifier(regularizers=[Dropout(0.5)], max_epochs=10)
-    >>> net.fit(X / 16, y).regularizers_["dropout"].inserted_
+    >>> net.fit(X, y).regularizers_["dropout"].inserted_
     ['2.inserted_layer']
     """
 
@@ -98,7 +98,7 @@ class SpatialDropout(InsertedLayers):
     >>> X, y = load_digits(return_X_y=True)
     >>> net = StructuredClassifier(
     ...     regularizers=[SpatialDropout(0.2)], image_shape=(1, 8, 8), max_epochs=2)
-    >>> net.fit(X / 16, y).module_.get_submodule("0.inserted_layer")
+    >>> net.fit(X, y).module_.get_submodule("0.inserted_layer_2")
     Dropout2d(p=0.2, inplace=False)
     """
 
@@ -140,7 +140,7 @@ class DropBlock(InsertedLayers):
     >>> X, y = load_digits(return_X_y=True)
     >>> net = StructuredClassifier(
     ...     regularizers=[DropBlock(0.2)], image_shape=(1, 8, 8), max_epochs=2)
-    >>> net.fit(X / 16, y).module_.get_submodule("0.inserted_layer")
+    >>> net.fit(X, y).module_.get_submodule("0.inserted_layer_2")
     DropBlock2d(block_size=(4, 4), drop_rate=0.2)
     """
 

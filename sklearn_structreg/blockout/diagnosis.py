@@ -81,7 +81,7 @@ class Diagnosis:
     >>> from sklearn.datasets import load_digits
     >>> from sklearn_structreg import BlockoutClassifier
     >>> X, y = load_digits(return_X_y=True)
-    >>> net = BlockoutClassifier(max_epochs=1, random_state=0).fit(X / 16, y)
+    >>> net = BlockoutClassifier(max_epochs=1, random_state=0).fit(X, y)
     >>> [nodes.outcome for nodes in net.diagnose().node_sets]
     ['unchanged', 'unchanged', 'unchanged']
     """

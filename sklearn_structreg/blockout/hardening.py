@@ -47,7 +47,7 @@ class HardenedNet:
     >>> from sklearn.datasets import load_digits
     >>> from sklearn_structreg import BlockoutClassifier
     >>> X, y = load_digits(return_X_y=True)
-    >>> net = BlockoutClassifier(max_epochs=2, random_state=0).fit(X / 16, y)
+    >>> net = BlockoutClassifier(max_epochs=2, random_state=0).fit(X, y)
     >>> print(net.harden(threshold=0.1))
     Hardened at a probability of 0.1
       weights inside blocks, by layer: 100%, 100%

@@ -37,8 +37,9 @@ class CGESClassifier(SparseEstimator, StructuredClassifier):
     n_nonzero_parameters_ : int
         Those of them that are not zero.
     feature_importances_ : ndarray of shape (n_features,)
-        For each input feature the norm of the first layer's weights that leave it; 0
-        means that the network does not use it. With `SelectFromModel` give a
+        For each input feature the norm of the first layer's weights that leave it, on
+        standardized features where `standardize` is on; 0 means that the network does
+        not use it. With `SelectFromModel` give a
         ``threshold`` next to zero, such as 1e-5, to keep all that are used. A pixel
         under a convolution counts every position of the kernel that covers it, so that
         pixels differ little but at the border.

@@ -78,7 +78,7 @@ class SparseEstimator(CGESParameters, PruningParameters, Base):
         spec, recipe, seed = self._make_spec(), self._make_recipe(), self._draw_seed()
         sample = data.first_rows(2, spec)
         regularizers = self._make_regularizers()
-        module = self._build_network(sample, seed)
+        module = self._build_network(data, spec, seed)
         module = regularizers.attach(module, sample, seed)
         penalty = regularizers["cges"]
         assert isinstance(penalty, CGES)

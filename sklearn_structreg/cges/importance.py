@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sklearn_structreg.core.insertion import remove_layers
 from sklearn_structreg.core.inspection import find_layer, listening
 
 __all__ = ["first_layer_norms"]
@@ -35,6 +36,7 @@ def first_layer_norms(
     shape = _check_first(module, layer, input_shape)
     simplified = getattr(layer, "simplified", None)
     squared = copy.deepcopy(layer) if simplified is None else simplified()
+    remove_layers(squared)  # of standardized features, hence without their scales
     for key, parameter in squared.named_parameters():
         parameter.detach().square_() if key == "weight" else parameter.detach().zero_()
     features = torch.zeros((1, *shape), dtype=torch.float64, requires_grad=True)

@@ -76,7 +76,8 @@ def cges_path(
         Strengths, at least 0, in any order.
     order : {"increasing", "decreasing"}, default="increasing"
         From weak to strong, or from strong to weak. A network that a strong penalty has
-        emptied does not come back: with all weights zero there is no gradient.
+        emptied hardly comes back: with all weights zero there is no gradient but the
+        noise of mini-batches.
     sample_weight : array-like of shape (n_samples,) or None, default=None
         As in `fit`.
 
@@ -95,11 +96,9 @@ def cges_path(
     Examples
     --------
     >>> from sklearn.datasets import load_wine
-    >>> from sklearn.preprocessing import scale
     >>> from sklearn_structreg import CGESClassifier
     >>> from sklearn_structreg.cges import cges_path
     >>> X, y = load_wine(return_X_y=True)
-    >>> X = scale(X)
     >>> net = CGESClassifier(penalty="group", max_epochs=20, random_state=0)
     >>> path = cges_path(net, X[::2], y[::2], X[1::2], y[1::2], alphas=[0, 0.05, 0.1])
     >>> bool((path.parameters[1:] < path.parameters[:-1]).all())

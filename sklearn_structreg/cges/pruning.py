@@ -106,7 +106,7 @@ class IterativePruning(PruningParameters, Regularizer):
     >>> X, y = load_digits(return_X_y=True)
     >>> net = StructuredClassifier(
     ...     regularizers=[IterativePruning(0.1)], max_epochs=5, random_state=0)
-    >>> net = net.fit(X / 16, y)
+    >>> net = net.fit(X, y)
     >>> sum(int((net.module_[i].weight != 0).sum()) for i in (0, 2))
     740
     """

@@ -21,6 +21,8 @@ from sklearn_structreg.cges.estimator import (
 )
 from sklearn_structreg.cges.regularizer import LayerPenalty
 from sklearn_structreg.core.batches import Batch, Batches
+from sklearn_structreg.core.insertion import insertions
+from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.task import Task
 
 __all__ = ["alpha_max", "alpha_path"]
@@ -49,14 +51,16 @@ def alpha_max(
     For a linear model (one penalised layer) this is the smallest such strength: the
     largest norm of a group's gradient at zero weights, over the group's coefficient.
     For a deeper network this is an upper bound: from there on zero weights are the
-    global minimum of the penalised loss.
+    global minimum of the penalised loss. Both are of the problem that `fit` solves,
+    with its standardized samples.
 
     Parameters
     ----------
     estimator : CGESClassifier or CGESRegressor
         Its `alpha` is not used. It is not fitted.
     X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
-        Samples as the estimator sees them: in a pipeline, scaled ones.
+        Samples as the estimator takes them, raw ones where it standardizes; in a
+        pipeline, as the steps before transform them.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Labels, an indicator of several, or numbers, as in `fit`.
     sample_weight : array-like of shape (n_samples,) or None, default=None
@@ -112,16 +116,17 @@ def alpha_max(
     Examples
     --------
     >>> from sklearn.datasets import load_wine
-    >>> from sklearn.preprocessing import scale
     >>> from sklearn_structreg import CGESClassifier
     >>> from sklearn_structreg.cges import alpha_max
     >>> X, y = load_wine(return_X_y=True)
-    >>> X = scale(X)
     >>> linear = CGESClassifier(
     ...     hidden_layer_sizes=(), penalty="group", momentum=0.0, batch_size=None,
     ...     learning_rate=1.0)
     >>> largest = alpha_max(linear, X, y)
-    >>> linear.set_params(alpha=1.02 * largest).fit(X, y).sparsity_
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")  # that nothing is left
+    ...     linear.set_params(alpha=1.02 * largest).fit(X, y).sparsity_
     1.0
     >>> linear.set_params(alpha=0.98 * largest).fit(X, y).sparsity_ < 1
     True
@@ -185,12 +190,11 @@ def alpha_path(
     Examples
     --------
     >>> from sklearn.datasets import load_wine
-    >>> from sklearn.preprocessing import scale
     >>> from sklearn_structreg import CGESClassifier
     >>> from sklearn_structreg.cges import alpha_path
     >>> X, y = load_wine(return_X_y=True)
     >>> net = CGESClassifier(hidden_layer_sizes=(), penalty="l1", momentum=0.0)
-    >>> alpha_path(net, scale(X), y, n_alphas=4).round(4)
+    >>> alpha_path(net, X, y, n_alphas=4).round(4)
     array([0.3893, 0.0389, 0.0039, 0.0004])
     """
     if not (isinstance(n_alphas, Integral) and n_alphas >= 1 and 0 < eps < 1):
@@ -274,7 +278,7 @@ def _bound(parts: Parts, untrained: Untrained) -> float:
     first = next(part for _, part in parts if isinstance(part, PENALISED))
     order = math.inf if across and isinstance(first, nn.Linear) else 2.0
     power = 2.0 if task is Task.VALUES else 1.0
-    distance = _mean_distance(batches, order, power)
+    distance = _mean_distance(module, batches, order, power)
     loss, slope = _constant_loss(batches, task, n_outputs)
     if loss == 0 or distance == 0:  # constants predict y as well
         return 0.0
@@ -360,15 +364,31 @@ def _target_means(batches: Batches, task: Task, n_outputs: int) -> Tensor:
     return sums / total
 
 
-def _mean_distance(batches: Batches, order: float, power: float) -> float:
-    """Return the power mean of the samples' distances to their mean, by weight."""
+def _mean_distance(
+    module: nn.Module, batches: Batches, order: float, power: float
+) -> float:
+    """Return the power mean of the samples' distances to their mean, by weight.
+
+    Samples are taken as they reach the first layer: standardized, where `fit` does so.
+    """
     total = sum(_weight_sum(batch) for batch in batches.epoch(None))
     mean = torch.zeros(())
-    for X, _, weight in batches.epoch(None):
-        rows = X.flatten(1)
-        mean = mean + (rows.sum(0) if weight is None else weight @ rows) / total
+    for X, weight in _reaching(module, batches):
+        mean = mean + (X.sum(0) if weight is None else weight @ X) / total
     powers = 0.0
-    for X, _, weight in batches.epoch(None):
-        norms = torch.linalg.vector_norm(X.flatten(1) - mean, order, dim=1) ** power
+    for X, weight in _reaching(module, batches):
+        norms = torch.linalg.vector_norm(X - mean, order, dim=1) ** power
         powers += float(norms.sum() if weight is None else norms @ weight) / total
     return math.pow(powers, 1.0 / power)
+
+
+def _reaching(
+    module: nn.Module, batches: Batches
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield the flattened inputs of the first layer, with their weights."""
+    layers = [each.layer for each in insertions(module)]
+    standardize = [layer for layer in layers if isinstance(layer, Standardize)]
+    for X, _, weight in batches.epoch(None):
+        for layer in standardize:
+            X = layer(X)
+        yield X.flatten(1), weight

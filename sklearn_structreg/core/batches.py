@@ -136,21 +136,20 @@ class _Samples(Dataset[Tensor]):
 
 
 def batch_sizes(n_rows: int, batch_size: int) -> list[int]:
-    """Cut an epoch into batches; a single last row joins the batch before it.
+    """Cut an epoch into batches of at most `batch_size` rows, as even as can be.
 
-    Batch normalization cannot train on one row.
+    A small last batch would have as much weight in the training as a full one, and
+    batch normalization cannot train on one row.
 
     Examples
     --------
     >>> from sklearn_structreg.core.batches import batch_sizes
     >>> batch_sizes(10, 4), batch_sizes(9, 4)
-    ([4, 4, 2], [4, 5])
+    ([4, 3, 3], [3, 3, 3])
     """
-    n_full, rest = divmod(n_rows, batch_size)
-    sizes = [batch_size] * n_full + [rest] * (rest > 0)
-    if rest == 1 and n_full:
-        sizes[-2:] = [batch_size + 1]
-    return sizes
+    n_batches = max(1, -(-n_rows // batch_size))
+    size, n_larger = divmod(n_rows, n_batches)
+    return [size + 1] * n_larger + [size] * (n_batches - n_larger)
 
 
 def _row_order(n_rows: int, seed: int | None) -> Tensor:

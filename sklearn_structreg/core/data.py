@@ -110,7 +110,7 @@ class TrainingData:
         target, weight, dtype = self.target, self.weight, spec.dtype
         if isinstance(self.samples, Dataset):
             if weight is not None and normalize:
-                weight = weight / weight[self.rows].mean()
+                weight = _with_mean_one(weight, self.rows)
             return DatasetBatches(
                 self.samples,
                 torch.from_numpy(target),
@@ -126,7 +126,7 @@ class TrainingData:
         if normalize and len(samples) <= batch_size:
             samples, target, weight = _merge_equal_rows(samples, target, weight)
         if weight is not None and normalize:
-            weight = weight / weight.mean()
+            weight = _with_mean_one(weight, slice(None))
         return TensorBatches(
             to_tensor(samples).reshape(-1, *spec.shape),
             torch.from_numpy(target),
@@ -134,6 +134,12 @@ class TrainingData:
             batch_size=batch_size,
             device=spec.device,
         )
+
+
+def _with_mean_one(weight: FloatArray, rows: Any) -> FloatArray:
+    weight = weight / weight.max()  # sums of huge weights would overflow
+    scaled: FloatArray = weight / weight[rows].mean()
+    return scaled
 
 
 def _merge_equal_rows(

@@ -8,28 +8,7 @@ __all__ = ["resolve_device", "resolve_dtype"]
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Turn the `device` parameter into a device that is really there.
-
-    Parameters
-    ----------
-    device : str or torch.device
-        "auto" is the first CUDA device where there is one, else the CPU.
-
-    Returns
-    -------
-    torch.device
-
-    Raises
-    ------
-    ValueError
-        If torch does not know the device or finds none of its kind.
-
-    Examples
-    --------
-    >>> from sklearn_structreg.core.device import resolve_device
-    >>> resolve_device("cpu")
-    device(type='cpu')
-    """
+    """Turn the `device` parameter into a device that is really there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -14,10 +14,11 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.batches import Batches
+from sklearn_structreg.core.convergence import warn_of_failure
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import resolve_device, resolve_dtype
 from sklearn_structreg.core.net import StructuredNet
@@ -31,6 +32,7 @@ from sklearn_structreg.core.sequence import (
 )
 from sklearn_structreg.core.shared_parameters import NetworkParameters
 from sklearn_structreg.core.sizing import Compactable
+from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.training import (
     build_network,
@@ -61,6 +63,7 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         "module",
         "module_params",
         "hidden_layer_sizes",
+        "standardize",
     )
 
     # ---- regularizers as nested parameters -------------------------------------
@@ -195,7 +198,7 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             module = self._resume(regularizers, module)
         else:
             sample = data.first_rows(SAMPLE_ROWS, spec)
-            module = self._build_network(sample, seed)
+            module = self._build_network(data, spec, seed)
             module = regularizers.attach(module, sample, seed)
         self.net_: StructuredNet = train(
             module,
@@ -207,6 +210,7 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             history=self.history_ if resume else None,
         )
         self._note_structure()
+        warn_of_failure(self.net_, data, spec)
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         """Train for an epoch on these rows."""
@@ -223,7 +227,7 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         if first:
             seed = self._draw_seed()
             sample = data.first_rows(SAMPLE_ROWS, spec)
-            module = self._build_network(sample, seed)
+            module = self._build_network(data, spec, seed)
             module = regularizers.attach(module, sample, seed)
             net = make_net(
                 module, regularizers, recipe, seed=seed, n_batches=batches.n_batches
@@ -244,7 +248,8 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
                     history=self.history_,
                 ).with_state_of(self.net_)
         net.drop_schedule()
-        self.net_ = net.train(batches, epochs=1)
+        with net.kept_on_failure():
+            self.net_ = net.train(batches, epochs=1)
         self._note_structure()
 
     def _read_data(
@@ -256,7 +261,7 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             self,
             X,
             y,
-            dtype=self.dtype,
+            dtype=None if self._standardizes() else self.dtype,
             image_shape=self.image_shape,
             seen_shape=seen,
             min_samples=min_samples,
@@ -330,15 +335,25 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             pairs.append((f"{name}-2" if name in taken else name, regularizer))
         return RegularizerSequence(pairs)
 
-    def _build_network(self, sample: Tensor, seed: int) -> nn.Module:
+    def _standardizes(self) -> bool:
+        """Whether the network's first layer standardizes."""
+        if isinstance(self.standardize, str):
+            return isinstance(self.module, str)
+        return bool(self.standardize)
+
+    def _build_network(
+        self, data: TrainingData, spec: TensorSpec, seed: int
+    ) -> nn.Module:
         return build_network(
             self.module,
             self.module_params,
             self.hidden_layer_sizes,
             n_outputs=self._n_outputs,
-            sample=sample,
+            sample=data.first_rows(SAMPLE_ROWS, spec),
+            dtype=spec.dtype,
             seed=seed,
             task=self._task,
+            standardize=Standardize.of(data, spec) if self._standardizes() else None,
         )
 
     def _resume(self, regularizers: RegularizerSequence, module: nn.Module) -> Any:
@@ -374,7 +389,8 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         check_is_fitted(self, "net_")
         parameter = next(self.module_.parameters())
         spec = TensorSpec(self.input_shape_, parameter.dtype, parameter.device)
-        dtype = str(spec.dtype).removeprefix("torch.")
+        own = str(spec.dtype).removeprefix("torch.")
+        dtype = None if self._standardizes() else own
         rows = check_samples(self, X, dtype=dtype, seen_shape=spec.shape).rows
         target = np.zeros(len(rows), np.int64)  # type: ignore[arg-type]
         return TrainingData.from_arrays(rows, target), spec

@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 __all__ = [
     "find_layer",
+    "has_own_weight",
     "layer_names",
     "listening",
     "replace_layer",
@@ -127,18 +128,17 @@ def run_until(
 
 
 def layer_names(module: nn.Module) -> list[str]:
-    """Return the names of all layers, without the network itself."""
-    return [name for name, _ in module.named_modules() if name]
+    """Return the names of all layers, without the network itself and inserted ones."""
+    inserted: set[str] = set()
+    for name, part in module.named_modules():
+        children = vars(part).get("_insertions", ())
+        inserted |= {f"{name}.{child}".lstrip(".") for child in children}
+    names = [name for name, _ in module.named_modules() if name]
+    return [n for n in names if not any(f"{n}.".startswith(f"{i}.") for i in inserted)]
 
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:
-    """Return the layer of that name; "" is the network itself.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
+    """Return the layer of that name; "" is the network itself."""
     layers = dict(module.named_modules(remove_duplicate=False))
     if name not in layers:
         names = layer_names(module)
@@ -152,13 +152,7 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
 
 
 def replace_layer(module: nn.Module, name: str, layer: nn.Module) -> nn.Module:
-    """Put a layer in the place of another, wherever that one stands.
-
-    Returns
-    -------
-    torch.nn.Module
-        `module`, or `layer` where the name is "", the network itself.
-    """
+    """Put a layer in the place of another, wherever that one stands."""
     old = find_layer(module, name)
     layer.train(old.training)
     if old is module:
@@ -189,14 +183,15 @@ def weighted_layers(module: nn.Module, sample: Any) -> dict[str, nn.Module]:
     hooks = [
         (layer, "input", remember(name))
         for name, layer in module.named_modules()
-        if _has_own_weight(layer)
+        if has_own_weight(layer)
     ]
     with listening(hooks):
         run_once(module, sample)
     return dict(found.values())
 
 
-def _has_own_weight(layer: nn.Module) -> bool:
+def has_own_weight(layer: Any) -> bool:
+    """Whether a layer is linear or convolutional, with a weight as its parameter."""
     if layer._parameters.get("weight") is None:
         return False
     return isinstance(layer, WEIGHTED) or hasattr(type(layer), "has_linear_weight")

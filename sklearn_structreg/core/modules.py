@@ -111,13 +111,7 @@ def build_module(
     n_outputs: int,
     hidden_layer_sizes: Sequence[int],
 ) -> nn.Module:
-    """Build the network that the `module` parameter describes.
-
-    "auto" is an MLP for flat rows and a small ConvNet for images. An instance is copied
-    with the weights it has. A class is called with `module_params`, and with
-    `input_shape` and `n_outputs` where its signature names them; any other callable as
-    ``module(input_shape, n_outputs, **module_params)``.
-    """
+    """Build the network that the `module` parameter of the estimators describes."""
     params = dict(module_params or {})
     if params and (isinstance(module, str | nn.Module)):
         raise ValueError(

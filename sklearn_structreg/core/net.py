@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_structreg.core.batches import Batch, Batches
+from sklearn_structreg.core.interruption import Interruption, noting_interrupts
 from sklearn_structreg.core.randomness import derive_seed, seeded
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
@@ -60,6 +62,7 @@ class StructuredNet(NeuralNet):
         self.seed = seed
         self._listened = False  # whether a callback listens to single batches
         self._best_figures: dict[str, float] = {}
+        self._interruption = Interruption()
         super().__init__(module, **params)
 
     @property
@@ -93,14 +96,9 @@ class StructuredNet(NeuralNet):
     def train(
         self, train: Batches, valid: Batches | None = None, epochs: int | None = None
     ) -> StructuredNet:
-        """Train for `epochs`, by default `max_epochs`, and leave the module ready.
-
-        Raises
-        ------
-        ValueError
-            If the loss becomes non-finite, or the last step leaves outputs that are.
-        """
-        self.partial_fit(train, valid, epochs=epochs)
+        """Train for `epochs`, by default `max_epochs`, and leave the module ready."""
+        with noting_interrupts() as self._interruption:
+            self.partial_fit(train, valid, epochs=epochs)
         self.module_.eval()
         loss = self.validation_step(next(iter(train.epoch(None))))["loss"]
         if not loss.isfinite():
@@ -120,6 +118,20 @@ class StructuredNet(NeuralNet):
             self.optimizer_.state.update(other.optimizer_.state)
         self._best_figures = dict(other._best_figures)
         return self
+
+    @contextmanager
+    def kept_on_failure(self) -> Iterator[None]:
+        """Restore weights, optimizer and history where a training breaks off."""
+        parts = self.module_, self.optimizer_
+        states = [copy.deepcopy(part.state_dict()) for part in parts]
+        n_epochs = len(self.history)
+        try:
+            yield
+        except BaseException:
+            for part, state in zip(parts, states, strict=True):
+                part.load_state_dict(state)
+            del self.history[n_epochs:]
+            raise
 
     # ---- optimization ----------------------------------------------------------
 
@@ -202,6 +214,7 @@ class StructuredNet(NeuralNet):
                 if self._listened:
                     self.notify("on_batch_begin", batch=(X, y), training=training)
                 step = step_fn(batch)
+                self._interruption.check()
                 losses.append(step["loss"])
                 sizes.append(len(y))
                 hits = None if training else self.recipe.task.hits(step["y_pred"], y)

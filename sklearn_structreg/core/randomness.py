@@ -17,38 +17,13 @@ BUILD_LOCK = threading.Lock()
 
 
 def derive_seed(*parts: int) -> int:
-    """Mix integers into one seed, as independent as their seeds are.
-
-    Parameters
-    ----------
-    *parts : int
-        Non-negative; say the estimator's seed and the epoch.
-
-    Returns
-    -------
-    int
-        In [0, 2**63).
-
-    Examples
-    --------
-    >>> from sklearn_structreg.core.randomness import derive_seed
-    >>> derive_seed(0, 1) == derive_seed(0, 1) != derive_seed(0, 2)
-    True
-    """
+    """Mix non-negative integers into one seed, as independent as their seeds are."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators of the CPU and of `device`, and restore them after.
-
-    Parameters
-    ----------
-    seed : int
-        In [0, 2**63).
-    device : torch.device
-        Other devices' generators are not touched.
-    """
+    """Seed torch's generators of the CPU and of `device`, and restore them after."""
     generators = [torch.default_generator]
     if device.type == "cuda":
         torch.cuda.init()  # type: ignore[no-untyped-call]

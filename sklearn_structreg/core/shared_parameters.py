@@ -55,6 +55,14 @@ class NetworkParameters:
         ``(n_samples, C, H, W)`` need none. ``(C, L)`` and ``(C, D, H, W)`` work
         too.""",
     )
+    standardize: bool | str = parameter(
+        "auto",
+        ["boolean", StrOptions({"auto"})],
+        'bool or "auto"',
+        """Whether the network's first layer subtracts the training samples' mean and
+        divides by their scale, for each feature of flat rows, for each channel of
+        images. "auto" does so where `module` is "auto".""",
+    )
     regularizers: Sequence[Any] | None = parameter(
         None,
         [list, tuple, None],

@@ -13,9 +13,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sklearn_structreg.compaction import SizeReport, compact, size_report
-from sklearn_structreg.core.insertion import simplify_inserted
+from sklearn_structreg.core.insertion import insert_layer, simplify_inserted
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.regularizer import Regularizer
+from sklearn_structreg.core.standardization import (
+    Standardize,
+    fold_standardization,
+    take_standardization,
+)
 from sklearn_structreg.core.training import make_net
 
 __all__ = ["Compactable"]
@@ -43,8 +48,17 @@ class Compactable:
         torch.nn.Module
             A copy, in evaluation mode.
         """
+        module, first = self._simplify()
+        if first is not None:
+            insert_layer(module, *first, before=True)
+        return fold_standardization(module)
+
+    def _simplify(self) -> tuple[nn.Module, tuple[str, Standardize] | None]:
+        """Copy and simplify the network; take the standardizing layer out of it."""
         check_is_fitted(self, "net_")
-        return simplify_inserted(self.regularizers_.simplify(self.module_))
+        module = copy.deepcopy(self.module_)
+        first = take_standardization(module)
+        return simplify_inserted(self.regularizers_.simplify(module)), first
 
     def compact(
         self, *, in_place: bool = False, unsupported: str = "raise"
@@ -83,14 +97,18 @@ class Compactable:
         >>> from sklearn_structreg import CGESClassifier
         >>> X, y = load_digits(return_X_y=True)
         >>> net = CGESClassifier(
-        ...     alpha=0.1, penalty="group", max_epochs=20, random_state=0
-        ... ).fit(X / 16, y)
+        ...     alpha=0.03, penalty="group", max_epochs=20, random_state=0
+        ... ).fit(X, y)
         >>> smaller = net.compact()
         >>> smaller[0].out_features < net.module_[0].out_features
         True
+        >>> bool(net.score(X, y) > 0.95)
+        True
         """
-        network, sample = self.simplified_module(), self._sample()
-        smaller = compact(network, sample, unsupported=unsupported).eval()
+        network, first = self._simplify()
+        smaller = compact(network, self._sample(), unsupported=unsupported).eval()
+        if first is not None:
+            insert_layer(smaller, *first, before=True)
         if in_place:
             self._check_simple()
             regularizers = self._make_regularizers()
@@ -104,7 +122,7 @@ class Compactable:
                 seed=self.net_.seed,
                 history=self.history_,
             )
-        return smaller
+        return fold_standardization(smaller)
 
     def _check_simple(self) -> None:
         """Refuse to go on training where simplifying has taken layers away."""
@@ -148,7 +166,7 @@ class Compactable:
             raise ValueError(f"batch_size={batch_size!r} must be a positive integer.")
         return size_report(
             self.simplified_module(),
-            data.first_rows(int(batch_size), spec),
+            data.first_rows(int(batch_size), spec).to(spec.dtype),
             n_repeats=n_repeats,
             unsupported=unsupported,
         )

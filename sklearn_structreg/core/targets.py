@@ -45,17 +45,7 @@ def check_weight(sample_weight: ArrayLike | None, n_samples: int) -> Weights | N
 def encode_labels(
     y: NDArray[Any], classes: NDArray[Any], weight: Weights | None
 ) -> NDArray[np.int64]:
-    """Return every label's index in the sorted `classes`.
-
-    Rows of weight zero may hold any label; they get index 0.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_structreg.core.targets import encode_labels
-    >>> encode_labels(np.array(["b", "a"]), np.array(["a", "b"]), None)
-    array([1, 0])
-    """
+    """Return the index of every label in `classes`; 0 for rows of weight zero."""
     known = np.isin(y, classes)
     unseen = ~known if weight is None else ~known & (weight > 0)
     if unseen.any():
@@ -76,16 +66,7 @@ def has_columns(y: Any) -> bool:
 
 
 def read_indicator(y: Any, classes: NDArray[Any] | None) -> NDArray[np.int64]:
-    """Check an indicator of several labels, dense or sparse; a row may have none.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_structreg.core.targets import read_indicator
-    >>> read_indicator(np.array([[True, False], [True, True]]), None)
-    array([[1, 0],
-           [1, 1]])
-    """
+    """Check an indicator of several labels, dense or sparse; a row may have none."""
     dense: NDArray[Any] = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
     if dense.dtype.kind not in "biuf" or not np.isin(dense, (0, 1)).all():
         raise ValueError(
@@ -120,6 +101,10 @@ def weigh_classes(
         factors = totals.sum() / (len(classes) * np.maximum(totals, 1e-300))
     else:
         factors = compute_class_weight(class_weight, classes=classes, y=classes)
+    if not (np.isfinite(factors) & (factors >= 0)).all():
+        raise ValueError(
+            f"class_weight={class_weight!r} must hold finite weights of at least 0."
+        )
     weighed: Weights = factors[target] if weight is None else factors[target] * weight
     return weighed
 
@@ -127,17 +112,7 @@ def weigh_classes(
 def mean_and_scale(
     y: NDArray[np.float64], weight: Weights | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the weighted mean and standard deviation of each column of numbers.
-
-    The scale of a constant column is one.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_structreg.core.targets import mean_and_scale
-    >>> mean_and_scale(np.array([[1.0, 7.0], [3.0, 7.0]]), None)
-    (array([2., 7.]), array([1., 1.]))
-    """
+    """Return each column's weighted mean and scale; a constant one has scale 1."""
     if weight is None:
         weight = np.ones(len(y))
     present = weight > 0

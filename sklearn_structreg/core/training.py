@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
 from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.insertion import insert_layer
 from sklearn_structreg.core.inspection import run_once
 from sklearn_structreg.core.losses import WeightedLoss
 from sklearn_structreg.core.modules import ModuleLike, build_module
@@ -53,40 +54,24 @@ def build_network(
     *,
     n_outputs: int,
     sample: Tensor,
+    dtype: torch.dtype,
     seed: int,
     task: Task,
+    standardize: nn.Module | None = None,
 ) -> nn.Module:
-    """Build a network and try it on a few samples.
+    """Build a network and try it on a few samples, on the device to train on.
 
-    Parameters
-    ----------
-    module, module_params, hidden_layer_sizes
-        As in `StructuredClassifier`.
-    n_outputs : int
-        The outputs wanted.
-    sample : torch.Tensor of shape (n, ...)
-        Rows in the precision and on the device to train with.
-    seed : int
-        Of the initial weights, drawn on the CPU, so that they do not depend on the
-        device.
-    task : Task
-        The meaning of the outputs.
-
-    Returns
-    -------
-    torch.nn.Module
-
-    Raises
-    ------
-    ValueError
-        If the module does not take the samples, or returns other than `n_outputs`
-        numbers for each.
+    Initial weights are drawn on the CPU, so that they do not depend on the device.
+    `standardize` becomes its first layer.
     """
     shape = tuple(sample.shape[1:])
     with BUILD_LOCK, seeded(seed, sample.device):
         network = build_module(
             module, module_params, shape, n_outputs, hidden_layer_sizes
-        ).to(device=sample.device, dtype=sample.dtype)
+        )
+        if standardize is not None:
+            insert_layer(network, "", standardize, before=True)
+        network = network.to(device=sample.device, dtype=dtype)
         try:
             output = run_once(network, sample)  # also gives lazy layers their shapes
         except (RuntimeError, ValueError, TypeError, IndexError) as error:

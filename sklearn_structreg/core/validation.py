@@ -34,7 +34,7 @@ def check_samples(
     X: Any,
     y: Any = "no_validation",
     *,
-    dtype: str,
+    dtype: str | None,
     image_shape: Sequence[int] | None = None,
     seen_shape: Shape | None = None,
     min_samples: int = 1,
@@ -42,26 +42,10 @@ def check_samples(
 ) -> Samples:
     """Validate samples by scikit-learn's own rules; flatten what is in memory to rows.
 
-    Parameters
-    ----------
-    estimator : estimator
-        Passed on to scikit-learn, which notes and compares features by it.
-    X : array-like or tensor of shape (n_samples, n_features) or (n_samples, C, H, W), \
-            or torch Dataset
-        Any number of dimensions from two up.
-    y : array-like, None or "no_validation"
-        Targets; None only for a dataset that holds them. "no_validation" is for
-        samples that come without, to be predicted.
-    dtype : {"float32", "float64"}
-        The net's precision.
-    image_shape : sequence of int or None
-        As the user gave it; looked at in a first fit only.
-    seen_shape : tuple of int or None
-        One sample's shape in the first fit; None if this is the first.
-    min_samples : int
-        Fewer are an error.
-    **checks : bool
-        Passed on to scikit-learn: `multi_output`, `y_numeric`.
+    X has two dimensions or more, or is a torch `Dataset`; y may be None for a dataset
+    that holds it. The estimator is scikit-learn's, to note and compare features by.
+    `dtype` None keeps the rows' own precision. `image_shape` is looked at in a first
+    fit, `seen_shape` in all later ones.
     """
     if isinstance(X, Dataset):
         return _check_dataset(estimator, X, y, image_shape, seen_shape, min_samples)
@@ -77,7 +61,7 @@ def check_samples(
         estimator,
         X,
         y,
-        dtype=np.dtype(dtype),
+        dtype=_precisions(X) if dtype is None else np.dtype(dtype),
         order="C",
         reset=seen_shape is None,
         ensure_min_samples=min_samples,
@@ -89,6 +73,13 @@ def check_samples(
     return Samples(
         rows, y, seen_shape or _shape_of(shape or image_shape, n_features), n_features
     )
+
+
+def _precisions(X: Any) -> list[type]:
+    """Return the precisions that rows may keep; others are converted to the first."""
+    kind = getattr(X, "dtype", np.dtype(float))
+    small = kind in (np.uint8, np.int8, np.int16, np.uint16)
+    return [np.float32] if small else [np.float64, np.float32]
 
 
 def _check_dataset(

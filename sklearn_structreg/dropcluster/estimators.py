@@ -171,7 +171,7 @@ class DropClusterClassifier(
     >>> from sklearn_structreg import DropClusterClassifier
     >>> X, y = load_digits(return_X_y=True)
     >>> net = DropClusterClassifier(image_shape=(1, 8, 8), max_epochs=5, random_state=0)
-    >>> net = net.fit(X / 16, y)
+    >>> net = net.fit(X, y)
     >>> net.cluster_labels_.shape, net.n_clusters_
     ((32, 8, 8), 15)
     """
@@ -211,7 +211,7 @@ class DropClusterRegressor(
     >>> X, y = load_digits(return_X_y=True)
     >>> net = DropClusterRegressor(image_shape=(1, 8, 8), max_epochs=5,
     ...                            learning_rate=0.01, random_state=0)
-    >>> net.fit(X / 16, y).score(X / 16, y) > 0.5
+    >>> net.fit(X, y).score(X, y) > 0.5
     True
     """
 

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_structreg.core import StructuredClassifier, count_multiply_adds
+from sklearn_structreg.core.convergence import warn_of_failure
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.parameters import component, parameter, parameter_of
@@ -271,7 +272,7 @@ class SelfInformedClassifier(StructuredClassifier):
         self.input_shape_ = getattr(self.estimator_, "input_shape_", self.input_shape_)
         spec = self._make_spec()
         sample = data.first_rows(SAMPLE_ROWS, spec)
-        network = network_of(self.estimator_).to(sample.device, sample.dtype)
+        network = network_of(self.estimator_).to(spec.device, spec.dtype)
         point = find_attachment_point(network, sample, len(self.classes_), self.layer)
         module = AugmentedNet(network, point)
         self._gate = copy.deepcopy(module.classifier).cpu()
@@ -292,6 +293,15 @@ class SelfInformedClassifier(StructuredClassifier):
         costs = [count_multiply_adds(m, sample) for m in (network, self.module_)]
         self.multiply_adds_ = MultiplyAdds(*costs)
         self._note_structure()
+        if net.history:
+            warn_of_failure(net, split.train, spec)
+
+    def _standardizes(self) -> bool:
+        """Whether the network to augment does."""
+        network = unwrap(getattr(self, "estimator_", self.estimator))
+        if network is None:
+            return super()._standardizes()
+        return isinstance(network, StructuredClassifier) and network._standardizes()
 
     @available_if(lambda self: False)
     def partial_fit(self, *args: Any, **params: Any) -> Self:

@@ -21,7 +21,10 @@ from torch.utils.data import Dataset, Subset
 
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.insertion import simplify_inserted
+from sklearn_structreg.core.inspection import find_layer, replace_layer
 from sklearn_structreg.core.recipe import TensorSpec
+from sklearn_structreg.core.standardization import take_standardization
 from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.training import build_network
 from sklearn_structreg.selfinformed.attachment import find_attachment_point
@@ -124,6 +127,7 @@ def _try_network(
     """Build the network that an estimator will train, to see if heads can attach."""
     shape = tuple(inner.image_shape or expected.spec.shape)
     sample = data.first_rows(SAMPLE_ROWS, replace(expected.spec, shape=shape))
+    sample = sample.to(expected.spec.dtype)
     n_classes = len(expected.classes)
     network = build_network(
         inner.module,
@@ -131,6 +135,7 @@ def _try_network(
         inner.hidden_layer_sizes,
         n_outputs=n_classes,
         sample=sample,
+        dtype=sample.dtype,
         seed=0,
         task=expected.task,
     )
@@ -176,6 +181,13 @@ def _fit_skorch(net: NeuralNet, part: TrainingData, spec: TensorSpec) -> NeuralN
 def network_of(estimator: Any) -> nn.Module:
     """Copy the network of a fitted estimator, simplified if it is of this package."""
     if isinstance(estimator, StructuredClassifier):
-        return estimator.simplified_module().eval()
-    network: nn.Module = copy.deepcopy(estimator.module_)
+        network: nn.Module = copy.deepcopy(estimator.module_)
+        first = take_standardization(network)
+        network = simplify_inserted(estimator.regularizers_.simplify(network))
+        if first is not None:  # a layer of its own: heads may read what it returns
+            name, standardize = first
+            chain = nn.Sequential(standardize, find_layer(network, name))
+            network = replace_layer(network, name, chain)
+        return network.eval()
+    network = copy.deepcopy(estimator.module_)
     return network.eval()

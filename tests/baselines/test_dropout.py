@@ -19,7 +19,9 @@ from sklearn_structreg.baselines import (
 )
 from sklearn_structreg.core import RegularizerCallback, StructuredClassifier
 from sklearn_structreg.core.insertion import inserted_layers
+from sklearn_structreg.core.standardization import Standardize
 
+IGNORE = "ignore::sklearn.exceptions.ConvergenceWarning"
 FAST = {"max_epochs": 3, "random_state": 0, "hidden_layer_sizes": (16,)}
 ALL = [Dropout, SpatialDropout, DropBlock, StochasticDepth]
 
@@ -42,7 +44,9 @@ def fit(regularizer, data, module="auto", **params):
 
 
 def inserted(estimator):
-    return inserted_layers(estimator.module_)
+    """Return the inserted layers but the one that standardizes."""
+    layers = inserted_layers(estimator.module_).items()
+    return {name: x for name, x in layers if not isinstance(x, Standardize)}
 
 
 def states(estimator):
@@ -67,6 +71,7 @@ def test_off_is_the_plain_net_bit_for_bit(images, kind):
 
 
 @pytest.mark.parametrize("kind", ALL)
+@pytest.mark.filterwarnings(IGNORE)
 def test_on_it_changes_the_training_and_compacts_to_a_plain_network(images, kind):
     plain = StructuredClassifier(ResNet, **FAST).fit(*images)
     layers = {"layers": ["conv1", "fc"]} if kind is Dropout else {}
@@ -99,7 +104,8 @@ def test_dropout_stands_before_every_linear_layer_but_the_first_weights(flat, im
     assert list(inserted(conv)) == [f"{name}.inserted_layer" for name in linear]
     with pytest.raises(ValueError, match="Dropout finds no linear layer after the"):
         fit(Dropout(), flat, hidden_layer_sizes=())
-    assert list(inserted(fit(Dropout(layers="input"), flat))) == ["0.inserted_layer"]
+    after_scaling = ["0.inserted_layer_2"]
+    assert list(inserted(fit(Dropout(layers="input"), flat))) == after_scaling
 
 
 def test_dropout_may_follow_a_linear_layer(images):
@@ -116,8 +122,8 @@ def test_dropout_may_follow_a_linear_layer(images):
 )
 def test_maps_are_those_of_the_first_convolution(images, regularizer, kind):
     model = fit(regularizer, images)
-    assert list(inserted(model)) == ["0.inserted_layer"]
-    assert type(inserted(model)["0.inserted_layer"]) is kind
+    assert list(inserted(model)) == ["0.inserted_layer_2"]  # the first standardizes
+    assert type(inserted(model)["0.inserted_layer_2"]) is kind
 
 
 def test_flat_features(flat):
@@ -139,6 +145,7 @@ def test_several_layers(images, layers):
     assert {layer.block_size for layer in found.values()} == {(2, 2)}
 
 
+@pytest.mark.filterwarnings(IGNORE)
 def test_stochastic_depth_finds_the_branches(images):
     model = fit(StochasticDepth(0.5), images, ResNet)
     names = ["layer1.0.bn2", "layer1.1.bn2", "layer2.bn2"]
@@ -147,6 +154,7 @@ def test_stochastic_depth_finds_the_branches(images):
         fit(StochasticDepth(), images)
 
 
+@pytest.mark.filterwarnings(IGNORE)
 def test_all_at_one_layer(images):
     regularizers = [Dropout(0.2, layers="conv1"), SpatialDropout(0.2), DropBlock(0.2)]
     model = StructuredClassifier(ResNet, regularizers=regularizers, **FAST)
@@ -173,6 +181,7 @@ def test_in_a_skorch_net(images):
 
 
 @pytest.mark.parametrize("regularizer", [DropBlock(0.2), Dropout(0.2, layers="conv1")])
+@pytest.mark.filterwarnings(IGNORE)
 def test_a_warm_start_keeps_the_layers_and_takes_a_new_rate(images, regularizer):
     model = fit(regularizer, images, ResNet, warm_start=True)
     name = type(regularizer).__name__.lower()
@@ -266,6 +275,7 @@ def test_layers_that_cannot_be_regularized(images, regularizer, message):
 
 
 @pytest.mark.parametrize("kind", [Dropout, StochasticDepth])
+@pytest.mark.filterwarnings(IGNORE)
 def test_a_layer_of_two_names_has_one(images, kind):
     model = fit(kind(layers=["alias", "fc"]), images, Shared)
     assert list(inserted(model)) == ["conv.inserted_layer", "fc.inserted_layer"]

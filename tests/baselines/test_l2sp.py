@@ -11,6 +11,7 @@ from torch import nn
 from sklearn_structreg.baselines import L2SP, l2sp
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor, make_mlp
 
+IGNORE = "ignore::sklearn.exceptions.ConvergenceWarning"
 FAST = {"max_epochs": 4, "random_state": 0, "hidden_layer_sizes": (16,)}
 
 
@@ -94,6 +95,7 @@ def test_off_is_the_plain_net_bit_for_bit(flat, how):
 
 
 @pytest.mark.parametrize("how", ["penalty", "proximal"])
+@pytest.mark.filterwarnings(IGNORE)
 def test_fine_tuning_stays_the_closer_the_stronger(flat, how):
     first = StructuredClassifier(**(FAST | {"max_epochs": 20})).fit(*flat)
     start = [p.detach().clone() for p in first.module_.parameters()]
@@ -107,6 +109,7 @@ def test_fine_tuning_stays_the_closer_the_stronger(flat, how):
     assert distances[0] > distances[1] > distances[2] > 0
 
 
+@pytest.mark.filterwarnings(IGNORE)
 def test_a_resumed_training_keeps_the_initial_weights(flat):
     model = StructuredClassifier(regularizers=[L2SP(0.1)], warm_start=True, **FAST).fit(
         *flat

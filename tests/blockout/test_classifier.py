@@ -117,6 +117,7 @@ def test_the_history_follows_the_probabilities(digits, capsys):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_weight_decay_spares_the_logits(digits, optimizer):
     X, y = digits
     settings = {"weight_decay": 10.0, "optimizer": optimizer, "learning_rate": 1e-3}

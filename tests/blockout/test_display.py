@@ -82,7 +82,7 @@ def test_embedding_is_scikit_learns_pca_with_class_names(fitted):
     for P, points, ax in zip(
         fitted.cluster_probabilities_, display.points_, display.axes_, strict=True
     ):
-        expected = PCA(2).fit_transform(P)
+        expected = PCA(2).fit_transform(P.astype(np.float64))
         np.testing.assert_allclose(np.abs(points), np.abs(expected), atol=1e-5)
         np.testing.assert_array_equal(ax.collections[0].get_offsets(), points)
     written = {text.get_text(): text.xy for text in display.texts_}

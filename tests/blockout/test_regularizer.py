@@ -71,6 +71,7 @@ def test_the_logits_get_a_rate_relative_to_the_common_one():
     assert Blockout().param_groups(fixed) == []
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_layers_of_the_users_own_stay_and_a_second_blockout_is_refused(blobs):
     sets = NodeSet(4, 2), NodeSet(3, 2)
     own = nn.Sequential(BlockoutLinear(*sets))

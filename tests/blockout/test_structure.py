@@ -93,6 +93,7 @@ def test_hierarchy_and_diagnosis_are_those_of_the_probabilities(fitted):
     assert sets[-1].risen == np.mean(P[-1].astype(float) > 0.6)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_bad_input(fitted, digits):
     X, y = digits
     with pytest.raises(ValueError, match="Pass both X and y"):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_wine
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import RFE, RFECV, SelectFromModel
@@ -40,6 +41,17 @@ def test_norms_of_the_columns_of_the_first_layer(digits):
     with torch.no_grad():
         model.module_[0].weight[:, 7] = 0
     assert (np.flatnonzero(model.feature_importances_ == 0) == [7]).all()
+
+
+@pytest.mark.parametrize("shape", [None, (1, 8, 8)])
+def test_the_units_of_the_features_do_not_matter(blobs, digits, shape):
+    X, y = blobs if shape is None else (digits[0][:300], digits[1][:300])
+    units = np.array([1e-3, 1.0, 60.0, 1e6]) if shape is None else 255.0
+    one = CGESClassifier(image_shape=shape, dtype="float64", **FAST).fit(X, y)
+    other = clone(one).fit(units * (X + 10), y)
+    np.testing.assert_allclose(
+        other.feature_importances_, one.feature_importances_, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(

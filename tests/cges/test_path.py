@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 from torch import nn
@@ -46,11 +47,15 @@ def test_each_network_goes_on_from_the_weaker_one(halves, model):
     assert (np.diff(path.sparsity) > 0).all()
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_from_strong_to_weak_networks_stay_empty(halves, model):
+    model = clone(model).set_params(max_epochs=5)
     path = cges_path(model, *halves, alphas=[0.0, 3.0], order="decreasing")
     np.testing.assert_array_equal(path.alphas, [0.0, 3.0])
     assert [m.alpha for m in path.estimators] == [0.0, 3.0]
     assert (path.scores < 0.2).all()
+    X, y, X_test, y_test = halves
+    assert model.set_params(alpha=0.0).fit(X, y).score(X_test, y_test) > 0.8
 
 
 @pytest.mark.parametrize("alphas", [[], [-1.0], [np.inf], [np.nan]])
@@ -64,6 +69,7 @@ def test_an_unknown_order(halves, model):
         cges_path(model, *halves, alphas=[0.1], order="up")
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_convolution_counts_by_pixel(halves):
     X, y, X_test, y_test = halves
     model = CGESClassifier(image_shape=(1, 8, 8), max_epochs=1, random_state=0)
@@ -102,6 +108,7 @@ class WithProduct(nn.Module):
         return self.last(torch.relu(self.layer(X @ self.matrix)))
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_products_outside_of_layers_count(halves):
     model = CGESClassifier(WithProduct, max_epochs=2, random_state=0, penalty="l1")
     with pytest.warns(UserWarning, match="layers are penalised, not matrix"):

@@ -143,6 +143,7 @@ def test_pruned_weights_are_zero_after_every_step(digits, optimizer, penalty):
     assert model.score(X, y) > 0.8
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("density", [0.003, 0.1, 0.37, 0.9999])
 def test_the_density_is_reached_to_within_one_weight(digits, density):
     X, y = digits[0][:300], digits[1][:300]
@@ -277,6 +278,7 @@ def test_bad_input_is_refused_before_training(blobs, settings, message):
         CGESClassifier(**settings).fit(*blobs)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_least_density_of_the_message_is_taken(blobs):
     model = CGESClassifier(target_density=0.002, max_epochs=3)
     with pytest.raises(ValueError, match="Keep at least") as error:
@@ -286,7 +288,8 @@ def test_the_least_density_of_the_message_is_taken(blobs):
     assert n_nonzero(model.module_) == 2
 
 
-@pytest.mark.parametrize("density", [0.003, 0.1])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("density", [0.005, 0.05])
 def test_compaction_in_place_keeps_the_zeros_and_prunes_no_further(digits, density):
     X, y = digits[0][:600], digits[1][:600]
     model = CGESClassifier(

@@ -30,8 +30,18 @@ LINEAR = {"hidden_layer_sizes": (), "batch_size": None, "layer_scale": None}
 
 @pytest.fixture(scope="module")
 def wine():
-    X, y = load_wine(return_X_y=True)
-    return scale(X), y
+    """Raw samples: the network standardizes them."""
+    return load_wine(return_X_y=True)
+
+
+def standardized(X, weight=None):
+    """Standardize by weighted mean and scale: features, or channels of images."""
+    axes = (0, *range(2, X.ndim))
+    weight = np.ones(len(X)) if weight is None else weight
+    weight = np.broadcast_to(weight.reshape(-1, *[1] * (X.ndim - 1)), X.shape)
+    mean = np.average(X, axis=axes, weights=weight, keepdims=True)
+    variance = np.average((X - mean) ** 2, axis=axes, weights=weight, keepdims=True)
+    return (X - mean) / np.sqrt(variance)
 
 
 def solved(X, y, weight, alpha, shrink, n_steps=3000):
@@ -80,16 +90,19 @@ def shrink_axis(axis):
 )
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("raw", [False, True])
 def test_for_a_linear_model_it_is_where_a_solver_leaves_zero(
-    wine, settings, shrink, weighted, several
+    wine, settings, shrink, weighted, several, raw
 ):
     X, y = wine
+    X = X if raw else scale(X)
     if several:
-        y = np.c_[y == 0, y >= 1, X[:, 3] > 0.3].astype(int)
+        y = np.c_[y == 0, y >= 1, X[:, 3] > np.median(X[:, 3])].astype(int)
     rng = np.random.default_rng(1)
     weight = rng.integers(0, 4, len(y)).astype(float) if weighted else np.ones(len(y))
-    model = CGESClassifier(momentum=0.0, **LINEAR, **settings)
+    model = CGESClassifier(momentum=0.0, standardize=raw, **LINEAR, **settings)
     largest = alpha_max(model, X, y, weight)
+    X = standardized(X, weight) if raw else X
     assert (solved(X, y, weight, 1.001 * largest, shrink) == 0).all()
     assert (solved(X, y, weight, 0.999 * largest, shrink) != 0).any()
 
@@ -97,12 +110,14 @@ def test_for_a_linear_model_it_is_where_a_solver_leaves_zero(
 def test_of_two_equal_classes_it_is_scikit_learns_l1_min_c(wine):
     X, y = wine
     rows = np.r_[np.flatnonzero(y == 0)[:48], np.flatnonzero(y == 1)[:48]]
-    X, y = scale(X[rows]), y[rows]
+    X, y = X[rows], y[rows]
     largest = alpha_max(CGESClassifier(penalty="l1", momentum=0.0, **LINEAR), X, y)
+    X = scale(X)
     # Its one vector of weights is the difference of our two, which share the penalty.
     assert 1 / (96 * largest) == pytest.approx(l1_min_c(X, y, loss="log"), rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize(
     "settings",
@@ -128,6 +143,7 @@ def test_training_empties_a_linear_model_just_above_and_not_below(
     assert {k: v for k, v in model.get_params().items() if k != "alpha"} == before
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_linear_convolution_with_pooling(digits):
     X, y = digits[0][:300], digits[1][:300]
 
@@ -198,8 +214,9 @@ def penalty_of(module, model):
     groups=st.sampled_from(["feature", "filter"]),
     seed=st.integers(0, 2**31),
     size=st.floats(-3, 3),
+    raw=st.booleans(),
 )
-def test_no_weights_beat_zero_at_the_bound(net, penalty, groups, seed, size):
+def test_no_weights_beat_zero_at_the_bound(net, penalty, groups, seed, size, raw):
     """The inequality that makes it a bound, at weights that try to break it."""
     shape, layers = NETS[net]
     rng = np.random.default_rng(seed)
@@ -210,10 +227,15 @@ def test_no_weights_beat_zero_at_the_bound(net, penalty, groups, seed, size):
         torch.manual_seed(seed)
         module = nn.Sequential(*layers()).double()
     model = CGESClassifier(
-        module, penalty=penalty, groups=groups, momentum=0.0, layer_scale=None
+        module,
+        penalty=penalty,
+        groups=groups,
+        momentum=0.0,
+        layer_scale=None,
+        standardize=raw,
     )
     alpha = alpha_max(model, X, y)
-    inputs, labels = torch.from_numpy(X), torch.from_numpy(y)
+    inputs, labels = torch.from_numpy(standardized(X) if raw else X), torch.tensor(y)
     shares = np.bincount(y) / len(y)
     zero = -shares @ np.log(shares)
     with torch.no_grad():
@@ -228,6 +250,36 @@ def test_no_weights_beat_zero_at_the_bound(net, penalty, groups, seed, size):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+NETS_AND_LINEAR = {
+    **NETS,
+    "linear": ((6,), lambda: [nn.Linear(6, 3)]),
+    "linear conv": (
+        (2, 4, 4),
+        lambda: [nn.Conv2d(2, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()],
+    ),
+}
+
+
+@pytest.mark.parametrize("net", sorted(NETS_AND_LINEAR))
+@pytest.mark.parametrize("penalty", ["l1", "group"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", [CGESClassifier, CGESRegressor])
+def test_raw_samples_have_the_strength_of_standardized_ones(
+    net, penalty, weighted, kind
+):
+    shape, layers = NETS_AND_LINEAR[net]
+    rng = np.random.default_rng(0)
+    y = np.arange(30) % 3 if kind is CGESClassifier else rng.normal(size=(30, 3))
+    weight = rng.integers(0, 4, 30).astype(float) if weighted else None
+    scales = 10.0 ** rng.uniform(-4, 4, size=(shape[0], *[1] * (len(shape) - 1)))
+    X = (rng.normal(size=(30, *shape)) + 1e3 * rng.normal(size=scales.shape)) * scales
+    raw = kind(nn.Sequential(*layers()), penalty=penalty, standardize=True)
+    scaled = clone(raw).set_params(standardize=False)
+    assert alpha_max(raw, X, y, weight) == pytest.approx(
+        alpha_max(scaled, standardized(X, weight), y, weight), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("net", ["mlp", "deep", "conv"])
@@ -269,6 +321,7 @@ def test_labels_that_constants_predict(wine):
             alpha_path(model, X, always)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_beyond_the_bound_a_trained_network_falls_to_zero(wine):
     X, y = wine
     model = CGESClassifier(
@@ -346,6 +399,7 @@ def test_a_pipeline_is_told_what_to_do(wine):
             function(pipeline, *wine)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_path_is_a_grid_for_a_search(wine):
     X, y = wine
     model = CGESClassifier(penalty="group", max_epochs=15, random_state=0)
@@ -377,8 +431,7 @@ def test_bad_parameters_are_the_estimators_own_errors(wine):
 
 @pytest.fixture(scope="module")
 def diabetes():
-    X, y = load_diabetes(return_X_y=True)
-    return scale(X), y
+    return load_diabetes(return_X_y=True, scaled=False)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -388,6 +441,7 @@ def test_of_a_linear_regressor_it_is_the_lassos(diabetes, weighted):
     weight = rng.integers(0, 4, len(y)).astype(float) if weighted else np.ones(len(y))
     model = CGESRegressor(penalty="l1", momentum=0.0, **LINEAR)
     largest = alpha_max(model, X, y, weight)
+    X = standardized(X, weight)
     mean = np.average(y, weights=weight)
     deviation = math.sqrt(np.average((y - mean) ** 2, weights=weight))
     # The lasso halves the squared error, and its target here has another scale.
@@ -397,7 +451,7 @@ def test_of_a_linear_regressor_it_is_the_lassos(diabetes, weighted):
 
 
 def test_of_several_targets_it_is_the_multi_task_lassos(diabetes):
-    X, y = diabetes
+    X, y = scale(diabetes[0]), diabetes[1]
     Y = scale(np.c_[y, X[:, 2] - X[:, 3], X[:, 0] * X[:, 1]])
     model = CGESRegressor(penalty="group", momentum=0.0, **LINEAR)
     largest = alpha_max(model, X, Y)
@@ -407,12 +461,17 @@ def test_of_several_targets_it_is_the_multi_task_lassos(diabetes):
     assert MultiTaskLasso(0.9999 * lasso, tol=1e-10).fit(X, Y).coef_.any()
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("bias", [True, False])
 def test_training_empties_a_linear_regressor_just_above_and_not_below(diabetes, bias):
     X, y = diabetes
-    net = nn.Linear(10, 1, bias=bias)
     model = CGESRegressor(
-        net, penalty="group", batch_size=None, optimizer="sgd", momentum=0.5
+        nn.Linear(10, 1, bias=bias),
+        standardize=True,
+        penalty="group",
+        batch_size=None,
+        optimizer="sgd",
+        momentum=0.5,
     ).set_params(learning_rate=0.05, max_epochs=600, dtype="float64", random_state=0)
     largest = alpha_max(model, X, y)
     assert model.set_params(alpha=1.02 * largest).fit(X, y).sparsity_ == 1

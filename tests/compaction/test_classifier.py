@@ -14,8 +14,9 @@ from torch import nn
 
 from sklearn_structreg import CGESClassifier, CGESRegressor
 
-FILTERS = {"penalty": "group", "groups": "filter", "alpha": 0.01}
-FEATURES = {"penalty": "group", "groups": "feature", "alpha": 0.01}
+IGNORE = "ignore::sklearn.exceptions.ConvergenceWarning"
+FILTERS = {"penalty": "group", "groups": "filter", "alpha": 0.02}
+FEATURES = {"penalty": "group", "groups": "feature", "alpha": 0.02}
 
 
 def fitted(digits, images=False, **params):
@@ -103,6 +104,7 @@ def test_what_was_returned_does_not_train_along(digits):
         assert torch.equal(tensor, before[name])
 
 
+@pytest.mark.filterwarnings(IGNORE)
 def test_all_weights_gone(digits):
     model = fitted(digits, images=True, alpha=50.0, penalty="group")
     assert model.sparsity_ == 1.0
@@ -121,6 +123,7 @@ def test_a_search_s_best_estimator_can_be_compacted(blobs):
     assert search.predict(blobs[0]).shape == (90,)
 
 
+@pytest.mark.filterwarnings(IGNORE)
 def test_errors(digits, blobs):
     with pytest.raises(NotFittedError):
         CGESClassifier().compact()

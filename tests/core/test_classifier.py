@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from sklearn_structreg.core import StructuredClassifier
 
+IGNORE = "ignore::sklearn.exceptions.ConvergenceWarning"
 FAST = {"max_epochs": 3, "random_state": 0}
 EXACT = {"dtype": "float64", "batch_size": None, "max_epochs": 20, "random_state": 0}
 
@@ -135,6 +136,15 @@ def test_class_weights_multiply_sample_weights(blobs):
     assert torch.equal(weights(by_class), weights(by_sample))
 
 
+def test_huge_weights_are_weights_all_the_same(blobs):
+    X, y = blobs
+    weight = 1.0 + np.arange(len(X)) % 2
+    huge = StructuredClassifier(**EXACT).fit(X, y, sample_weight=1e307 * weight)
+    torch.testing.assert_close(
+        weights(huge), weights(StructuredClassifier(**EXACT).fit(X, y, weight))
+    )
+
+
 def test_balanced_gives_each_class_the_same_weight(blobs):
     X, y = blobs
     weight = 1.0 + np.arange(len(X)) % 2
@@ -156,6 +166,7 @@ def test_same_random_state_same_weights(digits):
     assert not torch.equal(weights(one), weights(other))
 
 
+@pytest.mark.filterwarnings(IGNORE)
 def test_dropout_is_reproducible_and_draws_anew_each_epoch(digits):
     X, y = digits
     net = nn.Sequential(nn.Linear(64, 20), nn.Dropout(0.5), nn.Linear(20, 10))
@@ -182,6 +193,7 @@ def test_global_state_stays_as_it_was(digits):
     assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, dtype)
 
 
+@pytest.mark.filterwarnings(IGNORE)
 def test_inputs_and_a_module_instance_stay_as_they_were(blobs):
     X, y = blobs
     X = np.ascontiguousarray(X, dtype=np.float32)

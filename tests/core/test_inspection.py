@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_structreg.core import make_convnet, make_mlp
+from sklearn_structreg.core import insert_layer, make_convnet, make_mlp
 from sklearn_structreg.core.inspection import (
     find_layer,
+    layer_names,
     listening,
     replace_layer,
     run_once,
@@ -65,6 +66,12 @@ def test_a_layer_is_replaced_wherever_it_stands():
     message = r"no layer named '9'; its layers are '0', '1', '2'\."
     with pytest.raises(ValueError, match=message):
         find_layer(make_mlp(2, 2), "9")
+
+
+def test_inserted_layers_are_not_among_the_names():
+    net = make_mlp(2, 2)
+    insert_layer(net, "0", nn.Sequential(nn.Dropout()), before=True)
+    assert layer_names(net) == ["0", "1", "2"]
 
 
 def test_a_run_ends_where_all_has_been_seen():

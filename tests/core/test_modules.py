@@ -8,6 +8,9 @@ from sklearn_structreg.core import StructuredClassifier, make_convnet, make_mlp
 from sklearn_structreg.core.inspection import run_once
 from sklearn_structreg.core.modules import build_module
 
+# Fits of one or two epochs, for other purposes than to learn.
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
 
 @pytest.mark.parametrize("hidden", [(), (5,), (7, 3)])
 def test_mlp_has_the_layers_asked_for(hidden):

@@ -1,10 +1,14 @@
 """Training that goes on or stops: warm starts, streams, early stopping."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import log_loss
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GridSearchCV, train_test_split
+from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_structreg.core import StructuredClassifier
@@ -129,9 +133,49 @@ def test_partial_fit_after_a_schedule_goes_on_at_the_learning_rate(digits):
     assert not torch.equal(weights(model), before)
 
 
+# ---- breaking off --------------------------------------------------------------
+
+
+class Interrupting(Callback):
+    """Presses Ctrl-C in the middle of an epoch."""
+
+    def on_batch_end(self, net, training=True, **kwargs):
+        if len(net.history) >= 3 and len(net.history[-1, "batches"]) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_ends_a_fit_and_keeps_the_last_one(digits):
+    X, y = digits
+    model = StructuredClassifier(**FAST).fit(X, y)
+    before = model.predict_proba(X)
+    model.set_params(callbacks=[Interrupting()])
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(warm_start=True).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert model.n_iter_ == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_ends_a_search(digits):
+    fits = []
+
+    class Counting(Interrupting):
+        def on_train_begin(self, net, **kwargs):
+            fits.append(net)
+
+    model = StructuredClassifier(callbacks=[Counting()], **FAST)
+    search = GridSearchCV(model, {"momentum": [0.5, 0.9]}, cv=2)
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(*digits)
+    assert len(fits) == 1
+
+
 # ---- early stopping ------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:Early stopping found no epoch better")
 def test_early_stopping_brings_the_best_weights_back():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 20)), rng.integers(0, 2, 60)  # only noise: overfits
@@ -158,6 +202,7 @@ def test_early_stopping_holds_out_nothing_by_default(blobs):
     assert "valid_loss" not in StructuredClassifier(**FAST).fit(*blobs).history_[-1]
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_early_stopping_where_classes_are_too_small_to_stratify():
     X, y = np.random.default_rng(0).normal(size=(12, 3)), np.array([0] * 11 + [1])
     model = StructuredClassifier(early_stopping=True, max_epochs=2).fit(X, y)

@@ -10,8 +10,10 @@ from torch import nn
 
 from sklearn_structreg import DropClusterClassifier
 from sklearn_structreg.core import StructuredClassifier, insert_layer
+from sklearn_structreg.core.batches import batch_sizes
 from sklearn_structreg.core.insertion import inserted_layers
 from sklearn_structreg.core.randomness import derive_seed
+from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.dropcluster import (
     DropCluster,
     DropCluster1d,
@@ -20,6 +22,7 @@ from sklearn_structreg.dropcluster import (
     rena,
 )
 
+IGNORE = "ignore::sklearn.exceptions.ConvergenceWarning"
 FAST = {"max_epochs": 3, "random_state": 0, "hidden_layer_sizes": (16,)}
 
 
@@ -42,8 +45,14 @@ def same(one, two):
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
+def inserted(estimator):
+    """Return the inserted layers but the one that standardizes."""
+    layers = inserted_layers(estimator.module_).items()
+    return {name: x for name, x in layers if not isinstance(x, Standardize)}
+
+
 def layer_of(estimator):
-    (layer,) = inserted_layers(estimator.module_).values()
+    (layer,) = inserted(estimator).values()
     return layer
 
 
@@ -57,7 +66,7 @@ def test_fitted_attributes_of_images(images):
     assert model.structured_channels_.dtype == bool
     assert model.n_clusters_ == 7
     assert (model.cluster_labels_.max((1, 2)) == 6).all()
-    assert list(inserted_layers(model.module_)) == ["0.inserted_layer"]
+    assert list(inserted(model)) == ["0.inserted_layer_2"]  # the first standardizes
 
 
 def test_flat_features_are_a_chain(flat):
@@ -97,10 +106,16 @@ def test_signals_volumes_the_input_and_other_layers(shape, layer, expected):
 def test_a_torch_dataset(images):
     X, y = torch.tensor(images[0], dtype=torch.float32), torch.tensor(images[1])
     data = torch.utils.data.TensorDataset(X, y)
+    params = {"standardize": False, **FAST}
+    model = DropClusterClassifier(**params).fit(data)
+    assert same(model, DropClusterClassifier(**params).fit(*images))
     model = DropClusterClassifier(**FAST).fit(data)
-    assert same(model, DropClusterClassifier(**FAST).fit(*images))
+    expected = states(DropClusterClassifier(**FAST).fit(*images))
+    for name, value in states(model).items():  # mean and scale up to rounding
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5)
 
 
+@pytest.mark.filterwarnings(IGNORE)
 def test_clusters_come_from_the_first_mini_batch_of_the_epoch(images):
     X, y = images
     weight = np.arange(len(y)) % 3
@@ -112,7 +127,7 @@ def test_clusters_come_from_the_first_mini_batch_of_the_epoch(images):
     rows = np.flatnonzero(weight)
     seed = derive_seed(model.net_.seed, 1)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    batch = rows[order[:50].numpy()]
+    batch = rows[order[: batch_sizes(len(rows), 50)[0]].numpy()]
     with torch.no_grad():
         maps = plain.module_[0](torch.tensor(X[batch], dtype=torch.float32))
     expected = rena(maps, 15, sample_weight=weight[batch]).labels
@@ -139,6 +154,7 @@ def test_schedule(images):
     assert (auto[3] != auto[4]).any()
 
 
+@pytest.mark.filterwarnings(IGNORE)
 def test_weight_is_copies_and_zero_is_absent_also_for_the_clusters(images):
     X, y = images[0][:60], images[1][:60]
     weight = np.arange(60) % 4

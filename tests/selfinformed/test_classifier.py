@@ -59,15 +59,16 @@ def base(some_digits):
 @pytest.mark.parametrize("shape", [None, (1, 8, 8)])
 def test_no_groups_is_the_plain_net_bit_for_bit(some_digits, shape, holdout_fraction):
     X, y = some_digits
-    plain = StructuredClassifier(image_shape=shape, **FAST).fit(X, y)
+    settings = {"image_shape": shape, **FAST}
+    plain = StructuredClassifier(**settings).fit(X, y)
     off = SelfInformedClassifier(
-        n_clusters=0, image_shape=shape, holdout_fraction=holdout_fraction, **FAST
+        n_clusters=0, holdout_fraction=holdout_fraction, **settings
     ).fit(X, y)
     np.testing.assert_array_equal(off.predict_proba(X), plain.predict_proba(X))
     assert off.multiply_adds_.base == off.multiply_adds_.augmented
     assert (off.partition_, off.n_clusters_, off.top_k_) == (None, 0, None)
     assert off.held_out_indices_.size == 0
-    on = SelfInformedClassifier(image_shape=shape, **HEADS, **FAST).fit(X, y)
+    on = SelfInformedClassifier(**HEADS, **settings).fit(X, y)
     assert not np.array_equal(on.predict_proba(X), plain.predict_proba(X))
 
 
@@ -76,6 +77,28 @@ def test_no_groups_and_a_fitted_base_are_that_base(some_digits, base):
     off = SelfInformedClassifier(FrozenEstimator(base), n_clusters=0)
     off.fit(*some_digits)
     np.testing.assert_array_equal(off.predict_proba(X), base.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"fine_tune": True},
+        {"hidden_layer_sizes": ()},
+        {"image_shape": (1, 8, 8), "fine_tune": True},
+    ],
+)
+def test_heads_read_raw_samples_standardized(some_digits, params):
+    """Whatever the offset; heads may read the input itself, and a trunk may learn."""
+    X, y = 1e3 * some_digits[0] + 1e9, some_digits[1]
+    model = SelfInformedClassifier(**HEADS, **FAST | {"max_epochs": 8} | params)
+    assert model.fit(X, y).score(X, y) > 0.8
+    X = 255 * some_digits[0]
+    expected = model.fit(X, y).decision_function(X)
+    rows = torch.from_numpy(X).float().reshape(-1, *model.input_shape_)
+    with torch.no_grad():
+        for network in (model.module_, model.simplified_module(), model.compact()):
+            np.testing.assert_allclose(network(rows), expected, atol=1e-4)
 
 
 # ---- groups --------------------------------------------------------------------
@@ -197,6 +220,7 @@ def test_weight_zero_is_absent_and_weight_k_is_k_copies(digits):
     np.testing.assert_array_equal(weighted.predict_proba(X), subset.predict_proba(X))
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_early_stopping_and_callbacks_reach_the_heads(some_digits):
     model = SelfInformedClassifier(
         early_stopping=True, n_iter_no_change=2, learning_rate=1e-6, **HEADS

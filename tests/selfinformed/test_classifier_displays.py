@@ -93,6 +93,7 @@ def test_long_rows_are_wrapped():
 
 
 @pytest.mark.parametrize("show", [SelfInformedDisplay, GroupTable])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_without_groups_there_is_nothing_to_show(digits, show):
     off = SelfInformedClassifier(n_clusters=0, max_epochs=1).fit(
         digits[0][:100], digits[1][:100]

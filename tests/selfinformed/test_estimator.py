@@ -124,6 +124,7 @@ BASES = [
 
 
 @pytest.mark.parametrize("base", BASES, ids=lambda base: type(base).__name__)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_every_method_can_be_the_base(some_digits, base):
     X, y = some_digits
     model = SelfInformedClassifier(base, n_rounds=2, **HEADS, **FAST).fit(X, y)

@@ -111,6 +111,7 @@ def test_a_base_of_one_label_is_an_error(several, base):
         SelfInformedClassifier(base, **HEADS).fit(X, np.arange(600) % 13)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_grid_search_scores_mean_average_precision(several):
     X, y = several
     scorer = make_scorer(

@@ -54,7 +54,7 @@ class ProbabilityHistoryDisplay:
     >>> from sklearn_structreg import BlockoutClassifier
     >>> from sklearn_structreg.blockout import ProbabilityHistoryDisplay
     >>> X, y = load_digits(return_X_y=True)
-    >>> net = BlockoutClassifier(max_epochs=2, random_state=0).fit(X / 16, y)
+    >>> net = BlockoutClassifier(max_epochs=2, random_state=0).fit(X, y)
     >>> ProbabilityHistoryDisplay.from_estimator(net).axes_.shape
     (3,)
     """

@@ -59,8 +59,8 @@ class DropClusterDisplay:
     >>> from sklearn_structreg import DropClusterClassifier
     >>> from sklearn_structreg.dropcluster import DropClusterDisplay
     >>> X, y = load_digits(return_X_y=True)
-    >>> net = DropClusterClassifier(image_shape=(1, 8, 8), max_epochs=2).fit(X / 16, y)
-    >>> display = DropClusterDisplay.from_estimator(net, X / 16, channels=range(4))
+    >>> net = DropClusterClassifier(image_shape=(1, 8, 8), max_epochs=2).fit(X, y)
+    >>> display = DropClusterDisplay.from_estimator(net, X, channels=range(4))
     >>> display.ax_.shape
     (3, 5)
     """

@@ -1,0 +1,132 @@
+"""Raw samples: any scale, any offset, any precision, and the network as deployed."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from sklearn_structreg import BlockoutClassifier, DropClusterClassifier
+from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
+from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.recipe import TensorSpec
+from sklearn_structreg.core.standardization import Standardize
+
+FAST = {"max_epochs": 5, "random_state": 0}
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("load", [load_wine, load_breast_cancer])
+@pytest.mark.parametrize("change", [lambda X: X, lambda X: X + 1e9, lambda X: 255 * X])
+def test_raw_tables_are_as_good_as_scaled_ones(load, change):
+    X, y = load(return_X_y=True)
+    net = StructuredClassifier(max_epochs=30, random_state=0)
+    raw = cross_val_score(net, change(X), y, cv=3).mean()
+    scaled = cross_val_score(make_pipeline(StandardScaler(), net), X, y, cv=3).mean()
+    assert raw > 0.93
+    assert raw > scaled - 0.01
+
+
+def test_raw_targets_and_features_of_a_regressor():
+    X, y = load_diabetes(return_X_y=True)
+    for features in (X, 1e4 * X, X - 1e7):
+        assert StructuredRegressor(random_state=0).fit(features, y).score(
+            features, y
+        ) == pytest.approx(0.6, abs=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64"])
+def test_numbers_of_any_type(digits, dtype):
+    X = (digits[0] * 16).astype(dtype)
+    model = StructuredClassifier(**FAST).fit(X, digits[1])
+    reference = StructuredClassifier(**FAST).fit(digits[0], digits[1])
+    np.testing.assert_allclose(
+        model.predict_proba(X), reference.predict_proba(digits[0]), atol=1e-3
+    )
+
+
+def test_mean_and_scale_are_those_of_numpy():
+    rng = np.random.default_rng(0)
+    weight = rng.integers(0, 3, 50).astype(float)
+    rows = rng.normal(1e9, 3.0, size=(50, 12))
+    rows[:, 4] = 7.0
+    data = TrainingData.from_arrays(rows, np.zeros(50, np.int64), weight)
+    flat = Standardize.of(data, TensorSpec((12,), torch.float32, CPU))
+    copies = rows.repeat(weight.astype(int), axis=0)
+    np.testing.assert_allclose(flat.mean, copies.mean(0), rtol=1e-15)
+    scale = np.where(copies.std(0) > 0, copies.std(0), 1.0)
+    np.testing.assert_allclose(1 / flat.factor, scale, rtol=1e-6)
+    images = Standardize.of(data, TensorSpec((3, 2, 2), torch.float32, CPU))
+    pixels = copies.reshape(-1, 3, 4)
+    np.testing.assert_allclose(
+        images.mean.flatten(), pixels.mean(axis=(0, 2)), rtol=1e-15
+    )
+    assert images.mean.shape == (3, 1, 1)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e9 + 0.1, 0.0, -1e-300])
+def test_a_constant_column_has_scale_one(value):
+    X = np.random.default_rng(0).normal(size=(3001, 3))
+    X[:, 1] = value
+    data = TrainingData.from_arrays(X, np.zeros(len(X), np.int64))
+    layer = Standardize.of(data, TensorSpec((3,), torch.float32, CPU))
+    assert layer.factor[1] == 1.0
+    assert abs(float(layer.mean[1]) - value) <= 1e-12 * abs(value)
+
+
+def test_the_layer_keeps_its_precision_where_the_network_changes_its_own():
+    layer = Standardize(np.array([1e9]), np.array([2.0])).to(torch.float32)
+    assert layer.mean.dtype == torch.float64
+    result = layer(torch.tensor([[1e9 + 3.0]], dtype=torch.float64))
+    assert result.dtype == torch.float32
+    assert result.item() == 1.5
+    assert layer.double()(torch.tensor([[1e9]])).dtype == torch.float64
+
+
+@pytest.mark.parametrize("image_shape", [None, (1, 8, 8), (4, 16)])
+def test_deployed_networks_take_raw_samples(digits, image_shape):
+    X, y = digits[0] * 16, digits[1]
+    model = StructuredClassifier(image_shape=image_shape, **FAST).fit(X, y)
+    rows = torch.from_numpy(X).float().reshape(-1, *model.input_shape_)
+    expected = model.decision_function(X)
+    for network in (model.module_, model.simplified_module(), model.compact()):
+        with torch.no_grad():
+            np.testing.assert_allclose(network(rows), expected, atol=1e-3)
+    model.compact(in_place=True)
+    np.testing.assert_allclose(model.decision_function(X), expected, atol=1e-3)
+    assert model.partial_fit(X, y).score(X, y) > 0.9
+
+
+@pytest.mark.parametrize("estimator", [DropClusterClassifier, BlockoutClassifier])
+def test_it_folds_beside_the_layers_of_methods(digits, estimator):
+    X, y = digits[0] * 255, digits[1]
+    model = estimator(**FAST).fit(X, y)
+    plain = model.simplified_module()
+    assert isinstance(plain[0], nn.Linear)
+    with torch.no_grad():
+        outputs = plain(torch.from_numpy(X).float())
+    np.testing.assert_allclose(outputs, model.decision_function(X), atol=1e-3)
+
+
+def test_it_is_for_networks_of_ours_unless_asked_for(digits):
+    X, y = digits
+    net = nn.Linear(64, 10)
+    own = StructuredClassifier(net, **FAST).fit(X, y)
+    assert not any(isinstance(part, Standardize) for part in own.module_.modules())
+    asked = StructuredClassifier(net, standardize=True, **FAST).fit(255 * X, y)
+    assert asked.score(255 * X, y) > 0.9
+
+
+def test_datasets_and_streams(digits):
+    X, y = digits[0].astype(np.float32) * 255, digits[1]
+    tensors = TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
+    model = StructuredClassifier(**FAST).fit(tensors)
+    assert model.score(X, y) > 0.9
+    stream = StructuredClassifier(random_state=0)
+    for _ in range(5):
+        stream.partial_fit(X, y, classes=range(10))
+    assert stream.score(X, y) > 0.9
