@@ -27,7 +27,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         raise ValueError(
             f"device={str(device)!r} was asked for, but torch finds "
             f"{found[resolved.type]} {resolved.type} device(s) on this machine; use "
-            "device='auto' to take what is there."
+            "device='auto' for the one that is there."
         )
     return resolved
 

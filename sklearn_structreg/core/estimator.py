@@ -52,7 +52,7 @@ PREFIX = "regularizers__"
 
 @component
 class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
-    """A neural network with regularizers: what classifiers and regressors share.
+    """A neural network with regularizers: the base of classifiers and regressors.
 
     A method's estimator names its regularizers in `_regularizers` and has their
     parameters as its own. Subclasses supply `_read_targets`.
@@ -255,7 +255,7 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
     def _read_data(
         self, X: Any, y: Any, sample_weight: Any, *, min_samples: int
     ) -> TrainingData:
-        """Check samples and targets, and note what the estimator saw of them."""
+        """Check samples and targets, and keep their shape for later calls."""
         seen = getattr(self, "input_shape_", None) if hasattr(self, "net_") else None
         samples = check_samples(
             self,
@@ -281,7 +281,7 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         raise NotImplementedError  # abstract: classifiers and regressors have their own
 
     def _read_targets(self, rows: Any, y: Any, sample_weight: Any) -> TrainingData:
-        """Encode the targets, and note what is needed to decode predictions."""
+        """Encode the targets, and keep the key for decoding predictions."""
         raise NotImplementedError  # abstract: classifiers and regressors have their own
 
     @property

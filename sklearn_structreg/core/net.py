@@ -79,7 +79,7 @@ class StructuredNet(NeuralNet):
     # ---- data: `fit(train_batches, valid_batches)` -----------------------------
 
     def check_data(self, X: Batches, y: Batches | None = None) -> None:
-        """Accept the batches; the estimator has checked what is in them."""
+        """Accept the batches, which the estimator has checked."""
 
     def get_split_datasets(
         self, X: Batches, y: Batches | None = None, **params: Any

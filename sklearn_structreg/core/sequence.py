@@ -74,7 +74,7 @@ class RegularizerSequence(Mapping[str, Regularizer]):
     Parameters
     ----------
     pairs : sequence of (str, Regularizer)
-        They are cloned: what they find out in a training stays here.
+        They are cloned: results of a training stay here.
     """
 
     def __init__(self, pairs: Sequence[tuple[str, Regularizer]] = ()) -> None:

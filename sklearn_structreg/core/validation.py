@@ -40,7 +40,7 @@ def check_samples(
     min_samples: int = 1,
     **checks: bool,
 ) -> Samples:
-    """Validate samples by scikit-learn's own rules; flatten what is in memory to rows.
+    """Validate samples by scikit-learn's own rules; flatten arrays to rows.
 
     X has two dimensions or more, or is a torch `Dataset`; y may be None for a dataset
     that holds it. The estimator is scikit-learn's, to note and compare features by.

@@ -184,7 +184,7 @@ def network_of(estimator: Any) -> nn.Module:
         network: nn.Module = copy.deepcopy(estimator.module_)
         first = take_standardization(network)
         network = simplify_inserted(estimator.regularizers_.simplify(network))
-        if first is not None:  # a layer of its own: heads may read what it returns
+        if first is not None:  # a layer of its own: heads may read its output
             name, standardize = first
             chain = nn.Sequential(standardize, find_layer(network, name))
             network = replace_layer(network, name, chain)

@@ -79,7 +79,8 @@ def test_a_network_that_trains_on_keeps_its_structure(blobs, changed):
     for method in (model.fit, model.partial_fit):
         with pytest.raises(ValueError, match=f"{name} cannot change from"):
             model.set_params(**changed) and method(X, y)
-    model.set_params(warm_start=False).fit(X, y)
+    model.set_params(warm_start=False, max_epochs=50).fit(X, y)
+    assert model.n_iter_ == 50
 
 
 def test_partial_fit_takes_up_changed_parameters_and_keeps_the_momentum(digits):
