@@ -76,10 +76,8 @@ class SparseEstimator(CGESParameters, PruningParameters, Base):
         self._validate_params()
         data = self._read_data(X, y, sample_weight, min_samples=2)
         spec, recipe, seed = self._make_spec(), self._make_recipe(), self._draw_seed()
-        sample = data.first_rows(2, spec)
         regularizers = self._make_regularizers()
-        module = self._build_network(data, spec, seed)
-        module = regularizers.attach(module, sample, seed)
+        module = self._fresh_network(data, spec, regularizers, seed)
         penalty = regularizers["cges"]
         assert isinstance(penalty, CGES)
         size = recipe.rows_per_batch(data.n_rows)

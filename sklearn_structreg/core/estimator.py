@@ -197,9 +197,7 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             module = copy.deepcopy(self.module_).to(spec.device, spec.dtype)
             module = self._resume(regularizers, module)
         else:
-            sample = data.first_rows(SAMPLE_ROWS, spec)
-            module = self._build_network(data, spec, seed)
-            module = regularizers.attach(module, sample, seed)
+            module = self._fresh_network(data, spec, regularizers, seed)
         self.net_: StructuredNet = train(
             module,
             regularizers,
@@ -226,9 +224,7 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         regularizers = self._make_regularizers()
         if first:
             seed = self._draw_seed()
-            sample = data.first_rows(SAMPLE_ROWS, spec)
-            module = self._build_network(data, spec, seed)
-            module = regularizers.attach(module, sample, seed)
+            module = self._fresh_network(data, spec, regularizers, seed)
             net = make_net(
                 module, regularizers, recipe, seed=seed, n_batches=batches.n_batches
             )
@@ -341,20 +337,27 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             return isinstance(self.module, str)
         return bool(self.standardize)
 
-    def _build_network(
-        self, data: TrainingData, spec: TensorSpec, seed: int
+    def _fresh_network(
+        self,
+        data: TrainingData,
+        spec: TensorSpec,
+        regularizers: RegularizerSequence,
+        seed: int,
     ) -> nn.Module:
-        return build_network(
+        """Build the network to train, with the regularizers attached."""
+        sample = data.first_rows(SAMPLE_ROWS, spec)
+        module = build_network(
             self.module,
             self.module_params,
             self.hidden_layer_sizes,
             n_outputs=self._n_outputs,
-            sample=data.first_rows(SAMPLE_ROWS, spec),
+            sample=sample,
             dtype=spec.dtype,
             seed=seed,
             task=self._task,
             standardize=Standardize.of(data, spec) if self._standardizes() else None,
         )
+        return regularizers.attach(module, sample, seed)
 
     def _resume(self, regularizers: RegularizerSequence, module: nn.Module) -> Any:
         self._check_structure()

@@ -33,7 +33,7 @@ class Task(Enum):
         return outputs.sigmoid() if self is Task.LABELS else outputs
 
     def hits(self, outputs: Tensor, target: Tensor) -> Tensor | None:
-        """Return which rows are right, in all their labels; None for numbers."""
+        """Mark the rows that are right in all their labels; None for numbers."""
         if self is Task.VALUES:
             return None
         if self is Task.LABELS:

@@ -1,5 +1,6 @@
 """Networks with zeros in them, for the tests of compaction."""
 
+import copy
 from itertools import pairwise
 
 import torch
@@ -152,16 +153,24 @@ def randomize(network, generator, p_feature=0.5, p_filter=0.3, dtype=torch.float
 
 
 def assert_same_outputs(network, smaller, batch, tolerance=None):
-    """Compare two networks in evaluation mode, relative to the largest output."""
+    """Compare two networks in evaluation mode, relative to the largest output.
+
+    Where outputs nearly cancel, no network in single precision is exact to that: then
+    the error may be some times the one that `network` itself has.
+    """
+    exact = tolerance is not None or batch.dtype == torch.float64
     if tolerance is None:
-        # in float32 the last layer's sums may cancel: 3e-6 in one net of 2000
-        tolerance = 1e-12 if batch.dtype == torch.float64 else 1e-5
+        tolerance = 1e-12 if batch.dtype == torch.float64 else 1e-6
     with torch.no_grad():
         expected, got = network.eval()(batch), smaller.eval()(batch)
-    assert got.shape == expected.shape
-    assert got.dtype == expected.dtype
-    scale = expected.abs().max().item()
-    assert (got - expected).abs().max().item() <= tolerance * scale
+        assert got.shape == expected.shape
+        assert got.dtype == expected.dtype
+        bound = tolerance * expected.abs().max().item()
+        error = (got - expected).abs().max().item()
+        if error > bound and not exact:
+            double = copy.deepcopy(network).double()(batch.double())
+            bound = 4 * (expected - double).abs().max().item()
+    assert error <= bound
 
 
 def count(network):

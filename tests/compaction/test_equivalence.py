@@ -145,6 +145,18 @@ def test_graphs(make, seed, p_feature, p_filter, dtype):
     check(make(), (2, 8, 8), seed, p_feature, p_filter, dtype)
 
 
+def test_outputs_that_nearly_cancel():
+    """The error of the sums is then that of the network itself, and no larger."""
+    check(DenseNet(), (2, 8, 8), 2029, 0.3, 0.6, torch.float32)
+    other = randomize(DenseNet(), torch.Generator(), 0.3, 0.6, torch.float32)
+    wrong, batch = copy.deepcopy(other), torch.randn(6, 2, 8, 8)
+    with torch.no_grad():
+        for parameter in wrong.parameters():
+            parameter *= 1 + 1e-4
+    with pytest.raises(AssertionError):
+        assert_same_outputs(other, wrong, batch)
+
+
 @pytest.mark.parametrize("shape", [(3, 16), (1, 8, 8), (2, 4, 6, 5)])
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32), PROBABILITIES, PROBABILITIES, DTYPES)
