@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from sklearn_structreg.cges._loops import shrink_columns, shrink_rows
+from sklearn_structreg.cges._loops import (
+    shrink_columns,
+    shrink_in_metric,
+    shrink_rows,
+)
 from sklearn_structreg.cges._thresholds import (
     MAX_CHORD_PASSES,
     Strength,
@@ -34,6 +38,7 @@ class Plan(NamedTuple):
     kernel: Kernel
     shape: tuple[int, int]
     n_members: int
+    by_row: bool
     precision: float
 
     def run(
@@ -49,6 +54,20 @@ class Plan(NamedTuple):
                 n_passes = self.n_members + 1
         self.kernel(matrix, threshold, inverse, divisor, n_passes)
 
+    def run_in_metric(
+        self,
+        matrix: NDArray[Any],
+        metric: NDArray[Any],
+        threshold: float,
+        strength: float,
+        exact: bool,
+    ) -> None:
+        """Shrink the matrix in place, by a metric of its shape."""
+        if self.by_row:
+            matrix, metric = matrix.T, metric.T
+        loop = _compile_metric(matrix.dtype.name)
+        loop(matrix, metric, threshold, strength, exact, self.precision)
+
 
 class BoundWeight:
     """A weight in training, with its memory as the loops take it from step to step."""
@@ -58,13 +77,23 @@ class BoundWeight:
         self.plan: Plan | None = None
         self.pointer = -1
 
-    def shrink(self, threshold: float, strength: float, exact: bool) -> bool:
+    def shrink(
+        self,
+        threshold: float,
+        strength: float,
+        exact: bool,
+        metric: Tensor | None = None,
+    ) -> bool:
         """Shrink the weight in place, or return False: its memory is not for loops."""
         if self.pointer != self.w.data_ptr():  # new memory: another device or dtype
             self._look()
         if self.plan is None or not ENABLED or not _in_reach(threshold):
             return False
-        self.plan.run(self.matrix, threshold, strength, exact)
+        if metric is None:
+            self.plan.run(self.matrix, threshold, strength, exact)
+        else:
+            factors = metric.numpy().reshape(self.plan.shape)
+            self.plan.run_in_metric(self.matrix, factors, threshold, strength, exact)
         increment_version(self.w)  # so that autograd sees the change
         return True
 
@@ -145,11 +174,20 @@ def _plan(
     else:
         return None
     matrix = math.prod(shape[:cut]), math.prod(shape[cut:])
-    n_members = matrix[loop is shrink_rows]
-    return Plan(_compile(loop, dtype), matrix, n_members, torch.finfo(dtype).eps)
+    by_row = loop is shrink_rows
+    precision = torch.finfo(dtype).eps
+    return Plan(_compile(loop, dtype), matrix, matrix[by_row], by_row, precision)
 
 
 @lru_cache
 def _compile(loop: Kernel, dtype: torch.dtype) -> Kernel:
     real = DTYPES[dtype]
     return compile_loop(loop, f"void({real}[:, ::1], float64, float64, float64, int64)")
+
+
+@lru_cache
+def _compile_metric(real: str) -> Callable[..., None]:
+    arrays = f"{real}[:, :], {real}[:, :]"
+    return compile_loop(
+        shrink_in_metric, f"void({arrays}, float64, float64, boolean, float64)"
+    )

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 _BLOCK_SIZE = 2**16
 _MIN_COLUMNS = 64
 
+MAX_STEPS = 100  # of Newton's method in a metric, which needs three to ten
+
 
 def shrink_columns(
     w: NDArray[Any], threshold: float, inverse: float, divisor: float, n_passes: int
@@ -101,3 +103,66 @@ def shrink_rows(
             excess = abs(np.float64(row[j])) - tau
             y = w.dtype.type((0.0 if excess < 0.0 else excess) * factor)
             row[j] = y if row[j] > zero else zero - y
+
+
+def shrink_in_metric(
+    w: NDArray[Any],
+    metric: NDArray[Any],
+    threshold: float,
+    strength: float,
+    exact: bool,
+    precision: float,
+) -> None:
+    """Shrink each column in place, by the exclusive and the group operator.
+
+    The same steps as in `_metric`, on a copy of one group at a time.
+    """
+    n_members, n_columns = w.shape
+    y, rate, shift = np.empty(n_members), np.empty(n_members), np.empty(n_members)
+    for j in range(n_columns):
+        tau = size = 0.0
+        for i in range(n_members):
+            y[i] = abs(np.float64(w[i, j]))
+            rate[i] = 1.0 / np.float64(metric[i, j])
+            tau += y[i]
+        if strength > 0.0:
+            if exact:
+                tau, n_before = 0.0, -1
+                for _ in range(n_members + 1):
+                    total = rates = 0.0
+                    n_active = 0
+                    for i in range(n_members):
+                        active = y[i] > tau * strength * rate[i]
+                        total += y[i] if active else 0.0
+                        rates += rate[i] if active else 0.0
+                        n_active += active
+                    if n_active == n_before:
+                        break
+                    raised = total / (1.0 + strength * rates)
+                    tau, n_before = max(tau, raised), n_active
+            for i in range(n_members):
+                y[i] = max(0.0, y[i] - tau * strength * rate[i])
+        norm = 0.0
+        if threshold > 0.0:
+            largest = squares = 0.0
+            for i in range(n_members):
+                shift[i] = threshold * rate[i]
+                largest = max(largest, shift[i])
+                size += y[i] * y[i]
+                squares += (y[i] / shift[i]) ** 2
+            norm = max(0.0, math.sqrt(size) - largest)
+            for _ in range(MAX_STEPS if squares > 1.0 else 0):
+                squares = cubes = 0.0
+                for i in range(n_members):
+                    scaled = y[i] / (norm + shift[i])
+                    squares += scaled * scaled
+                    cubes += scaled * scaled / (norm + shift[i])
+                step = (math.sqrt(squares) - 1.0) * squares / cubes
+                norm += max(0.0, step)
+                if step <= precision * norm:
+                    break
+        for i in range(n_members):
+            if threshold > 0.0:
+                y[i] *= norm / (norm + shift[i])
+            x = w.dtype.type(y[i])
+            w[i, j] = x if w[i, j] > 0 else w.dtype.type(0.0) - x

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from sklearn_structreg.cges._metric import check_metric, group_factor
 from sklearn_structreg.cges._thresholds import check_strength, group_coefficient
 
 __all__ = ["prox_cges_joint"]
@@ -16,6 +17,8 @@ def prox_cges_joint(
     group_threshold: float | Tensor,
     exclusive_strength: float | Tensor,
     dim: int | tuple[int, ...],
+    *,
+    metric: Tensor | None = None,
 ) -> Tensor:
     """Exact proximal operator of a * ||w_g||_2 + b / 2 * ||w_g||_1^2 in each group.
 
@@ -29,6 +32,8 @@ def prox_cges_joint(
         The weight b of the squared 1-norm, a pure number.
     dim : int or tuple of int
         The dimensions that a group runs over.
+    metric : Tensor, shape of `w`, optional
+        Positive factors of the squared distances; None is all ones.
 
     Returns
     -------
@@ -59,16 +64,22 @@ def prox_cges_joint(
     """
     group = check_strength(group_threshold, w, dim, "group_threshold")
     exclusive = check_strength(exclusive_strength, w, dim, "exclusive_strength")
+    d = torch.ones_like(w) if metric is None else check_metric(metric, w).to(w.dtype)
+
+    def factor(magnitude: Tensor) -> Tensor:
+        if metric is None:
+            return group_coefficient(magnitude, group, dim)
+        threshold = torch.as_tensor(group.value, dtype=w.dtype, device=w.device)
+        return group_factor(magnitude, threshold, dim, d)
+
     magnitude = w.abs()
-    high = magnitude.amax(dim, keepdim=True)
+    high = (magnitude * d).amax(dim, keepdim=True)
     low = torch.zeros_like(high)
     for _ in range(_N_BISECTIONS):
         tau = (low + high) / 2.0
-        remaining = (magnitude - tau).relu_()
-        norm = remaining.sum(dim, keepdim=True)
-        norm = norm * group_coefficient(remaining, group, dim)
+        remaining = (magnitude - tau / d).relu_()
+        norm = (remaining * factor(remaining)).sum(dim, keepdim=True)
         too_small = norm * exclusive.value > tau
         low, high = torch.where(too_small, tau, low), torch.where(too_small, high, tau)
-    remaining = w - torch.clamp(w, -low, low)
-    coefficient = group_coefficient(remaining, group, dim)
-    return torch.addcmul(w.new_zeros(()), remaining, coefficient)
+    remaining = w - torch.clamp(w, -low / d, low / d)
+    return torch.addcmul(w.new_zeros(()), remaining, factor(remaining.abs()))

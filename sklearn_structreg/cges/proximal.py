@@ -13,7 +13,9 @@ Common to all of them:
   on the CPU to avoid that.
 - Strength 0 changes nothing, to the last bit. A zero comes out as exactly 0.0.
 - For one step of proximal gradient descent, a strength is the penalty's weight times
-  the step size that the gradient step used.
+  the step size that the gradient step used. With a step size for each weight, as Adam
+  has them, it is the penalty's weight alone, and `metric` holds one over the step
+  sizes: the operator then has sum_i metric_i (x_i - w_i)^2 / 2 for its distance [2]_.
 - `w` is not modified unless it is also `out`, which saves a copy after an optimizer
   step. Derivatives are not supported: call them under `torch.no_grad` when `w`
   requires a gradient.
@@ -28,12 +30,15 @@ References
 ----------
 .. [1] J. Yoon, "Combined Group and Exclusive Sparsity for Deep Neural Networks",
    Master's thesis, UNIST, 2018.
+.. [2] J. Yun, A. C. Lozano, E. Yang, "Adaptive proximal gradient methods for
+   structured neural networks", NeurIPS 2021.
 """
 
 import torch
 from torch import Tensor
 
 from sklearn_structreg.cges._compiled import shrink_compiled
+from sklearn_structreg.cges._metric import check_metric, shrink_in_metric
 from sklearn_structreg.cges._thresholds import (
     Strength,
     check_strength,
@@ -50,12 +55,18 @@ __all__ = [
 
 
 def prox_l1(
-    w: Tensor, threshold: float | Tensor, *, out: Tensor | None = None
+    w: Tensor,
+    threshold: float | Tensor,
+    *,
+    metric: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Soft thresholding: the operator of threshold * ||w||_1."""
     value, _, largest = check_strength(threshold, w, name="threshold")
     if largest == 0.0:
         return _copy(w, out)
+    if metric is not None:
+        value = (value / check_metric(metric, w)).to(w.dtype)
     if isinstance(value, Tensor):
         clipped = torch.clamp(w, -value, value)
     else:
@@ -66,12 +77,18 @@ def prox_l1(
 
 
 def prox_l2(
-    w: Tensor, strength: float | Tensor, *, out: Tensor | None = None
+    w: Tensor,
+    strength: float | Tensor,
+    *,
+    metric: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Division by 1 + strength: the operator of strength / 2 * ||w||_2^2."""
     value, _, largest = check_strength(strength, w)
     if largest == 0.0:
         return _copy(w, out)
+    if metric is not None:
+        value = (value / check_metric(metric, w)).to(w.dtype)
     return torch.div(w, 1.0 + value, out=out)
 
 
@@ -80,6 +97,7 @@ def prox_group_lasso(
     threshold: float | Tensor,
     dim: int | tuple[int, ...],
     *,
+    metric: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """Shrink each group towards zero: the operator of threshold * sum_g ||w_g||_2.
@@ -92,6 +110,8 @@ def prox_group_lasso(
         Reduction of each group's Euclidean norm, in the units of `w`.
     dim : int or tuple of int
         The dimensions that a group runs over.
+    metric : Tensor, shape of `w`, optional
+        Positive factors of the squared distances; None is all ones.
     out : Tensor, optional
         Destination of the result; may be `w`.
 
@@ -122,7 +142,7 @@ def prox_group_lasso(
             [-3.2000,  0.0000]])
     """
     group = check_strength(threshold, w, dim, "threshold")
-    return _shrink(w, group, None, dim, True, out)
+    return _shrink(w, group, None, dim, True, metric, out)
 
 
 def prox_exclusive_lasso(
@@ -131,6 +151,7 @@ def prox_exclusive_lasso(
     dim: int | tuple[int, ...],
     exact: bool = True,
     *,
+    metric: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """Let the members of a group compete: the operator of s / 2 * sum_g ||w_g||_1^2.
@@ -145,6 +166,8 @@ def prox_exclusive_lasso(
         The dimensions that a group runs over.
     exact : bool, default=True
         Whether to apply the operator itself, or the formula printed in the thesis.
+    metric : Tensor, shape of `w`, optional
+        Positive factors of the squared distances; None is all ones.
     out : Tensor, optional
         Destination of the result; may be `w`.
 
@@ -178,7 +201,7 @@ def prox_exclusive_lasso(
     >>> prox_exclusive_lasso(w, 0.5, dim=0, exact=False).ravel()
     tensor([0.2500, 0.0000, 0.0000])
     """
-    return _shrink(w, None, check_strength(strength, w, dim), dim, exact, out)
+    return _shrink(w, None, check_strength(strength, w, dim), dim, exact, metric, out)
 
 
 def prox_cges(
@@ -188,6 +211,7 @@ def prox_cges(
     dim: int | tuple[int, ...],
     exact: bool = True,
     *,
+    metric: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """Apply the group lasso's operator and then the exclusive lasso's.
@@ -205,6 +229,8 @@ def prox_cges(
         The dimensions that a group runs over.
     exact : bool, default=True
         Whether the second operator is exact, or Eq. 8 of the thesis.
+    metric : Tensor, shape of `w`, optional
+        Positive factors of the squared distances; None is all ones.
     out : Tensor, optional
         Destination of the result; may be `w`.
 
@@ -224,6 +250,7 @@ def prox_cges(
     -----
     Algorithm 1 in section 3.3 of the thesis. The exclusive operator commutes with a
     scaling of the group, so both are computed from `w` without an intermediate result.
+    In a `metric` they do not commute, and the exclusive operator comes first.
 
     Examples
     --------
@@ -235,7 +262,7 @@ def prox_cges(
     """
     group = check_strength(group_threshold, w, dim, "group_threshold")
     exclusive = check_strength(exclusive_strength, w, dim, "exclusive_strength")
-    return _shrink(w, group, exclusive, dim, exact, out)
+    return _shrink(w, group, exclusive, dim, exact, metric, out)
 
 
 def _shrink(
@@ -244,6 +271,7 @@ def _shrink(
     exclusive: Strength | None,
     dim: int | tuple[int, ...],
     exact: bool,
+    metric: Tensor | None,
     out: Tensor | None,
 ) -> Tensor:
     """Apply the operators whose strength is not zero, by the fastest path."""
@@ -251,6 +279,9 @@ def _shrink(
     exclusive = None if exclusive is None or exclusive.largest == 0.0 else exclusive
     if group is None and exclusive is None:
         return _copy(w, out)
+    if metric is not None:
+        metric = check_metric(metric, w)
+        return shrink_in_metric(w, metric, group, exclusive, dim, exact, out)
     shrunk = shrink_compiled(w, group, exclusive, dim, exact, out)
     if shrunk is None:
         shrunk = shrink_by_torch(w, group, exclusive, dim, exact, out)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.callbacks import Callback
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sklearn_structreg.cges._compiled import BoundWeight
@@ -23,6 +23,7 @@ from sklearn_structreg.cges.layers import (
 )
 from sklearn_structreg.cges.proximal import prox_cges, prox_l1, prox_l2
 from sklearn_structreg.cges.schedule import mu_schedule
+from sklearn_structreg.cges.steps import step_sizes
 from sklearn_structreg.core import Regularizer
 from sklearn_structreg.core.parameters import component, parameter
 from sklearn_structreg.core.regularizer import learning_rates
@@ -105,8 +106,9 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
     r"""Combined group and exclusive sparsity, as a regularizer.
 
     After every step of the optimizer the penalty's proximal operators shrink the
-    weights of all linear and convolutional layers, each by the learning rate of its own
-    parameter group times alpha. :class:`CGESClassifier` states the objective.
+    weights of all linear and convolutional layers, in the optimizer's own metric: by
+    the size of its step, at the learning rate of each parameter group, times alpha.
+    :class:`CGESClassifier` states the objective.
 
     Parameters
     ----------
@@ -168,7 +170,8 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
         with torch.no_grad():
             for weight, layer, group in self._bind(module, optimizer):
                 if weight.w.requires_grad:
-                    self._shrink(weight, layer, self._step_size(group))
+                    step, metric = step_sizes(optimizer, group, weight.w)
+                    self._shrink(weight, layer, step * self.alpha, metric)
 
     @property
     def names(self) -> list[str]:
@@ -230,19 +233,22 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
             bound = self._bound = (module, groups, len(groups), trained)
         return bound[3]
 
-    def _step_size(self, group: dict[str, Any]) -> float:
-        """Length of the proximal step; the metric of an optimizer would enter here."""
-        return float(group["lr"]) * self.alpha
-
-    def _shrink(self, weight: BoundWeight, layer: LayerPenalty, step: float) -> None:
+    def _shrink(
+        self,
+        weight: BoundWeight,
+        layer: LayerPenalty,
+        strength: float,
+        metric: Tensor | None,
+    ) -> None:
         w, exact = weight.w, self.prox == "exact"
-        group, exclusive = step * layer.group, step * layer.exclusive
+        group, exclusive = strength * layer.group, strength * layer.exclusive
         if self.penalty == "l1":
-            prox_l1(w, group, out=w)
+            prox_l1(w, group, metric=metric, out=w)
         elif self.penalty == "l2":
-            prox_l2(w, group, out=w)
-        elif not weight.shrink(group, exclusive, exact):
-            prox_cges(w, group, exclusive, layer.group_dims, exact, out=w)
+            prox_l2(w, group, metric=metric, out=w)
+        elif not weight.shrink(group, exclusive, exact, metric):
+            dims = layer.group_dims
+            prox_cges(w, group, exclusive, dims, exact, metric=metric, out=w)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

@@ -27,21 +27,21 @@ def draw(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=generator, dtype=dtype)
 
 
-def minimise_by_lbfgs(v, l1=0.0, l2=0.0, group=0.0, exclusive=0.0):
-    """Minimise the penalties plus ||w - v||^2 / 2 with w = p - q and p, q >= 0."""
+def minimise_by_lbfgs(v, d=1.0, l1=0.0, l2=0.0, group=0.0, exclusive=0.0):
+    """Minimise the penalties plus d (w - v)^2 / 2 with w = p - q and p, q >= 0."""
 
     def value_and_gradient(pq):
         p, q = np.split(pq, 2)
         w, norm_1 = p - q, pq.sum()
         norm_2 = np.linalg.norm(w)
         value = (
-            0.5 * ((w - v) ** 2).sum()
+            0.5 * (d * (w - v) ** 2).sum()
             + l1 * norm_1
             + l2 / 2 * norm_2**2
             + group * norm_2
             + exclusive / 2 * norm_1**2
         )
-        smooth = w - v + l2 * w + group * w / max(norm_2, 1e-300)
+        smooth = d * (w - v) + l2 * w + group * w / max(norm_2, 1e-300)
         pulls = l1 + exclusive * norm_1
         return value, np.concatenate([pulls + smooth, pulls - smooth])
 
@@ -58,12 +58,12 @@ def minimise_by_lbfgs(v, l1=0.0, l2=0.0, group=0.0, exclusive=0.0):
     return p - q
 
 
-def stationarity_residual(v, w, group=0.0, exclusive=0.0):
-    """Largest violation of 0 in w - v + a * d||w||_2 + b * ||w||_1 * d||w||_1."""
+def stationarity_residual(v, w, group=0.0, exclusive=0.0, d=1.0):
+    """Largest violation of 0 in D(w - v) + a * d||w||_2 + b * ||w||_1 * d||w||_1."""
     norm_1, norm_2 = np.abs(w).sum(), np.linalg.norm(w)
     if norm_2 == 0.0:
-        return max(np.linalg.norm(v) - group, 0.0)
-    slope = w - v + group * w / norm_2
+        return max(np.linalg.norm(d * v) - group, 0.0)
+    slope = d * (w - v) + group * w / norm_2
     pull = exclusive * norm_1
     on_support = np.abs(slope + pull * np.sign(w))[w != 0.0]
     off_support = np.maximum(np.abs(slope) - pull, 0.0)[w == 0.0]
@@ -238,3 +238,81 @@ def test_mu_schedule():
 def test_mu_schedule_refuses(arguments):
     with pytest.raises(ValueError, match="must"):
         mu_schedule(*arguments)
+
+
+def some_metric(*shape, seed=0):
+    """Draw step sizes that differ by four orders of magnitude, as Adam's do."""
+    return 10.0 ** (4.0 * draw(*shape, seed=seed).sigmoid() - 2.0)
+
+
+IN_A_METRIC = [
+    (prox_l1, (0.4,), {"l1": 0.4}),
+    (prox_l2, (0.7,), {"l2": 0.7}),
+    (prox_group_lasso, (0.9, 0), {"group": 0.9}),
+    (prox_exclusive_lasso, (0.3, 0), {"exclusive": 0.3}),
+    (prox_exclusive_lasso, (5.0, 0), {"exclusive": 5.0}),
+    (prox_cges_joint, (0.5, 0.2, 0), {"group": 0.5, "exclusive": 0.2}),
+    (prox_cges, (0.5, 0.0, 0), {"group": 0.5}),
+    (prox_cges, (0.0, 0.2, 0), {"exclusive": 0.2}),
+]
+
+
+@pytest.mark.parametrize(("operator", "arguments", "penalties"), IN_A_METRIC)
+@pytest.mark.parametrize("seed", range(3))
+def test_minimises_its_objective_in_a_metric(operator, arguments, penalties, seed):
+    w, metric = draw(12, 4, seed=seed), some_metric(12, 4, seed=seed + 10)
+    pairs = zip(w.T.numpy(), metric.T.numpy(), strict=True)
+    expected = [minimise_by_lbfgs(v, d, **penalties) for v, d in pairs]
+    shrunk = operator(w, *arguments, metric=metric)
+    # The smallest factors resolve the minimiser ten times worse than a metric of ones.
+    assert_allclose(shrunk.T, expected, rtol=0.0, atol=2e-6)
+
+
+@pytest.mark.parametrize("group", [0.0, 1e-6, 0.5, 9.0, 100.0])
+@pytest.mark.parametrize("exclusive", [0.0, 1e-6, 1e-2, 1.0, 100.0])
+def test_stationary_in_a_metric(group, exclusive):
+    w, metric = draw(100, 10, seed=3), some_metric(100, 10, seed=5)
+    joint = prox_cges_joint(w, group, exclusive, 0, metric=metric)
+    results = [(joint, group, exclusive)]
+    alone = prox_group_lasso(w, group, 0, metric=metric)
+    results.append((alone, group, 0.0))
+    alone = prox_exclusive_lasso(w, exclusive, 0, metric=metric)
+    results.append((alone, 0.0, exclusive))
+    for shrunk, a, b in results:
+        for v, x, d in zip(
+            w.T.numpy(), shrunk.T.numpy(), metric.T.numpy(), strict=True
+        ):
+            residual = stationarity_residual(v, x, a, b, d)
+            assert residual <= 1e-12 * (1.0 + b) * np.abs(d * v).max()
+
+
+def test_two_operators_in_a_row_are_nearly_the_joint_one_in_a_metric():
+    w, metric = draw(100, 64, seed=4) / 8.0, 1e3 * some_metric(100, 64, seed=6)
+    joint = prox_cges_joint(w, 1e-2, 1e-3, 0, metric=metric)
+    two = prox_cges(w, 1e-2, 1e-3, 0, metric=metric)
+    assert ((joint == 0) == (two == 0)).all()
+    assert_allclose(two, joint, rtol=0.0, atol=1e-7)
+
+
+@pytest.mark.parametrize("strength", [0.3, torch.tensor(0.3), torch.tensor([0.1, 3.0])])
+def test_a_metric_of_ones_times_c_divides_strengths_by_c(strength):
+    w = draw(2, 9, 4, seed=7)
+    for operator in (prox_group_lasso, prox_exclusive_lasso):
+        scaled = operator(w, strength / 8.0, -2)
+        in_metric = operator(w, strength, -2, metric=torch.full_like(w, 8.0))
+        assert_allclose(in_metric, scaled, rtol=0.0, atol=1e-13)
+    for operator in (prox_l1, prox_l2):
+        in_metric = operator(w, strength, metric=torch.full_like(w, 8.0))
+        assert_allclose(in_metric, operator(w, strength / 8.0), rtol=0.0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "metric", [torch.ones(2), torch.zeros(2, 3), torch.ones(2, 3, dtype=int)]
+)
+def test_refuses_what_is_no_metric(metric):
+    for operator in (prox_group_lasso, prox_exclusive_lasso):
+        with pytest.raises(ValueError, match="metric must"):
+            operator(torch.ones(2, 3), 0.1, 0, metric=metric)
+    for operator in (prox_l1, prox_l2):
+        with pytest.raises(ValueError, match="metric must"):
+            operator(torch.ones(2, 3), 0.1, metric=metric)
