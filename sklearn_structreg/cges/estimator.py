@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn_structreg.cges.regularizer import CGES, CGESParameters
 from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.parameters import component
 from sklearn_structreg.core.task import Task
+from sklearn_structreg.core.training import make_net
 
 if TYPE_CHECKING:
     from sklearn_structreg.core.estimator import StructuredEstimator as Base
@@ -82,6 +84,9 @@ class SparseEstimator(CGESParameters, PruningParameters, Base):
         assert isinstance(penalty, CGES)
         size = recipe.rows_per_batch(data.n_rows)
         batches = data.batches(spec, batch_size=size, normalize=True)
+        # The first step measures the constants of the layers.
+        net = make_net(copy.deepcopy(module), regularizers, recipe, seed=seed)
+        net.train_first_batch(batches)
         return Untrained(module, penalty, batches, recipe.task)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, PrintLog
+from skorch.callbacks import Callback, EarlyStopping, PrintLog
 from torch import nn
 
 from sklearn_structreg.core.inspection import weighted_layers
@@ -17,6 +17,7 @@ __all__ = [
     "SparsityRecorder",
     "count_parameters",
     "find_weights",
+    "forget_best",
     "warn_of_other_weights",
     "weight_sparsity",
 ]
@@ -82,6 +83,13 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     learnable = [p for p in module.parameters() if p.requires_grad]
     n_nonzero = sum(int(torch.count_nonzero(p)) for p in learnable)
     return sum(p.numel() for p in learnable), n_nonzero
+
+
+def forget_best(net: NeuralNet) -> None:
+    """Let early stopping begin anew, where losses do not compare with earlier ones."""
+    for _, callback in net.callbacks_:
+        if isinstance(callback, EarlyStopping):
+            callback.on_train_begin(net)
 
 
 class SparsityRecorder(Callback):

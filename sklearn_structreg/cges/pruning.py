@@ -10,11 +10,15 @@ from typing import Any
 import torch
 from sklearn.utils._param_validation import Interval
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sklearn_structreg.cges.layers import find_weights, warn_of_other_weights
+from sklearn_structreg.cges.layers import (
+    find_weights,
+    forget_best,
+    warn_of_other_weights,
+)
 from sklearn_structreg.core import Regularizer
 from sklearn_structreg.core.parameters import component, parameter, parameter_of
 from sklearn_structreg.core.regularizer import same_value
@@ -260,9 +264,7 @@ class PruningRounds(Callback):
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Prune where a round is due."""
         if self.pruning.begin_epoch(net.module_):
-            for _, callback in net.callbacks_:
-                if isinstance(callback, EarlyStopping):
-                    callback.on_train_begin(net)  # it forgets the epochs so far
+            forget_best(net)
 
 
 def smallest_weights(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
+from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,6 +20,7 @@ from sklearn_structreg.cges._compiled import BoundWeight
 from sklearn_structreg.cges.layers import (
     SparsityRecorder,
     find_weights,
+    forget_best,
     warn_of_other_weights,
 )
 from sklearn_structreg.cges.proximal import prox_cges, prox_l1, prox_l2
@@ -26,7 +28,7 @@ from sklearn_structreg.cges.schedule import mu_schedule
 from sklearn_structreg.cges.steps import step_sizes
 from sklearn_structreg.core import Regularizer
 from sklearn_structreg.core.parameters import component, parameter
-from sklearn_structreg.core.regularizer import learning_rates
+from sklearn_structreg.core.regularizer import learning_rates, same_value
 
 __all__ = ["CGES", "CGESParameters"]
 
@@ -38,7 +40,7 @@ class CGESParameters:
     """The parameters of the penalty."""
 
     alpha: float = parameter(
-        1e-4,
+        1.0,
         [Interval(Real, 0, math.inf, closed="left")],
         "float",
         """Strength of the penalty, at least 0; with 0 this is the plain network, bit
@@ -81,23 +83,43 @@ class CGESParameters:
         "auto",
         [StrOptions({"auto"}), "array-like", None],
         '"auto", None or sequence',
-        r"""The constants :math:`a_l` and :math:`b_l`. "auto" takes
-        :math:`a_l=\sqrt{n_g}` (a tenth of it for "cges") and :math:`b_l=\sqrt{d}/n_g`
-        with n_g weights in a group and d inputs per unit, so that one alpha means a
-        similar thing on every layer. None is the bare paper, all ones. A sequence gives
-        a constant, or a pair (a, b), for each linear and convolutional layer in forward
-        order.""",
+        r"""The constants :math:`a_l` and :math:`b_l`. "auto" measures them on the
+        gradients of the first mini-batch, so that one alpha means the same on every
+        layer, width and depth: :math:`a_l` is the root mean square of the groups'
+        gradient norms (a tenth of it for "cges"), :math:`b_l` that of the weights'
+        gradients times :math:`2\sqrt{d}/n_g`, with n_g weights in a group and d inputs
+        per unit. None is the bare paper, all ones. A sequence gives a constant, or a
+        pair (a, b), for each linear and convolutional layer in forward order.""",
+    )
+    ramp: float = parameter(
+        0.5,
+        [Interval(Real, 0, 1, closed="both")],
+        "float in [0, 1]",
+        """The share of `max_epochs` in which the strength rises evenly to alpha, so
+        that weights grow before they are compared. 0 is alpha from the first step on.
+        A warm start rises from the last fit's alpha.""",
+    )
+    refit: float = parameter(
+        1 / 3,
+        [Interval(Real, 0, 1, closed="left")],
+        "float in [0, 1)",
+        """The share of `max_epochs`, at the end, in which the penalty rests and the
+        zeros stay, so that the other weights recover from the shrinking. 0 is none.""",
     )
 
 
 @dataclass(frozen=True)
 class LayerPenalty:
-    """One layer's weight, its groups, and the factors of its two terms on alpha."""
+    """One layer's weight, its groups, and the factors of its two terms on alpha.
+
+    They are the shares of the terms until the constants of the layer are measured.
+    """
 
     name: str
     group_dims: tuple[int, ...]
     group: float
     exclusive: float
+    is_measured: bool = True
 
 
 # The parameter `penalty` hides the hook of that name, which CGES does not need.
@@ -151,27 +173,81 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
 
     def attach(self, module: nn.Module, sample: Any) -> nn.Module:
         """Look up the weights; the network stays as it is."""
+        self.start_, self.strength_ = 0.0, self.alpha
+        self.fixed_: dict[str, Tensor] = {}
         self._share_out(module, find_weights(module, sample))
         return module
 
     def resume(self, previous: Any, module: nn.Module) -> nn.Module:
-        """Keep the weights' names; the parameters of now take effect."""
+        """Keep names and measured constants; the parameters of now take effect."""
+        self.start_, self.strength_, self.fixed_ = previous.alpha, self.alpha, {}
         self._share_out(module, previous.names, warned=previous.alpha > 0)
+        same = ("penalty", "exclusivity", "groups", "layer_scale")
+        if all(same_value(getattr(self, n), getattr(previous, n)) for n in same):
+            self.layers_ = previous.layers_
         return module
 
     def callbacks(self) -> list[tuple[str, Callback]]:
-        """Record the sparsity of every layer in the history."""
-        return [("sparsity", SparsityRecorder(self.names))]
+        """Lead the strength through the epochs, and record every layer's sparsity."""
+        recorder = ("sparsity", SparsityRecorder(self.names))
+        return [recorder, ("phases", Phases(self))] if self.alpha > 0 else [recorder]
+
+    def begin_epoch(self, module: nn.Module, epoch: int, max_epochs: int) -> bool:
+        """Set the strength of an epoch; return whether the objective changes with it.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The attached network.
+        epoch : int
+            The epochs of this training that are over.
+        max_epochs : int
+            Those that it may take.
+        """
+        before, n_ramp = self.strength_, self.ramp * max_epochs
+        share = min(1.0, (epoch + 1) / n_ramp) if n_ramp else 1.0
+        self.strength_ = self.start_ + share * (self.alpha - self.start_)
+        n_refit = round(self.refit * max_epochs)
+        if epoch >= max_epochs - n_refit and self.penalty != "l2":
+            self.strength_ = 0.0
+            if not self.fixed_:
+                weights = {name: module.get_parameter(name) for name in self.names}
+                self.fixed_ |= {name: w.detach() == 0 for name, w in weights.items()}
+        return bool(self.strength_ != before)
 
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Apply the proximal operators to all weights that are being trained."""
         if self.alpha == 0:
             return
         with torch.no_grad():
+            if not all(layer.is_measured for layer in self.layers_):
+                self._measure(module)
             for weight, layer, group in self._bind(module, optimizer):
-                if weight.w.requires_grad:
+                if not weight.w.requires_grad:
+                    continue
+                if layer.name in self.fixed_:
+                    weight.w.masked_fill_(self._zeros(layer.name, weight.w), 0.0)
+                elif layer.is_measured:
                     step, metric = step_sizes(optimizer, group, weight.w)
-                    self._shrink(weight, layer, step * self.alpha, metric)
+                    self._shrink(weight, layer, step * self.strength_, metric)
+
+    def penalty_value(self, module: nn.Module) -> float:
+        """Return the value of the penalty at its present strength."""
+        total = 0.0
+        for layer in self.layers_ if self.strength_ > 0 else ():
+            w, dims = module.get_parameter(layer.name).detach(), layer.group_dims
+            if not layer.is_measured:
+                continue
+            if self.penalty == "l1":
+                total += layer.group * float(w.abs().sum())
+            elif self.penalty == "l2":
+                total += layer.group / 2 * float(w.square().sum())
+            else:
+                total += layer.group * float(
+                    torch.linalg.vector_norm(w, dim=dims).sum()
+                )
+                total += layer.exclusive / 2 * float(w.abs().sum(dims).square().sum())
+        return float(self.strength_ * total)
 
     @property
     def names(self) -> list[str]:
@@ -182,25 +258,33 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
         self, module: nn.Module, names: list[str], *, warned: bool = False
     ) -> None:
         """Work out every layer's share of the penalty."""
+        if self.ramp + self.refit > 1:
+            raise ValueError(
+                f"ramp={self.ramp:g} and refit={self.refit:g} are shares of the same "
+                "epochs; together they must be at most 1."
+            )
         shapes = [module.get_parameter(name).shape for name in names]
         shares = {
             "cges": mu_schedule(len(names), self.exclusivity),
             "exclusive": [1.0] * len(names),
         }.get(self.penalty, [0.0] * len(names))
         terms = zip(names, shapes, shares, self._scales(shapes), strict=True)
+        measured = not isinstance(self.layer_scale, str) or self.penalty == "l2"
         self.layers_ = [
-            LayerPenalty(name, group_dims(len(s), self.groups), (1 - mu) * a, mu * b)
+            LayerPenalty(
+                name, group_dims(len(s), self.groups), (1 - mu) * a, mu * b, measured
+            )
             for name, s, mu, (a, b) in terms
         ]
         if self.alpha > 0 and not warned:
             warn_of_other_weights(module, names, "penalised")
 
     def _scales(self, shapes: list[torch.Size]) -> list[tuple[float, float]]:
-        """Return each layer's constants on the group and the exclusive term."""
-        if self.layer_scale is None or self.penalty in ("l1", "l2"):
+        """Return the constants of the two terms, as given; ones by default."""
+        if self.layer_scale is None or isinstance(self.layer_scale, str):
             return [(1.0, 1.0)] * len(shapes)
-        if isinstance(self.layer_scale, str):
-            return [automatic_scale(s, self.groups, self.penalty) for s in shapes]
+        if self.penalty in ("l1", "l2"):
+            return [(1.0, 1.0)] * len(shapes)
         scales = [_pair(scale) for scale in self.layer_scale]
         if len(scales) != len(shapes):
             raise ValueError(
@@ -209,6 +293,29 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
                 "a pair (group, exclusive), for each."
             )
         return scales
+
+    def _measure(self, module: nn.Module) -> None:
+        """Multiply the shares by constants, as soon as a layer has gradients."""
+        layers = []
+        for layer in self.layers_:
+            gradient = module.get_parameter(layer.name).grad
+            if not layer.is_measured and gradient is not None and gradient.any():
+                a, b = measured_scale(gradient, layer.group_dims, self.penalty)
+                layer = replace(
+                    layer,
+                    group=a * layer.group,
+                    exclusive=b * layer.exclusive,
+                    is_measured=True,
+                )
+            layers.append(layer)
+        self.layers_ = layers
+        self.__dict__.pop("_bound", None)
+
+    def _zeros(self, name: str, weight: Tensor) -> Tensor:
+        """Return the mask of the fixed zeros, on the device of the weight."""
+        if self.fixed_[name].device != weight.device:
+            self.fixed_[name] = self.fixed_[name].to(weight.device)
+        return self.fixed_[name]
 
     def _bind(
         self, module: nn.Module, optimizer: Optimizer
@@ -255,6 +362,25 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
         return {key: value for key, value in state.items() if key != "_bound"}
 
 
+class Phases(Callback):
+    """Lead the strength through the epochs, and early stopping past its changes."""
+
+    is_schedule = True  # `partial_fit` has no last epoch
+
+    def __init__(self, penalty: CGES) -> None:
+        self.penalty = penalty
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Count the epochs from here."""
+        self.first_ = len(net.history)
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Set the strength."""
+        epoch = len(net.history) - 1 - self.first_
+        if self.penalty.begin_epoch(net.module_, epoch, net.max_epochs):
+            forget_best(net)
+
+
 def group_dims(n_dims: int, groups: str) -> tuple[int, ...]:
     """Return the dims, counted from the end, that a group of a weight runs over.
 
@@ -264,24 +390,27 @@ def group_dims(n_dims: int, groups: str) -> tuple[int, ...]:
     return (-n_dims,) if groups == "feature" else tuple(range(1 - n_dims, 0))
 
 
-def automatic_scale(
-    shape: Sequence[int], groups: str, penalty: str
+def measured_scale(
+    gradient: Tensor, dims: tuple[int, ...], penalty: str
 ) -> tuple[float, float]:
-    """Return a layer's constants a and b on the group and the exclusive term.
+    """Return a layer's constants a and b, from the gradient of its weight.
 
-    >>> automatic_scale((100, 64), "feature", "group")
-    (10.0, 0.08)
+    >>> gradient = torch.tensor([[3.0, 0.0], [4.0, 0.0]])
+    >>> a, _ = measured_scale(gradient, (-2,), "group")
+    >>> round(a**2, 3)  # the mean of 25 and 0
+    12.5
     """
-    # With n weights in a group and d inputs per unit, b = sqrt(d) / n: weights start at
-    # a magnitude of about 1 / sqrt(d), so the term pulls at each of them with about
-    # alpha, as an L1 penalty would, whatever the layer. Alone the group term gets
-    # sqrt(n), which does the same for it; beside the exclusive term a tenth of that, so
-    # that it takes away the groups that the competition has emptied and hardly shrinks
-    # the others. benchmarks/reproduce/cges_layer_scale.py measures the alternatives.
-    fan_in = math.prod(shape[1:])
-    size = shape[0] if groups == "feature" else fan_in
-    share = 0.1 if penalty == "cges" else 1.0
-    return share * math.sqrt(size), math.sqrt(fan_in) / size
+    # A penalty of strength 1 then pulls at every group, or weight, about as hard as the
+    # data do at the beginning. The exclusive term pulls with b times the 1-norm of the
+    # group; torch's initial weights have mean magnitude 1 / (2 sqrt(d)). Beside it, the
+    # group term gets a tenth, so that it takes away the groups that the competition has
+    # emptied and hardly shrinks the others.
+    n_members = math.prod(gradient.shape[d] for d in dims)
+    fan_in = gradient[0].numel()
+    each = float(gradient.square().mean().sqrt())
+    of_groups = each * math.sqrt(n_members)
+    a = {"l1": each, "cges": 0.1 * of_groups}.get(penalty, of_groups)
+    return a, 2.0 * math.sqrt(fan_in) / n_members * each
 
 
 def _pair(scale: float | Sequence[float]) -> tuple[float, float]:

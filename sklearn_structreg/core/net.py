@@ -105,10 +105,21 @@ class StructuredNet(NeuralNet):
             self._raise_diverged("train", len(self.history))
         return self
 
+    def train_first_batch(self, train: Batches) -> None:
+        """Take the first step of `train` alone."""
+        seed = derive_seed(self.seed, 0)
+        self.module_.train()
+        with seeded(seed, torch.device(self.device)):
+            self.train_step(next(iter(train.epoch(seed))))
+
     def drop_schedule(self) -> None:
         """Train on at a constant rate: no schedule, no early stopping."""
         scheduled = ("lr_schedule", "early_stopping")
-        self.callbacks_ = [item for item in self.callbacks_ if item[0] not in scheduled]
+        self.callbacks_ = [
+            (name, callback)
+            for name, callback in self.callbacks_
+            if name not in scheduled and not getattr(callback, "is_schedule", False)
+        ]
         for group in self.optimizer_.param_groups:
             group["lr"] = group.get("initial_lr", group["lr"])
 
@@ -231,6 +242,9 @@ class StructuredNet(NeuralNet):
         if not math.isfinite(loss):
             self._raise_diverged(prefix, epoch)
         self._record(f"{prefix}_loss", loss, -loss)
+        if not training and self.regularizers.has_penalty_value:
+            value = loss + self.regularizers.penalty_value(self.module_)
+            self._record(f"{prefix}_objective", value, -value)
         if correct:
             accuracy = _mean(correct, sizes)
             self._record(f"{prefix}_acc", accuracy, accuracy)

@@ -133,6 +133,18 @@ class Regularizer(BaseEstimator):
             Its groups hold the learning rates of the step: see `learning_rates`.
         """
 
+    def penalty_value(self, module: nn.Module) -> float:
+        """Return the value of a penalty that `after_step` minimises; 0 without one.
+
+        Early stopping watches the loss of the held-out samples and this.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The attached network.
+        """
+        return 0.0
+
     def before_validation(self, module: nn.Module) -> None:
         """Settle the network after an epoch's last step, before it is validated.
 

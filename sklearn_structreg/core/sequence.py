@@ -142,6 +142,15 @@ class RegularizerSequence(Mapping[str, Regularizer]):
         present = [term for term in terms if term is not None]
         return torch.stack(present).sum() if present else None
 
+    @property
+    def has_penalty_value(self) -> bool:
+        """Whether there is a penalty that losses leave out."""
+        return bool(self._with("penalty_value"))
+
+    def penalty_value(self, module: nn.Module) -> float:
+        """Add up the penalties that losses leave out."""
+        return sum(r.penalty_value(module) for r in self._with("penalty_value"))
+
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Let each act after an optimizer step."""
         for regularizer in self._with("after_step"):

@@ -183,7 +183,7 @@ def make_net(
         **{f"optimizer__{name}": value for name, value in settings.items()},
         max_epochs=recipe.max_epochs,
         device=str(device),
-        callbacks=_callbacks(recipe, n_batches),
+        callbacks=_callbacks(recipe, regularizers, n_batches),
         verbose=recipe.verbose,
         **more,
     )
@@ -204,7 +204,9 @@ def resolve_optimizer(optimizer: Any) -> type[Optimizer]:
     return found
 
 
-def _callbacks(recipe: Recipe, n_batches: int) -> list[Any]:
+def _callbacks(
+    recipe: Recipe, regularizers: RegularizerSequence, n_batches: int
+) -> list[Any]:
     callbacks: list[Any] = []
     for item in recipe.callbacks:
         callback = item[1] if isinstance(item, tuple | list) else item
@@ -218,7 +220,10 @@ def _callbacks(recipe: Recipe, n_batches: int) -> list[Any]:
         policy = Schedule(recipe.lr_schedule, recipe.max_epochs)
         callbacks.append(("lr_schedule", LRScheduler(policy)))
     if recipe.early_stopping:
-        stop = EarlyStopping(patience=recipe.n_iter_no_change, load_best=True)
+        watched = "objective" if regularizers.has_penalty_value else "loss"
+        stop = EarlyStopping(
+            f"valid_{watched}", patience=recipe.n_iter_no_change, load_best=True
+        )
         callbacks.append(("early_stopping", stop))
     if recipe.verbose >= 2:
         callbacks.append(("progress_bar", ProgressBar(batches_per_epoch=n_batches)))
