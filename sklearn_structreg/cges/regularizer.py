@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any
 
@@ -169,6 +169,14 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
             for weight, layer, group in self._bind(module, optimizer):
                 if weight.w.requires_grad:
                     self._shrink(weight, layer, self._step_size(group))
+
+    def fitted_state(self) -> dict[str, Any]:
+        """Return the layers as dictionaries."""
+        return {"layers_": [asdict(layer) for layer in self.layers_]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Make the layers of dictionaries."""
+        self.layers_ = [LayerPenalty(**layer) for layer in state["layers_"]]
 
     @property
     def names(self) -> list[str]:

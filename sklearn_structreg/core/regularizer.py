@@ -163,6 +163,28 @@ class Regularizer(BaseEstimator):
         """
         return module
 
+    def fitted_state(self) -> dict[str, Any]:
+        """Return all that `attach` and the training have set, for a file.
+
+        Returns
+        -------
+        dict of str to object
+            By default the attributes that end in an underscore. A file holds None,
+            bool, numbers, str, arrays, tensors, and lists, tuples, sets and
+            dictionaries of such; others need this method and `restore`.
+        """
+        return {name: value for name, value in vars(self).items() if name[-1] == "_"}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `fitted_state` returned, on the network that it is of.
+
+        Parameters
+        ----------
+        state : dict of str to object
+            Its tensors are on the CPU.
+        """
+        self.__dict__.update(state)
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: _on_cpu(v) for name, v in super().__getstate__().items()}
 
