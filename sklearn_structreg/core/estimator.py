@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.batches import Batches
+from sklearn_structreg.core.checkpoint import Checkpoint
 from sklearn_structreg.core.convergence import warn_of_failure
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import resolve_device, resolve_dtype
@@ -64,6 +65,9 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         "module_params",
         "hidden_layer_sizes",
         "standardize",
+    )
+    _free_of_result: ClassVar[tuple[str, ...]] = (  # may change where a fit goes on
+        *("checkpoint", "device", "verbose", "warm_start"),
     )
 
     # ---- regularizers as nested parameters -------------------------------------
@@ -192,6 +196,8 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         data = self._read_data(X, y, sample_weight, min_samples=2)
         recipe, spec = self._make_recipe(), self._make_spec()
         seed = self.net_.seed if resume else self._draw_seed()
+        checkpoint = Checkpoint.of_fit(self, data, y, sample_weight, seed)
+        seed = checkpoint.seed
         regularizers = self._make_regularizers()
         if resume:
             module = copy.deepcopy(self.module_).to(spec.device, spec.dtype)
@@ -206,6 +212,7 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             spec,
             seed=seed,
             history=self.history_ if resume else None,
+            stage=checkpoint.stage("training"),
         )
         self._note_structure()
         warn_of_failure(self.net_, data, spec)
@@ -215,6 +222,11 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         if self.early_stopping:
             raise ValueError(
                 "partial_fit has no hold-out to stop by; set early_stopping=False."
+            )
+        if self.checkpoint is not None:
+            raise ValueError(
+                "partial_fit leaves no state in a folder; set checkpoint=None, and "
+                "pickle the estimator between the calls."
             )
         first = not hasattr(self, "net_")
         data = self._read_data(X, y, sample_weight, min_samples=1)

@@ -15,6 +15,7 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_structreg.core.batches import Batch, Batches
+from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.interruption import Interruption, noting_interrupts
 from sklearn_structreg.core.randomness import derive_seed, seeded
 from sklearn_structreg.core.recipe import Recipe
@@ -94,15 +95,49 @@ class StructuredNet(NeuralNet):
         return super().get_iterator(dataset, training=training)
 
     def train(
-        self, train: Batches, valid: Batches | None = None, epochs: int | None = None
+        self,
+        train: Batches,
+        valid: Batches | None = None,
+        epochs: int | None = None,
+        stage: Stage | None = None,
     ) -> StructuredNet:
-        """Train for `epochs`, by default `max_epochs`, and leave the module ready."""
+        """Train for `epochs`, by default `max_epochs`, and leave the module ready.
+
+        A `stage` gives the epochs that it has the state of, and keeps that of others.
+        """
         with noting_interrupts() as self._interruption:
-            self.partial_fit(train, valid, epochs=epochs)
+            self.partial_fit(train, valid, epochs=epochs, stage=stage)
         self.module_.eval()
         loss = self.validation_step(next(iter(train.epoch(None))))["loss"]
         if not loss.isfinite():
             self._raise_diverged("train", len(self.history))
+        return self
+
+    def fit_loop(
+        self,
+        X: Batches,
+        y: Batches | None = None,
+        epochs: int | None = None,
+        *,
+        stage: Stage | None = None,
+        **params: Any,
+    ) -> StructuredNet:
+        """Run the epochs, or those that a stage has no state of yet."""
+        n_left = self.max_epochs if epochs is None else epochs
+        if stage is None:
+            super().fit_loop(X, y, n_left, **params)
+            return self
+        n_left += len(self.history)
+        if stage.restore(self):
+            return self
+        for _ in range(n_left - len(self.history)):
+            try:
+                super().fit_loop(X, y, 1, **params)
+            except KeyboardInterrupt:  # early stopping, at the end of an epoch
+                if "dur" in self.history[-1] and not self._interruption.requested:
+                    stage.write(self, ended=True)
+                raise
+            stage.write(self)
         return self
 
     def drop_schedule(self) -> None:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from sklearn_structreg.core.parameters import component
 
-__all__ = ["Regularizer", "check_unchanged", "learning_rates"]
+__all__ = ["Regularizer", "check_unchanged", "learning_rates", "on_device"]
 
 
 @component
@@ -186,7 +186,8 @@ class Regularizer(BaseEstimator):
         self.__dict__.update(state)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: _on_cpu(v) for name, v in super().__getstate__().items()}
+        state = super().__getstate__()
+        return {name: on_device(value, "cpu") for name, value in state.items()}
 
     def check_parameters(self) -> None:
         """Check the parameters that do not depend on a network.
@@ -201,12 +202,12 @@ class Regularizer(BaseEstimator):
         validate_parameter_constraints(self._parameter_constraints, params, name)
 
 
-def _on_cpu(value: Any) -> Any:
-    """Move fitted tensors to the CPU: pickles load on any machine."""
+def on_device(value: Any, device: str) -> Any:
+    """Move fitted tensors: pickles, on the CPU, load on any machine."""
     if isinstance(value, Tensor):
-        return value.cpu()
+        return value.to(device)
     if isinstance(value, dict):
-        return {key: _on_cpu(part) for key, part in value.items()}
+        return {key: on_device(part, device) for key, part in value.items()}
     return value
 
 

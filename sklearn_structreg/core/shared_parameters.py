@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -146,6 +147,15 @@ class NetworkParameters:
         [list, None],
         "list of skorch callbacks or None",
         "Instances, classes or ``(name, callback)`` pairs.",
+    )
+    checkpoint: str | os.PathLike[str] | None = parameter(
+        None,
+        [str, os.PathLike, None],
+        "path-like or None",
+        """A folder, made if need be, that keeps the state of the training after every
+        epoch. Where a fit was interrupted, `fit` with the same data and parameters goes
+        on from there, and ends as it would have, bit for bit. One folder is for one
+        fit.""",
     )
     device: str | torch.device = parameter(
         "auto",

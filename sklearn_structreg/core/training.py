@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
 from sklearn_structreg.core.batches import Batches
+from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.insertion import insert_layer
 from sklearn_structreg.core.inspection import run_once
@@ -101,6 +102,7 @@ def train(
     *,
     seed: int,
     history: History | None = None,
+    stage: Stage | None = None,
 ) -> StructuredNet:
     """Train a network that the regularizers are attached to.
 
@@ -120,6 +122,8 @@ def train(
         Of the order of the rows, the hold-out, and the draws of every epoch.
     history : skorch.history.History or None
         Earlier epochs, to be gone on from.
+    stage : Stage or None
+        A place for the state of every epoch, to be gone on from.
 
     Returns
     -------
@@ -148,7 +152,8 @@ def train(
         n_batches=sum(part.n_batches for part in batches),
         history=history,
     )
-    return net.train(batches[0], batches[1] if len(batches) > 1 else None)
+    valid = batches[1] if len(batches) > 1 else None
+    return net.train(batches[0], valid, stage=stage)
 
 
 def make_net(

@@ -14,6 +14,7 @@ from skorch.history import History
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sklearn_structreg.core.checkpoint import Checkpoint
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.insertion import insertions
 from sklearn_structreg.core.net import StructuredNet
@@ -56,6 +57,7 @@ class HeadTraining:
     regularizers: Sequence[tuple[str, Regularizer]]
     recipe: Recipe
     spec: TensorSpec
+    checkpoint: Checkpoint
 
 
 def augment(
@@ -87,12 +89,14 @@ def augment(
         groups = [group.tolist() for group in partition.groups_]
         module.add_heads(groups, sizes, seed=derive_seed(seed, 2, index))
         seed_of_round, history = derive_seed(seed, 3, index), net and net.history
-        net = _train_stage(module, split.train, training, seed_of_round, history)
+        name = f"round-{index + 1}"
+        net = _train_stage(module, split.train, training, seed_of_round, history, name)
     if net is not None and plan.fine_tune:
         module = _without_regularizers(module, net)
         module.unfreeze()
         last_seed = derive_seed(seed, 4)
-        net = _train_stage(module, split.train, training, last_seed, net.history)
+        rest = training, last_seed, net.history, "fine-tuning"
+        net = _train_stage(module, split.train, *rest)
     return partitions, net
 
 
@@ -129,6 +133,7 @@ def _train_stage(
     training: HeadTraining,
     seed: int,
     history: History | None,
+    name: str,
 ) -> StructuredNet:
     """Attach the regularizers and train all that is not frozen."""
     recipe, spec = training.recipe, training.spec
@@ -153,7 +158,14 @@ def _train_stage(
         reading = module.reading_features()
     with reading:
         return train(
-            attached, regularizers, data, recipe, spec, seed=seed, history=history
+            attached,
+            regularizers,
+            data,
+            recipe,
+            spec,
+            seed=seed,
+            history=history,
+            stage=training.checkpoint.stage(name),
         )
 
 

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_structreg.core import StructuredClassifier, count_multiply_adds
+from sklearn_structreg.core.checkpoint import Checkpoint
 from sklearn_structreg.core.convergence import warn_of_failure
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.modules import ModuleLike
@@ -224,6 +225,10 @@ class SelfInformedClassifier(StructuredClassifier):
         *("top_k", "layer", "n_rounds", "module", "module_params"),
         "hidden_layer_sizes",
     )
+    _free_of_result: ClassVar[tuple[str, ...]] = (
+        *StructuredClassifier._free_of_result,
+        "conditional",
+    )
 
     # ---- fitted state ----------------------------------------------------------
 
@@ -258,16 +263,28 @@ class SelfInformedClassifier(StructuredClassifier):
             self.n_features_in_, self.classes_, recipe.task, self.layer, spec
         )
         weighted = sample_weight is not None
-        check_estimator(estimator, expected, data, weighted=weighted)
+        check_estimator(
+            estimator,
+            expected,
+            data,
+            weighted=weighted,
+            resumable=self.checkpoint is not None,
+        )
 
         n_rounds = 0 if self.n_clusters == 0 else self.n_rounds
         seed = self._draw_seed() if n_rounds else 0
+        checkpoint = Checkpoint.of_fit(self, data, y, sample_weight, seed)
+        seed = checkpoint.seed
         split = HoldOut(data, data, np.empty(0, np.int64))
         if n_rounds and self.holdout_fraction:
             split_seed = derive_seed(seed, 0)
             split = hold_out(data, self.classes_, self.holdout_fraction, split_seed)
         self.held_out_indices_ = split.held_out
-        self.estimator_ = fit_estimator(estimator, X, y, sample_weight, split, spec)
+        checkpoint.begin()
+        folder = checkpoint.subfolder("network")
+        self.estimator_ = fit_estimator(
+            estimator, X, y, sample_weight, split, spec, folder
+        )
 
         self.input_shape_ = getattr(self.estimator_, "input_shape_", self.input_shape_)
         spec = self._make_spec()
@@ -278,7 +295,8 @@ class SelfInformedClassifier(StructuredClassifier):
         self._gate = copy.deepcopy(module.classifier).cpu()
         names = [field.name for field in fields(HeadPlan)]
         plan = HeadPlan(**{name: getattr(self, name) for name in names})
-        training = HeadTraining(named_regularizers(self.regularizers), recipe, spec)
+        regularizers = named_regularizers(self.regularizers)
+        training = HeadTraining(regularizers, recipe, spec, checkpoint)
         self.partitions_, net = augment(
             module,
             split,
@@ -320,7 +338,8 @@ class SelfInformedClassifier(StructuredClassifier):
             )
         if self.estimator is not None:
             return self.estimator
-        return StructuredClassifier(**{name: getattr(self, name) for name in COMMON})
+        common = {name: getattr(self, name) for name in COMMON}
+        return StructuredClassifier(**common | {"checkpoint": None})
 
     def _check_groups(self, data: TrainingData) -> None:
         """Check the parameters of the groups before any work is done."""

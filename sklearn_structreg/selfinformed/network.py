@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,12 @@ def unwrap(estimator: Any) -> Any:
 
 
 def check_estimator(
-    estimator: Any, expected: Expected, data: TrainingData, *, weighted: bool
+    estimator: Any,
+    expected: Expected,
+    data: TrainingData,
+    *,
+    weighted: bool,
+    resumable: bool = False,
 ) -> None:
     """Refuse an estimator that will not do, before any training."""
     inner, fitted = unwrap(estimator), is_fitted(estimator)
@@ -90,6 +96,11 @@ def check_estimator(
         raise ValueError(
             f"estimator is a frozen {name} that is not fitted; fit it first, or pass "
             "it without FrozenEstimator to have it trained."
+        )
+    if resumable and not fitted and isinstance(inner, NeuralNet):
+        raise ValueError(
+            f"estimator={name} keeps no state for checkpoint to go on from; fit it "
+            "yourself and pass it fitted, or set checkpoint=None."
         )
     if weighted and not fitted and not has_fit_parameter(inner, "sample_weight"):
         raise ValueError(
@@ -149,8 +160,12 @@ def fit_estimator(
     sample_weight: Any,
     split: HoldOut,
     spec: TensorSpec,
+    folder: Path | None = None,
 ) -> Any:
-    """Train a clone on the rows that are not held out; leave a fitted one as it is."""
+    """Train a clone on the rows that are not held out; leave a fitted one as it is.
+
+    Its state is kept in `folder`, unless it has a folder of its own.
+    """
     if is_fitted(estimator):
         return unwrap(estimator)
     if isinstance(estimator, NeuralNet) and not isinstance(X, Dataset):
@@ -165,7 +180,11 @@ def fit_estimator(
         else:
             X = X[rows] if isinstance(X, Tensor) else _safe_indexing(X, rows)
     weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-    return clone(estimator).fit(X, y, **weights)
+    model = clone(estimator)
+    if folder is None or model.checkpoint is not None:
+        return model.fit(X, y, **weights)
+    model.set_params(checkpoint=folder).fit(X, y, **weights)
+    return model.set_params(checkpoint=None)
 
 
 def _fit_skorch(net: NeuralNet, part: TrainingData, spec: TensorSpec) -> NeuralNet:
