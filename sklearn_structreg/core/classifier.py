@@ -64,6 +64,8 @@ class StructuredClassifier(ClassifierMixin, StructuredEstimator):
         One row per epoch: losses, durations, and the regularizers' figures.
     n_iter_ : int
         Epochs trained.
+    learning_rate_ : float
+        The rate that the training began with.
 
     See Also
     --------

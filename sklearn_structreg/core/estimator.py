@@ -22,6 +22,7 @@ from sklearn_structreg.core.checkpoint import Checkpoint
 from sklearn_structreg.core.convergence import warn_of_failure
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import resolve_device, resolve_dtype
+from sklearn_structreg.core.learning_rate import resolve_learning_rate
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
@@ -142,6 +143,11 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
     def n_iter_(self) -> int:
         """Epochs trained."""
         return len(self.net_.history)
+
+    @property
+    def learning_rate_(self) -> float:
+        """The rate that the training began with: a number where "auto" was asked."""
+        return self.net_.recipe.learning_rate
 
     @property
     def regularizers_(self) -> RegularizerSequence:
@@ -272,6 +278,7 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             dtype=None if self._standardizes() else self.dtype,
             image_shape=self.image_shape,
             seen_shape=seen,
+            as_given=self._has_own_network,
             min_samples=min_samples,
             **self._target_checks(y),
         )
@@ -315,7 +322,9 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             n_outputs=self._n_outputs,
             optimizer=optimizer,
             optimizer_settings={k: v for k, v in settings.items() if k in known},
-            learning_rate=self.learning_rate,
+            learning_rate=resolve_learning_rate(
+                self.learning_rate, optimizer, self.input_shape_[0]
+            ),
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,
             lr_schedule=self.lr_schedule,
@@ -343,10 +352,15 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             pairs.append((f"{name}-2" if name in taken else name, regularizer))
         return RegularizerSequence(pairs)
 
+    @property
+    def _has_own_network(self) -> bool:
+        """Whether the user gives the network, which takes samples as they come."""
+        return not isinstance(self.module, str)
+
     def _standardizes(self) -> bool:
         """Whether the network's first layer standardizes."""
         if isinstance(self.standardize, str):
-            return isinstance(self.module, str)
+            return not self._has_own_network
         return bool(self.standardize)
 
     def _fresh_network(

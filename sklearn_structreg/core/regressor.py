@@ -57,6 +57,8 @@ class StructuredRegressor(RegressorMixin, StructuredEstimator):
         One row per epoch: losses, durations, and the regularizers' figures.
     n_iter_ : int
         Epochs trained.
+    learning_rate_ : float
+        The rate that the training began with.
 
     See Also
     --------
@@ -77,9 +79,6 @@ class StructuredRegressor(RegressorMixin, StructuredEstimator):
     # Squared errors of raw features are steep: a rate for SGD would suit few of them.
     optimizer: str | type[Optimizer] = parameter_of(
         StructuredEstimator, "optimizer", default="adam"
-    )
-    learning_rate: float = parameter_of(
-        StructuredEstimator, "learning_rate", default=1e-3
     )
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -52,9 +52,10 @@ class NetworkParameters:
         None,
         ["array-like", None],
         "tuple of int or None",
-        """``(C, H, W)`` of images that come as flattened rows. Images that come as
-        ``(n_samples, C, H, W)`` need none. ``(C, L)`` and ``(C, D, H, W)`` work
-        too.""",
+        """Shape of images that come as flattened rows: ``(C, H, W)``, ``(H, W)`` for
+        one channel, or ``(C, D, H, W)``. Images that come as ``(n_samples, C, H, W)``
+        or ``(n_samples, H, W)`` need none; signals are images of height 1. A `module`
+        of yours gets samples in the shape in which they come, such as ``(C, L)``.""",
     )
     standardize: bool | str = parameter(
         "auto",
@@ -88,11 +89,12 @@ class NetworkParameters:
         '{"sgd", "adam", "adamw"} or torch optimizer class',
         "The optimizer.",
     )
-    learning_rate: float = parameter(
-        0.05,
-        [Interval(Real, 0, None, closed="neither")],
-        "float",
-        "Step size of the optimizer, above 0.",
+    learning_rate: float | str = parameter(
+        "auto",
+        [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        'float or "auto"',
+        """Step size of the optimizer, above 0. "auto" is 0.05 for SGD and 1e-3 for Adam
+        and AdamW, for another optimizer the default of its class.""",
     )
     momentum: float = parameter(
         0.9,

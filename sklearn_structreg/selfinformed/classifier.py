@@ -314,6 +314,16 @@ class SelfInformedClassifier(StructuredClassifier):
         if net.history:
             warn_of_failure(net, split.train, spec)
 
+    @property
+    def _has_own_network(self) -> bool:
+        """Whether the network to augment is the user's."""
+        network = unwrap(self.estimator)
+        if network is None:
+            return not isinstance(self.module, str)
+        return not (
+            isinstance(network, StructuredClassifier) and not network._has_own_network
+        )
+
     def _standardizes(self) -> bool:
         """Whether the network to augment does."""
         network = unwrap(getattr(self, "estimator_", self.estimator))

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset, Subset
 
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.image_shapes import with_channel
 from sklearn_structreg.core.insertion import simplify_inserted
 from sklearn_structreg.core.inspection import find_layer, replace_layer
 from sklearn_structreg.core.recipe import TensorSpec
@@ -136,7 +137,9 @@ def _try_network(
     inner: StructuredClassifier, expected: Expected, data: TrainingData
 ) -> None:
     """Build the network that an estimator will train, to see if heads can attach."""
-    shape = tuple(inner.image_shape or expected.spec.shape)
+    shape = expected.spec.shape
+    if inner.image_shape is not None:
+        shape = with_channel(inner.image_shape)
     sample = data.first_rows(SAMPLE_ROWS, replace(expected.spec, shape=shape))
     sample = sample.to(expected.spec.dtype)
     n_classes = len(expected.classes)
