@@ -147,6 +147,8 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
     True
     """
 
+    zeroes_weights = True
+
     def attach(self, module: nn.Module, sample: Any) -> nn.Module:
         """Look up the weights; the network stays as it is."""
         self._share_out(module, find_weights(module, sample))

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.checkpoint import Checkpoint
-from sklearn_structreg.core.convergence import warn_of_failure
+from sklearn_structreg.core.convergence import note_failure, warn_once
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import resolve_device, resolve_dtype
 from sklearn_structreg.core.learning_rate import resolve_learning_rate
@@ -192,7 +192,8 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         if not (self.warm_start and hasattr(self, "net_")):
             for name in [name for name in vars(attempt) if name.endswith("_")]:
                 delattr(attempt, name)
-        attempt._fit(X, y, sample_weight)
+        with warn_once():
+            attempt._fit(X, y, sample_weight)
         self.__dict__ = attempt.__dict__
         return self
 
@@ -221,7 +222,7 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             stage=checkpoint.stage("training"),
         )
         self._note_structure()
-        warn_of_failure(self.net_, data, spec)
+        note_failure(self.net_, data, spec)
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         """Train for an epoch on these rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -49,6 +49,9 @@ class Regularizer(BaseEstimator):
     >>> max(float(p.detach().abs().max()) for p in net.module_.parameters()) <= 0.5
     True
     """
+
+    zeroes_weights: ClassVar[bool] = False
+    """Whether a weight can end at exactly zero: asked where a layer has lost all."""
 
     def attach(self, module: nn.Module, sample: Any) -> nn.Module:
         """Prepare a fresh network: look up, replace or insert layers.
@@ -162,6 +165,40 @@ class Regularizer(BaseEstimator):
         torch.nn.Module
         """
         return module
+
+    def remedy(self) -> str | None:
+        """Return a change of parameters that makes the method milder.
+
+        Asked for where a training has learned nothing, for its warning.
+
+        Returns
+        -------
+        str or None
+            Like "lower alpha=10"; by default for `alpha` or `drop_rate`, whichever the
+            method has. None where the method is off.
+        """
+        for name in ("alpha", "drop_rate"):
+            value = getattr(self, name, 0)
+            if value > 0:
+                return f"lower {name}={value:g}"
+        return None
+
+    def remedy_if_idle(self, module: nn.Module) -> str | None:
+        """Return a change of parameters if the method has had no effect at all.
+
+        Asked for at the end of a training, for a warning.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The trained network.
+
+        Returns
+        -------
+        str or None
+            Like "lower start_epoch=20"; by default None.
+        """
+        return None
 
     def fitted_state(self) -> dict[str, Any]:
         """Return all that `attach` and the training have set, for a file.

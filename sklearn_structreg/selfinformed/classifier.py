@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_structreg.core import StructuredClassifier, count_multiply_adds
 from sklearn_structreg.core.checkpoint import Checkpoint
-from sklearn_structreg.core.convergence import warn_of_failure
+from sklearn_structreg.core.convergence import note_failure
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.parameters import component, parameter, parameter_of
@@ -312,7 +312,7 @@ class SelfInformedClassifier(StructuredClassifier):
         self.multiply_adds_ = MultiplyAdds(*costs)
         self._note_structure()
         if net.history:
-            warn_of_failure(net, split.train, spec)
+            note_failure(net, split.train, spec)
 
     @property
     def _has_own_network(self) -> bool:
