@@ -27,12 +27,13 @@ BLOW_UP = 10.0  # a loss that ends so many times above its beginning
 
 def warn_of_failure(net: StructuredNet, data: TrainingData, spec: TensorSpec) -> None:
     """Warn once, as `ConvergenceWarning`, where a training has learned nothing."""
-    problem = (
-        _empty_layer(net, data, spec)
-        or _no_better_than_constant(net, data, spec)
-        or _blow_up(net)
-        or _no_improvement(net)
-    )
+    with net.draws(net.seed):
+        problem = (
+            _empty_layer(net, data, spec)
+            or _no_better_than_constant(net, data, spec)
+            or _blow_up(net)
+            or _no_improvement(net)
+        )
     if problem:
         warnings.warn(problem, ConvergenceWarning, stacklevel=5)
 
