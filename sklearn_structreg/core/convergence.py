@@ -63,13 +63,14 @@ def note_problem(problem: str) -> None:
 
 def note_failure(net: StructuredNet, data: TrainingData, spec: TensorSpec) -> None:
     """Note where a training has learned nothing, or less than it was to."""
-    problem = (
-        _empty_layer(net, data, spec)
-        or _no_better_than_constant(net, data, spec)
-        or _blow_up(net)
-        or _no_improvement(net)
-        or _idle_regularizer(net)
-    )
+    with net.draws(net.seed):
+        problem = (
+            _empty_layer(net, data, spec)
+            or _no_better_than_constant(net, data, spec)
+            or _blow_up(net)
+            or _no_improvement(net)
+            or _idle_regularizer(net)
+        )
     if problem:
         note_problem(problem)
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import (
-    AbstractContextManager,
-    contextmanager,
-    nullcontext,
-    suppress,
-)
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+
+from sklearn_structreg.core.randomness import GLOBAL_LOCK
 
 __all__ = [
     "find_layer",
@@ -56,12 +53,14 @@ def run_once(module: nn.Module, batch: Any) -> Any:
             part.training = modes.get(name, True)
 
 
-def _eager() -> AbstractContextManager[Any]:
+@contextmanager
+def _eager() -> Iterator[None]:
     """Let modules that torch.compile has compiled call hooks."""
     if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
+        yield
+        return
+    with GLOBAL_LOCK, torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager

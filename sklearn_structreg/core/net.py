@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sklearn_structreg.core.batches import Batch, Batches
 from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.interruption import Interruption, noting_interrupts
-from sklearn_structreg.core.randomness import derive_seed, seeded
+from sklearn_structreg.core.randomness import Draws, derive_seed
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
 
@@ -108,7 +108,9 @@ class StructuredNet(NeuralNet):
         with noting_interrupts() as self._interruption:
             self.partial_fit(train, valid, epochs=epochs, stage=stage)
         self.module_.eval()
-        loss = self.validation_step(next(iter(train.epoch(None))))["loss"]
+        batch = next(iter(train.epoch(None)))
+        with self.draws(self.seed):
+            loss = self.validation_step(batch)["loss"]
         if not loss.isfinite():
             self._raise_diverged("train", len(self.history))
         return self
@@ -243,9 +245,10 @@ class StructuredNet(NeuralNet):
         self._listened = any(map(self._has_listener, BATCH_HOOKS))
         self.module_.train(training)
         losses, correct, sizes = [], [], []
-        with seeded(seed, torch.device(self.device)):
-            for batch in iterator.epoch(seed if training else None):
-                X, y, weight = batch
+        draws = self.draws(seed)
+        for batch in iterator.epoch(seed if training else None):
+            X, y, weight = batch
+            with draws:
                 if self._listened:
                     self.notify("on_batch_begin", batch=(X, y), training=training)
                 step = step_fn(batch)
@@ -270,6 +273,14 @@ class StructuredNet(NeuralNet):
             accuracy = _mean(correct, sizes)
             self._record(f"{prefix}_acc", accuracy, accuracy)
         self.history.record(f"{prefix}_batch_count", len(sizes))
+
+    def draws(self, seed: int) -> Draws:
+        """Return the random numbers of an epoch, for all that acts in its steps."""
+        parts = *self.module_.modules(), *self.regularizers.values(), self.optimizer_
+        listeners = [cb for _, cb in self.callbacks_] if self._listened else []
+        loss = [] if self.recipe.criterion is None else [self.recipe.criterion]
+        device = torch.device(self.device)
+        return Draws(seed, device, [*parts, *listeners, *loss])
 
     def _record(self, name: str, value: float, score: float) -> None:
         """Record a figure, and whether its score is the best yet, as skorch does."""

@@ -25,7 +25,7 @@ from sklearn_structreg.core.inspection import run_once
 from sklearn_structreg.core.losses import WeightedLoss
 from sklearn_structreg.core.modules import ModuleLike, build_module
 from sklearn_structreg.core.net import ClassifierNet, RegressorNet, StructuredNet
-from sklearn_structreg.core.randomness import BUILD_LOCK, seeded
+from sklearn_structreg.core.randomness import seeded
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.task import Task
@@ -66,7 +66,7 @@ def build_network(
     `standardize` becomes its first layer.
     """
     shape = tuple(sample.shape[1:])
-    with BUILD_LOCK, seeded(seed, sample.device):
+    with seeded(seed, sample.device):
         network = build_module(
             module, module_params, shape, n_outputs, hidden_layer_sizes
         )
