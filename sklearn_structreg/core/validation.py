@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from sklearn_structreg.core.batches import first_of
+from sklearn_structreg.core.checks import check_sizes, check_table
 
 __all__ = ["Samples", "check_samples"]
 
@@ -49,8 +51,11 @@ def check_samples(
     """
     if isinstance(X, Dataset):
         return _check_dataset(estimator, X, y, image_shape, seen_shape, min_samples)
+    if image_shape is not None:
+        image_shape = check_sizes("image_shape", image_shape)
     if isinstance(X, Tensor):
-        X = X.detach().cpu().numpy()
+        X = _array_of(X)
+    check_table(X, "X")
     shape = None
     if getattr(X, "ndim", 2) > 2:
         X = np.asarray(X)
@@ -73,6 +78,15 @@ def check_samples(
     return Samples(
         rows, y, seen_shape or _shape_of(shape or image_shape, n_features), n_features
     )
+
+
+def _array_of(X: Tensor) -> NDArray[Any]:
+    """Return a dense tensor as an array."""
+    if X.layout is not torch.strided or X.is_meta:
+        kind = "meta" if X.is_meta else "sparse"
+        raise TypeError(f"X is a {kind} tensor; pass a dense one, with its numbers.")
+    X = X.detach().cpu()
+    return np.asarray(X.float() if X.dtype is torch.bfloat16 else X)
 
 
 def _precisions(X: Any) -> list[type]:
