@@ -224,8 +224,15 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         self._note_structure()
         note_failure(self.net_, data, spec)
 
-    def _partial_fit(self, X: Any, y: Any, sample_weight: Any) -> None:
-        """Train for an epoch on these rows."""
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, **known: Any) -> None:
+        """Train for an epoch on these rows; `known` are fitted attributes."""
+        attempt = copy.copy(self)
+        attempt.__dict__.update(known)
+        attempt._fit_further(X, y, sample_weight)
+        self.__dict__ = attempt.__dict__
+
+    def _fit_further(self, X: Any, y: Any, sample_weight: Any) -> None:
+        """Train for an epoch; may leave the estimator half done where it fails."""
         if self.early_stopping:
             raise ValueError(
                 "partial_fit has no hold-out to stop by; set early_stopping=False."
@@ -372,7 +379,7 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         seed: int,
     ) -> nn.Module:
         """Build the network to train, with the regularizers attached."""
-        sample = data.first_rows(SAMPLE_ROWS, spec)
+        sample, target, _ = data.first_batch(SAMPLE_ROWS, spec)
         module = build_network(
             self.module,
             self.module_params,
@@ -383,6 +390,8 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             seed=seed,
             task=self._task,
             standardize=Standardize.of(data, spec) if self._standardizes() else None,
+            target=target,
+            criterion=self.criterion,
         )
         return regularizers.attach(module, sample, seed)
 

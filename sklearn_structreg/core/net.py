@@ -20,6 +20,7 @@ from sklearn_structreg.core.interruption import Interruption, noting_interrupts
 from sklearn_structreg.core.randomness import Draws, derive_seed
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
+from sklearn_structreg.core.trial import explaining_training
 
 __all__ = ["ClassifierNet", "RegressorNet", "StructuredNet"]
 
@@ -201,7 +202,8 @@ class StructuredNet(NeuralNet):
             for group in groups:  # zero_grad(), without its bookkeeping
                 for parameter in group["params"]:
                     parameter.grad = None
-            y_pred = self.module_(X)
+            with explaining_training(X):
+                y_pred = self.module_(X)
             loss: Tensor = self.criterion_(y_pred, y, weight)
             penalty = self.regularizers.penalty(self.module_)
             if penalty is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from sklearn_structreg.core.batches import first_of
+from sklearn_structreg.core.checks import check_sizes, check_table
 from sklearn_structreg.core.image_shapes import (
     refuse_channels_last,
     with_channel,
@@ -55,11 +57,14 @@ def check_samples(
     channels that come last are refused, unless samples are to keep their shape
     `as_given`.
     """
+    if image_shape is not None:
+        image_shape = check_sizes("image_shape", image_shape)
     layout = Layout(image_shape, seen_shape, as_given)
     if isinstance(X, Dataset):
         return _check_dataset(estimator, X, y, layout, min_samples)
     if isinstance(X, Tensor):
-        X = X.detach().cpu().numpy()
+        X = _array_of(X)
+    check_table(X, "X")
     given = None
     if getattr(X, "ndim", 2) > 2:
         X = np.asarray(X)
@@ -112,6 +117,15 @@ class Layout(NamedTuple):
         if shape is not None:
             refuse_channels_last(shape, flat=given is None)
         return None if given is None else with_channel(given)
+
+
+def _array_of(X: Tensor) -> NDArray[Any]:
+    """Return a dense tensor as an array."""
+    if X.layout is not torch.strided or X.is_meta:
+        kind = "meta" if X.is_meta else "sparse"
+        raise TypeError(f"X is a {kind} tensor; pass a dense one, with its numbers.")
+    X = X.detach().cpu()
+    return np.asarray(X.float() if X.dtype is torch.bfloat16 else X)
 
 
 def _precisions(X: Any) -> list[type]:
