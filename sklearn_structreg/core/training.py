@@ -124,7 +124,7 @@ def train(
     Returns
     -------
     StructuredNet
-        Holds the module, the history and the optimizer.
+        Holds the module, the history and a fresh optimizer.
 
     Raises
     ------
@@ -148,7 +148,8 @@ def train(
         n_batches=sum(part.n_batches for part in batches),
         history=history,
     )
-    return net.train(batches[0], batches[1] if len(batches) > 1 else None)
+    net.train(batches[0], batches[1] if len(batches) > 1 else None)
+    return net.without_optimizer_state()
 
 
 def make_net(
