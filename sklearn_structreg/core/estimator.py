@@ -9,12 +9,13 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.batches import Batches
@@ -27,6 +28,7 @@ from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.regularizer import Regularizer, check_unchanged
+from sklearn_structreg.core.saving import Savable
 from sklearn_structreg.core.sequence import (
     RegularizerSequence,
     name_of,
@@ -44,6 +46,7 @@ from sklearn_structreg.core.training import (
     train,
 )
 from sklearn_structreg.core.validation import check_samples
+from sklearn_structreg.core.versions import VersionedPickle
 
 __all__ = ["StructuredEstimator"]
 
@@ -53,7 +56,9 @@ PREFIX = "regularizers__"
 
 
 @component
-class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
+class StructuredEstimator(
+    NetworkParameters, Compactable, Savable, VersionedPickle, BaseEstimator
+):
     """A neural network with regularizers: the base of classifiers and regressors.
 
     A method's estimator names its regularizers in `_regularizers` and has their
@@ -380,20 +385,39 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
     ) -> nn.Module:
         """Build the network to train, with the regularizers attached."""
         sample, target, _ = data.first_batch(SAMPLE_ROWS, spec)
+        first = Standardize.of(data, spec) if self._standardizes() else None
+        return self._build(sample, regularizers, seed, spec.dtype, first, target)
+
+    def _build(
+        self,
+        sample: Tensor,
+        regularizers: RegularizerSequence,
+        seed: int,
+        dtype: torch.dtype,
+        standardize: Standardize | None,
+        target: Tensor | None = None,
+    ) -> nn.Module:
+        """Build the network around its first layer, if it has one."""
         module = build_network(
             self.module,
             self.module_params,
             self.hidden_layer_sizes,
             n_outputs=self._n_outputs,
             sample=sample,
-            dtype=spec.dtype,
+            dtype=dtype,
             seed=seed,
             task=self._task,
-            standardize=Standardize.of(data, spec) if self._standardizes() else None,
+            standardize=standardize,
             target=target,
             criterion=self.criterion,
         )
         return regularizers.attach(module, sample, seed)
+
+    def _rebuild(
+        self, sample: Tensor, regularizers: RegularizerSequence, seed: int
+    ) -> nn.Module:
+        first = Standardize.blank(sample) if self._standardizes() else None
+        return self._build(sample, regularizers, seed, sample.dtype, first)
 
     def _resume(self, regularizers: RegularizerSequence, module: nn.Module) -> Any:
         self._check_structure()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
-from skorch.callbacks import Callback, EpochTimer, PrintLog
+from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PrintLog
 from skorch.history import History
 from torch import Tensor, nn
 
@@ -109,6 +109,9 @@ class StructuredNet(NeuralNet):
         with noting_interrupts() as self._interruption:
             self.partial_fit(train, valid, epochs=epochs, stage=stage)
         self.module_.eval()
+        for _, callback in self.callbacks_:
+            if isinstance(callback, EarlyStopping):
+                callback.best_model_weights_ = None  # the module has them
         batch = next(iter(train.epoch(None)))
         with self.draws(self.seed):
             loss = self.validation_step(batch)["loss"]
@@ -149,6 +152,11 @@ class StructuredNet(NeuralNet):
         self.callbacks_ = [item for item in self.callbacks_ if item[0] not in scheduled]
         for group in self.optimizer_.param_groups:
             group["lr"] = group.get("initial_lr", group["lr"])
+
+    def without_optimizer_state(self) -> StructuredNet:
+        """Forget the optimizer's state: a training that goes on starts a fresh one."""
+        self.optimizer_.state.clear()
+        return self
 
     def with_state_of(self, other: StructuredNet) -> StructuredNet:
         """Go on with another net's optimizer state, where that is of the same kind."""
@@ -311,15 +319,16 @@ class StructuredNet(NeuralNet):
         _move(self.module_, self.optimizer_, device, dtype)
 
     def __getstate__(self) -> dict[str, Any]:
-        net = self
+        # skorch would pickle the module twice, as it was given and as it was trained.
+        state = {name: v for name, v in vars(self).items() if name != "module"}
         if getattr(self, "module_", None) is not None and self.device != "cpu":
-            net = object.__new__(type(self))  # copy.copy would come back here
-            net.__dict__.update(self.__dict__)
             pair = copy.deepcopy((self.module_, self.optimizer_))
             _move(*pair, torch.device("cpu"))
-            net.__dict__.update(device="cpu", module_=pair[0], optimizer_=pair[1])
-        state: dict[str, Any] = super(StructuredNet, net).__getstate__()
+            state |= {"device": "cpu", "module_": pair[0], "optimizer_": pair[1]}
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, module=state.get("module_"))
 
 
 class ClassifierNet(StructuredNet, NeuralNetClassifier):

@@ -123,7 +123,7 @@ def train(
     Returns
     -------
     StructuredNet
-        Holds the module, the history and the optimizer.
+        Holds the module, the history and a fresh optimizer.
 
     Raises
     ------
@@ -148,7 +148,8 @@ def train(
         history=history,
     )
     valid = batches[1] if len(batches) > 1 else None
-    return net.train(batches[0], valid, stage=stage)
+    net.train(batches[0], valid, stage=stage)
+    return net.without_optimizer_state()
 
 
 def make_net(

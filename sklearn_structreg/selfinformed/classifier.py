@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ from sklearn_structreg.selfinformed.network import (
     unwrap,
 )
 from sklearn_structreg.selfinformed.partition import PREDICTION_ROWS, ClassPartition
+from sklearn_structreg.selfinformed.saving import MultiplyAdds, SavableHeads
 
 __all__ = ["MultiplyAdds", "SelfInformedClassifier"]
 
@@ -54,15 +55,8 @@ COMMON = tuple(StructuredClassifier().get_params(deep=False))
 POSITIVE = Interval(Integral, 1, None, closed="left")
 
 
-class MultiplyAdds(NamedTuple):
-    """Multiply-adds that one sample costs, before and after heads were added."""
-
-    base: int
-    augmented: int
-
-
 @component
-class SelfInformedClassifier(StructuredClassifier):
+class SelfInformedClassifier(SavableHeads, StructuredClassifier):
     """A network with specialist heads for the classes that it confuses.
 
     A network is trained; its predictions on held-out samples group the classes that it
@@ -307,7 +301,7 @@ class SelfInformedClassifier(StructuredClassifier):
         )
         if net is None:
             net = make_net(module, RegularizerSequence(), recipe, seed=seed)
-        self.net_ = net
+        self.net_, self._frozen = net, net.module_.frozen
         costs = [count_multiply_adds(m, sample) for m in (network, self.module_)]
         self.multiply_adds_ = MultiplyAdds(*costs)
         self._note_structure()
