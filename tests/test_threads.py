@@ -162,7 +162,10 @@ def with_a_hook():
         {"criterion": noisy_loss},
         {"module": chain(nn.Dropout(0.5)), "optimizer": torch.optim.LBFGS},
     ],
-    ids=str,
+    ids=[
+        *("dropout", "rrelu", "forward", "forward and masks", "hook"),
+        *("penalty", "callback", "criterion", "line search"),
+    ],
 )
 def test_draws_of_other_code(images, params):
     assert_threads_change_nothing(

@@ -77,8 +77,9 @@ def test_a_sample_is_predicted_alike_alone_and_in_company(digits):
 def test_images_by_shape_and_by_parameter(digits, shape):
     X, y = digits[0][:300], digits[1][:300]
     images = X.reshape(-1, *shape)
-    by_shape = StructuredClassifier(**FAST).fit(images, y)
-    by_parameter = StructuredClassifier(image_shape=shape, **FAST).fit(X, y)
+    settings = FAST | {"max_epochs": 10}
+    by_shape = StructuredClassifier(**settings).fit(images, y)
+    by_parameter = StructuredClassifier(image_shape=shape, **settings).fit(X, y)
     assert by_shape.input_shape_ == by_parameter.input_shape_ == shape
     assert by_shape.n_features_in_ == 64
     assert torch.equal(weights(by_shape), weights(by_parameter))
