@@ -1,4 +1,4 @@
-"""Image data for the benchmarks: a folder of .npz files, or scikit-learn's fetchers."""
+"""Data for the benchmarks: a folder of .npz files, or scikit-learn's fetchers."""
 
 from __future__ import annotations
 
@@ -36,3 +36,12 @@ def load_images(name: str, folder: Path | None = None) -> tuple[np.ndarray, ...]
     X, y = fetch_openml(label, version=1, return_X_y=True, as_frame=False)
     X, y = X.astype(np.uint8).reshape(-1, *shape), y.astype(np.int64)
     return X[:n_train], y[:n_train], X[n_train:], y[n_train:]
+
+
+def load_tables(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Load every ``<name>.npz`` of a folder, with samples X and labels y, by name."""
+    tables = {}
+    for file in sorted(folder.glob("*.npz")):
+        with np.load(file) as data:
+            tables[file.stem] = data["X"], data["y"]
+    return tables

@@ -3,6 +3,7 @@
 from sklearn_structreg.blockout import BlockoutClassifier, BlockoutRegressor
 from sklearn_structreg.cges import CGESClassifier, CGESRegressor
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
+from sklearn_structreg.core.versions import __version__
 from sklearn_structreg.dropcluster import (
     DropClusterClassifier,
     DropClusterRegressor,
@@ -13,8 +14,6 @@ from sklearn_structreg.selfinformed import (
     ConfusionSpectralPartitioner,
     SelfInformedClassifier,
 )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BlockoutClassifier",

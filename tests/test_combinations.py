@@ -29,6 +29,7 @@ from sklearn_structreg.core import (
     StructuredRegressor,
     make_mlp,
 )
+from sklearn_structreg.core.state_files import encode, read_state, write_state
 from sklearn_structreg.dropcluster import DropCluster, DropCluster2d
 
 FAST = {"max_epochs": 4, "hidden_layer_sizes": (20,), "random_state": 0}
@@ -148,6 +149,53 @@ def test_together_they_train_pickle_resume_and_compact(images, params, regulariz
     assert model.n_iter_ == 8
     model.partial_fit(X[:50], y[:50])
     assert set(model.regularizers_) == set(loaded.regularizers_)
+
+
+@pytest.mark.parametrize(
+    ("params", "regularizers"),
+    [(IMAGES, [r]) for r in ON_ROWS]
+    + [(IMAGES, [*ON_ROWS, *ON_MAPS]), (FAST, [StochasticDepth(0.5), *ON_ROWS])],
+    ids=lambda value: type(value[0]).__name__ if isinstance(value, list) else "",
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_state_dict_and_fitted_state_are_all_there_is(
+    images, tmp_path, params, regularizers
+):
+    params = params | {"regularizers": list(regularizers)}
+    if type(regularizers[0]) is StochasticDepth:
+        params["module"] = Branched()
+    model = StructuredClassifier(**params).fit(*images)
+    parts = {name: r.fitted_state() for name, r in model.regularizers_.items()}
+    write_state(tmp_path / "file", {"net": model.module_.state_dict(), "parts": parts})
+
+    params |= {"random_state": 1, "max_epochs": 2}
+    other = StructuredClassifier(**params).fit(*images)
+    state = read_state(tmp_path / "file")
+    other.module_.load_state_dict(state["net"])
+    for name, part in state["parts"].items():
+        other.regularizers_[name].restore(part)
+
+    rows = torch.from_numpy(images[0][:32]).float().reshape(-1, *model.input_shape_)
+    for mode in (True, False):
+        outputs = []
+        for net in (model.net_, other.net_):
+            torch.manual_seed(0)
+            optimizer = torch.optim.SGD(net.module_.parameters(), 0.1)
+            optimizer.zero_grad()
+            loss = net.module_.train(mode)(rows).square().mean()
+            loss = loss + (net.regularizers.penalty(net.module_) or 0)
+            if mode:
+                loss.backward()
+                optimizer.step()
+                net.regularizers.after_step(net.module_, optimizer)
+            outputs.append(loss.detach())
+        assert torch.equal(*outputs)
+    assert same(model, other)
+    for name, part in parts.items():
+        here, there = {}, {}
+        restored = encode(other.regularizers_[name].fitted_state(), there)
+        assert encode(part, here) == restored
+        assert all(torch.equal(here[key], there[key]) for key in here)
 
 
 def test_all_at_once_for_numbers(images):

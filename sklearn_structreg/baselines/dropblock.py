@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sklearn_structreg.core.insertion import as_maps, check_drop_rate
+from sklearn_structreg.core.randomness import own_generator
 
 __all__ = ["DropBlock1d", "DropBlock2d", "DropBlock3d"]
 
@@ -79,7 +80,8 @@ class _DropBlock(nn.Module):
         ]
         size = (n_samples, n_channels if self.per_channel else 1, *places)
         rate = block_seed_rate(self.drop_rate, self.block_size, shape)
-        seeds = (torch.rand(size, device=x.device) < rate).float()
+        source = own_generator(x.device)
+        seeds = (torch.rand(size, device=x.device, generator=source) < rate).float()
         mask = grow_blocks(seeds, self.block_size)
         mask *= mask.numel() / mask.sum().clamp_min(1)
         return (maps * mask.to(x.dtype)).view_as(x)

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from sklearn_structreg.baselines.insertion import InsertedLayers, rate_parameter
 from sklearn_structreg.core.insertion import InsertionPoint, check_drop_rate
 from sklearn_structreg.core.parameters import component, parameter
+from sklearn_structreg.core.randomness import own_generator
 
 __all__ = ["BranchDropout", "StochasticDepth", "residual_branches"]
 
@@ -105,7 +106,8 @@ class BranchDropout(nn.Module):
         """Return the branch, scaled, or zeros."""
         if not self.training or self.drop_rate == 0:
             return x
-        stays = torch.rand((), device=x.device) >= self.drop_rate
+        source = own_generator(x.device)
+        stays = torch.rand((), device=x.device, generator=source) >= self.drop_rate
         return x * (stays.to(x.dtype) / (1 - self.drop_rate))
 
     def simplified(self) -> nn.Module:

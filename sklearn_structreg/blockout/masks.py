@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sklearn_structreg.core.randomness import own_generator
+
 __all__ = [
     "block_mask",
     "draw_memberships",
@@ -21,9 +23,11 @@ __all__ = [
 
 
 def draw_memberships(probabilities: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
-    r"""Draw :math:`C \sim B(1, P)` by torch's generator; `shape` leads, of copies."""
+    r"""Draw :math:`C \sim B(1, P)` by the generator of the training; `shape` leads."""
     P = probabilities.detach()
-    return torch.bernoulli(P.expand(*shape, *P.shape))
+    return torch.bernoulli(
+        P.expand(*shape, *P.shape), generator=own_generator(P.device)
+    )
 
 
 def with_gradient(drawn: Tensor, probabilities: Tensor) -> Tensor:

@@ -124,6 +124,11 @@ class Blockout(BlockoutParameters, Regularizer):
         """Record the probabilities in the history."""
         return [("probabilities", ProbabilityRecorder())]
 
+    def remedy(self) -> str | None:
+        """Keep more of the weights in every draw."""
+        start = self.init_probability
+        return f"raise init_probability={start:g}" if start < 1 else None
+
     def simplify(self, module: nn.Module) -> nn.Module:
         """Fold the masks into the weights of plain linear layers."""
         return fold_in_place(module)

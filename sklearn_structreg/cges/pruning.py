@@ -135,6 +135,10 @@ class IterativePruning(PruningParameters, Regularizer):
             warn_of_other_weights(module, self.names_, "pruned")
         return module
 
+    def remedy(self) -> str | None:
+        """Leave more weights."""
+        return None if self._is_off else f"raise target_density={self.target_density:g}"
+
     def resume(self, previous: Any, module: nn.Module) -> nn.Module:
         """Keep the pruned weights at zero; go on with the rounds that are to come."""
         super().resume(previous, module)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -171,6 +171,8 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
     True
     """
 
+    zeroes_weights = True
+
     def attach(self, module: nn.Module, sample: Any) -> nn.Module:
         """Look up the weights; the network stays as it is."""
         self.start_, self.strength_ = 0.0, self.alpha
@@ -248,6 +250,16 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
                 )
                 total += layer.exclusive / 2 * float(w.abs().sum(dims).square().sum())
         return float(self.strength_ * total)
+
+    def fitted_state(self) -> dict[str, Any]:
+        """Return the layers as dictionaries."""
+        layers = [asdict(layer) for layer in self.layers_]
+        return super().fitted_state() | {"layers_": layers}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Make the layers of dictionaries."""
+        super().restore(state)
+        self.layers_ = [LayerPenalty(**layer) for layer in state["layers_"]]
 
     @property
     def names(self) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from sklearn_structreg.compaction.counting import check_call
 from sklearn_structreg.compaction.graph import describe, rounding, same_outputs, trace
 from sklearn_structreg.compaction.liveness import follow, solve
 from sklearn_structreg.compaction.shrink import shrink
@@ -91,13 +92,7 @@ def compact(
     """
     if unsupported not in ("raise", "keep"):
         raise ValueError(f"unsupported={unsupported!r} must be 'raise' or 'keep'.")
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"compact takes a torch.nn.Module; got {module!r}.")
-    if not isinstance(sample_batch, Tensor) or not len(sample_batch):
-        raise ValueError(
-            "sample_batch must be a tensor of at least one sample, as the module takes "
-            "it."
-        )
+    check_call(module, sample_batch)
     sample = sample_batch.detach()[:SAMPLE_ROWS]
     result = simplified_copy(module)
     modes = {name: part.training for name, part in result.named_modules()}

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["LayerCount", "count_layers", "count_multiply_adds", "measure_latencies"]
+__all__ = [
+    "LayerCount",
+    "check_call",
+    "count_layers",
+    "count_multiply_adds",
+    "measure_latencies",
+]
 
 N_WARM_UPS = 3
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -46,9 +52,31 @@ def count_multiply_adds(module: nn.Module, sample_batch: Tensor) -> int:
     >>> count_multiply_adds(make_mlp(64, 10, (100,)), torch.zeros(1, 64))
     7400
     """
+    check_call(module, sample_batch)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        copy.deepcopy(module).eval()(sample_batch)
+        try:
+            copy.deepcopy(module).eval()(sample_batch)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                "The module does not take samples of shape "
+                f"{tuple(sample_batch.shape)}: {reason[:120]}."
+            ) from error
     return int(counter.get_total_flops() // (2 * len(sample_batch)))
+
+
+def check_call(module: Any, sample_batch: Any) -> None:
+    """Check a network and the samples to call it with."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"module must be a torch.nn.Module, not a {type(module).__name__}; of a "
+            "fitted estimator pass its module_."
+        )
+    if not isinstance(sample_batch, Tensor) or not sample_batch.numel():
+        raise ValueError(
+            "sample_batch must be a tensor of at least one sample, as the module takes "
+            "it."
+        )
 
 
 @dataclass(frozen=True)

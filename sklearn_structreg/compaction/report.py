@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sklearn_structreg.compaction.compact import compact, simplified_copy
 from sklearn_structreg.compaction.counting import (
     LayerCount,
+    check_call,
     count_layers,
     count_multiply_adds,
     measure_latencies,
@@ -190,10 +191,10 @@ def size_report(
     0      Linear          25   100.0 %     40.0 %     40   100.0 %     40.0 %
     2      Linear          12    50.0 %     50.0 %     20    40.0 %     40.0 %
     """
-    if not isinstance(n_repeats, Integral) or n_repeats < 0:
+    whole = isinstance(n_repeats, Integral) and not isinstance(n_repeats, bool)
+    if not whole or n_repeats < 0:
         raise ValueError(f"n_repeats={n_repeats!r} must be an integer of at least 0.")
-    if not len(sample_batch):
-        raise ValueError("sample_batch holds no sample; give at least one.")
+    check_call(module, sample_batch)
     if compacted is None:
         compacted = compact(module, sample_batch, unsupported=unsupported)
     sample, plain = sample_batch[:1], simplified_copy(module)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -161,7 +162,8 @@ def _row_order(n_rows: int, seed: int | None) -> Tensor:
 
 def first_of(item: Any) -> Tensor:
     """Return the sample of a dataset's item, ``x`` or ``(x, ...)``, as a tensor."""
-    return torch.as_tensor(item[0] if isinstance(item, tuple | list) else item)
+    x = item[0] if isinstance(item, tuple | list) else item
+    return x if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
 
 
 def _fits(X: Tensor, device: torch.device) -> bool:

@@ -13,6 +13,7 @@ from skorch.utils import to_tensor
 from torch import nn
 from torch.optim import Optimizer
 
+from sklearn_structreg.core.checks import is_integer
 from sklearn_structreg.core.net import with_rates
 from sklearn_structreg.core.randomness import derive_seed, seeded
 from sklearn_structreg.core.regularizer import Regularizer
@@ -78,6 +79,10 @@ class RegularizerCallback(Callback):
             raise ValueError(
                 f"regularizer={self.regularizer!r} is no regularizer; give an instance "
                 "such as CGES(alpha=0.05)."
+            )
+        if not is_integer(self.random_state, 0):
+            raise ValueError(
+                f"random_state={self.random_state!r} must be an integer of at least 0."
             )
         self.regularizer.check_parameters()
         name = type(self.regularizer).__name__.lower()

@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.estimator import StructuredEstimator
+from sklearn_structreg.core.messages import explaining, shown
 from sklearn_structreg.core.parameters import component, parameter
 from sklearn_structreg.core.targets import (
+    check_labels,
     check_weight,
     dataset_targets,
     encode_labels,
@@ -64,6 +65,8 @@ class StructuredClassifier(ClassifierMixin, StructuredEstimator):
         One row per epoch: losses, durations, and the regularizers' figures.
     n_iter_ : int
         Epochs trained.
+    learning_rate_ : float
+        The rate that the training began with.
 
     See Also
     --------
@@ -145,14 +148,16 @@ class StructuredClassifier(ClassifierMixin, StructuredEstimator):
                 "classes must be passed on the first call to partial_fit: all labels "
                 "that will ever come."
             )
-        labels = np.unique(np.asarray(fitted if classes is None else classes))
+        labels: Any = fitted
+        if classes is not None:
+            with explaining(f"classes={shown(classes)} cannot be used: {{}}."):
+                labels = np.unique(check_labels(classes))
         if fitted is not None and not np.array_equal(labels, fitted):
             raise ValueError(
                 f"classes={labels} is not the same as on the last call, {fitted}; they "
                 "cannot change between calls to partial_fit."
             )
-        self.classes_: NDArray[Any] = labels
-        self._partial_fit(X, y, sample_weight)
+        self._partial_fit(X, y, sample_weight, classes_=labels)
         return self
 
     def _target_checks(self, y: Any) -> dict[str, bool]:
@@ -184,13 +189,12 @@ class StructuredClassifier(ClassifierMixin, StructuredEstimator):
                     "pass sample_weight, or set class_weight=None."
                 )
         else:
-            y = column_or_1d(y, warn=True)
-            check_classification_targets(y)
+            y = check_labels(y)
             present = y if weight is None else y[weight > 0]
             classes = np.unique(present) if seen is None else seen
             target = encode_labels(y, classes, weight)
             weight = weigh_classes(self.class_weight, classes, target, weight)
-        self.classes_ = classes
+        self.classes_: NDArray[Any] = classes
         self.multilabel_: bool = multilabel
         return TrainingData.from_arrays(rows, target, weight)
 

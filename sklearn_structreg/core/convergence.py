@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import islice
+from typing import Any
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -13,28 +17,62 @@ from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.inspection import has_own_weight
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.recipe import TensorSpec
+from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.task import Task
 
-__all__ = ["warn_of_failure"]
+__all__ = ["note_failure", "note_problem", "warn_once"]
 
 CLEARLY_BELOW = 0.9  # of the loss of a constant prediction: no need to look closer
 N_BATCHES = 16  # looked at otherwise
 FEW_ROWS = 64
 CERTAIN = 1e-3  # a loss of constant predictions that leaves nothing to learn
 BLOW_UP = 10.0  # a loss that ends so many times above its beginning
+STILL = 1e-4  # a loss that changed by less, relatively, from first to last epoch
+COMMON = 0.6  # share of a class that a network may well predict alone
+
+_problems: ContextVar[list[str] | None] = ContextVar("problems", default=None)
 
 
-def warn_of_failure(net: StructuredNet, data: TrainingData, spec: TensorSpec) -> None:
-    """Warn once, as `ConvergenceWarning`, where a training has learned nothing."""
-    problem = (
-        _empty_layer(net, data, spec)
-        or _no_better_than_constant(net, data, spec)
-        or _blow_up(net)
-        or _no_improvement(net)
-    )
+@contextmanager
+def warn_once() -> Iterator[None]:
+    """Warn of the first problem noted in this context, as `ConvergenceWarning`.
+
+    Inside of another such context the outer one warns: a fit that trains several
+    networks does so once. For use in a `fit` with scikit-learn's decorator.
+    """
+    outer = _problems.get()
+    problems: list[str] = []
+    token = _problems.set(problems)
+    try:
+        yield
+    finally:
+        _problems.reset(token)
+    if outer is not None:
+        outer.extend(problems)
+    elif problems:  # from here: contextlib, `fit`, the decorator, the caller
+        warnings.warn(problems[0], ConvergenceWarning, stacklevel=5)
+
+
+def note_problem(problem: str) -> None:
+    """Add to the problems of the context."""
+    problems = _problems.get()
+    if problems is not None:
+        problems.append(problem)
+
+
+def note_failure(net: StructuredNet, data: TrainingData, spec: TensorSpec) -> None:
+    """Note where a training has learned nothing, or less than it was to."""
+    with net.draws(net.seed):
+        problem = (
+            _empty_layer(net, data, spec)
+            or _no_better_than_constant(net, data, spec)
+            or _blow_up(net)
+            or _no_improvement(net)
+            or _idle_regularizer(net)
+        )
     if problem:
-        warnings.warn(problem, ConvergenceWarning, stacklevel=5)
+        note_problem(problem)
 
 
 def _empty_layer(
@@ -46,59 +84,114 @@ def _empty_layer(
         for name, layer in net.module_.named_modules()
         if has_own_weight(layer) and not bool(layer.weight.any())
     ]
-    if not empty:
+    remedies = _remedies(net, lambda regularizer: regularizer.zeroes_weights)
+    if not empty or not remedies:
         return None
     net.module_.eval()
     with torch.no_grad():
         outputs = net.module_(data.first_rows(FEW_ROWS, spec))
     if not torch.equal(outputs, outputs[:1].expand_as(outputs)):
         return None
-    strong = [
-        f"alpha={regularizer.alpha:g} of {key!r}"
-        for key, regularizer in net.regularizers.items()
-        if getattr(regularizer, "alpha", 0) > 0
-    ]
     layer = f"Layer {empty[0]!r}" if empty[0] else "The layer"
     return (
         f"{layer} has no weight left, so the network predicts the same for every "
-        f"sample; lower {' or '.join(strong) or 'the weight decay'}."
+        f"sample; {_in_words(remedies)}."
     )
 
 
 def _no_better_than_constant(
     net: StructuredNet, data: TrainingData, spec: TensorSpec
 ) -> str | None:
-    """Compare the loss with that of the class frequencies, or of the mean."""
-    if net.recipe.criterion is not None:
-        return None
-    size = net.recipe.rows_per_batch(data.n_rows)
+    """Compare the loss with that of the best prediction that is the same for all."""
+    recipe, losses = net.recipe, net.history[:, "train_loss"]
     target, weight = _targets(data)
-    constant = _constant_loss(net.recipe.task, target, weight)
-    if constant <= CERTAIN or net.history[-1, "train_loss"] < CLEARLY_BELOW * constant:
+    constant = _constant_loss(recipe.task, target, weight)
+    usual = recipe.criterion is None
+    if constant <= CERTAIN or (usual and losses[-1] < CLEARLY_BELOW * constant):
         return None
-    batches = data.batches(spec, batch_size=size, normalize=True)
-    losses, sizes, predicted = [], [], set()
+    outputs, *truth = _outputs(net, data, spec)
+    with torch.no_grad():
+        loss = float(net.criterion_(outputs, *truth))
+    known = "the mean" if recipe.task is Task.VALUES else "the class frequencies"
+    known += " alone"
+    if not usual:
+        known, constant = (
+            "the same prediction for every sample",
+            _fitted_constant(net, outputs, truth),
+        )
+    near = loss > constant - (1 - CLEARLY_BELOW) * abs(constant)
+    still = len(losses) > 1 and abs(losses[-1] - losses[0]) <= STILL * abs(losses[0])
+    only = set(outputs.argmax(dim=1).tolist() if recipe.task is Task.CLASSES else [])
+    one = len(only) == 1
+    rare = one and float(weight[target == min(only)].sum() / weight.sum()) <= COMMON
+    if loss < constant and not (near and (still or rare)):
+        return None
+    relation = "no better than" if loss >= constant else "close to"
+    return (
+        f"The training loss of {loss:.4g} is {relation} that of {known}, "
+        f"{constant:.4g}{', and one class alone is predicted' if one else ''}; "
+        f"{_in_words(_changes(net, constant, still=still))}."
+    )
+
+
+def _changes(net: StructuredNet, constant: float, *, still: bool) -> list[str]:
+    """List the changes of parameters that may help, the likeliest first."""
+    recipe = net.recipe
+    diverged = max(net.history[:, "train_loss"]) > BLOW_UP * max(constant, CERTAIN)
+    verb = "lower" if diverged else "raise" if still else "change"
+    rate = [f"{verb} learning_rate={recipe.learning_rate:g}"]
+    longer = [] if diverged or still else [f"raise max_epochs={recipe.max_epochs}"]
+    decay = recipe.optimizer_settings.get("weight_decay", 0)
+    milder = [f"lower weight_decay={decay:g}"] if decay else []
+    milder += _remedies(net, lambda regularizer: True)
+    changes = [*rate, *milder] if diverged or still else [*milder, *rate]
+    if not any(isinstance(part, Standardize) for part in net.module_.modules()):
+        changes.insert(0, "set standardize=True")
+    return [*changes, *longer]
+
+
+def _remedies(net: StructuredNet, chosen: Callable[[Regularizer], bool]) -> list[str]:
+    """List the changes that make regularizers milder."""
+    return [
+        f"{remedy} of {key!r}"
+        for key, regularizer in net.regularizers.items()
+        if chosen(regularizer) and (remedy := regularizer.remedy())
+    ]
+
+
+def _in_words(parts: list[str]) -> str:
+    return ", ".join(parts[:-1]) + (", or " if parts[1:] else "") + parts[-1]
+
+
+def _outputs(
+    net: StructuredNet, data: TrainingData, spec: TensorSpec
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the outputs for some rows, with their targets and weights."""
+    size = net.recipe.rows_per_batch(data.n_rows)
+    batches = data.batches(spec, batch_size=size, normalize=True).epoch(0)
     net.module_.eval()
     with torch.no_grad():
-        for (X, y, w), _ in zip(batches.epoch(0), range(N_BATCHES), strict=False):
-            outputs = net.module_(X)
-            losses.append(float(net.criterion_(outputs, y, w)))
-            sizes.append(len(y))
-            predicted |= set(outputs.argmax(dim=1).tolist())
-    loss = math.fsum(x * n for x, n in zip(losses, sizes, strict=True)) / sum(sizes)
-    if loss < constant:
-        return None
-    rate = net.recipe.learning_rate
-    known = "the mean" if net.recipe.task is Task.VALUES else "the class frequencies"
-    one = net.recipe.task is Task.CLASSES and len(predicted) == 1
-    raw = not any(isinstance(part, Standardize) for part in net.module_.modules())
-    return (
-        f"The training loss of {loss:.4g} is no better than that of {known} alone, "
-        f"{constant:.4g}{', and one class alone is predicted' if one else ''}; train "
-        f"for longer than max_epochs={net.recipe.max_epochs}, change "
-        f"learning_rate={rate:g}, {'standardize the features, ' if raw else ''}or "
-        "lower the strength of the regularizers."
-    )
+        parts = [(net.module_(X), y, w) for X, y, w in islice(batches, N_BATCHES)]
+    outputs, y, w = zip(*parts, strict=True)
+    weight = None if w[0] is None else torch.cat(w)
+    return torch.cat(outputs), torch.cat(y), weight
+
+
+def _fitted_constant(net: StructuredNet, outputs: Tensor, truth: list[Any]) -> float:
+    """Return the least loss that a search finds for outputs that are all alike."""
+    same = torch.zeros_like(outputs[:1], requires_grad=True)
+    search = torch.optim.LBFGS([same], max_iter=50, line_search_fn="strong_wolfe")
+    losses: list[float] = []
+
+    def closure() -> Tensor:
+        same.grad = None
+        loss: Tensor = net.criterion_(same.repeat(len(outputs), 1), *truth)
+        losses.append(loss.item())
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    search.step(closure)  # type: ignore[no-untyped-call]
+    return min(losses)
 
 
 def _targets(data: TrainingData) -> tuple[Tensor, Tensor]:
@@ -147,3 +240,16 @@ def _no_improvement(net: StructuredNet) -> str | None:
         f"{net.recipe.learning_rate:g}, or raise n_iter_no_change="
         f"{net.recipe.n_iter_no_change}."
     )
+
+
+def _idle_regularizer(net: StructuredNet) -> str | None:
+    """Look for a regularizer that had no effect on the weights that are kept."""
+    for key, regularizer in net.regularizers.items():
+        remedy = regularizer.remedy_if_idle(net.module_)
+        if remedy:
+            stop = "early stopping" if net.recipe.early_stopping else "max_epochs"
+            return (
+                f"{key!r} has not begun to act on the weights that are kept, after "
+                f"{len(net.history)} epochs ({stop}); {remedy}."
+            )
+    return None

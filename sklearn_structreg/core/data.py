@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sklearn_structreg.core.batches import Batches, DatasetBatches, TensorBatches
+from sklearn_structreg.core.batches import Batch, Batches, DatasetBatches, TensorBatches
 from sklearn_structreg.core.recipe import TensorSpec
 
 __all__ = ["TrainingData"]
@@ -64,9 +64,13 @@ class TrainingData:
 
     def first_rows(self, n_rows: int, spec: TensorSpec) -> Tensor:
         """Return the first samples as the module will see them."""
+        return self.first_batch(n_rows, spec)[0]
+
+    def first_batch(self, n_rows: int, spec: TensorSpec) -> Batch:
+        """Return the first samples with their targets and weights."""
         part = replace(self, rows=self.rows[:n_rows])
         batches = part.batches(spec, batch_size=n_rows, normalize=False)
-        return next(iter(batches.epoch(None)))[0]
+        return next(iter(batches.epoch(None)))
 
     def split(self, fraction: float, seed: int) -> tuple[TrainingData, TrainingData]:
         """Hold out a fraction of the rows, stratified where every class allows it."""
@@ -114,7 +118,7 @@ class TrainingData:
             return DatasetBatches(
                 self.samples,
                 torch.from_numpy(target),
-                None if weight is None else torch.from_numpy(weight).to(dtype),
+                _as_tensor(weight, dtype),
                 rows=torch.from_numpy(self.rows),
                 spec=spec,
                 batch_size=batch_size,
@@ -130,10 +134,23 @@ class TrainingData:
         return TensorBatches(
             to_tensor(samples).reshape(-1, *spec.shape),
             torch.from_numpy(target),
-            None if weight is None else torch.from_numpy(weight).to(dtype),
+            _as_tensor(weight, dtype),
             batch_size=batch_size,
             device=spec.device,
         )
+
+
+def _as_tensor(weight: FloatArray | None, dtype: torch.dtype) -> Tensor | None:
+    """Return weights in the network's precision, whose range they must not leave."""
+    if weight is None:
+        return None
+    tensor = torch.from_numpy(weight).to(dtype)
+    if not tensor.isfinite().all():
+        raise ValueError(
+            f"The largest sample weight, {weight.max():g}, is beyond the range of "
+            f"{str(dtype).removeprefix('torch.')}; scale the weights down."
+        )
+    return tensor
 
 
 def _with_mean_one(weight: FloatArray, rows: Any) -> FloatArray:

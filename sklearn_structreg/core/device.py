@@ -22,6 +22,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         "cpu": 1,
         "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
         "mps": int(torch.backends.mps.is_available()),
+        "meta": 0,  # holds no numbers
     }
     if (resolved.index or 0) >= found.get(resolved.type, 1):
         raise ValueError(

@@ -9,22 +9,26 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.batches import Batches
-from sklearn_structreg.core.convergence import warn_of_failure
+from sklearn_structreg.core.checkpoint import Checkpoint
+from sklearn_structreg.core.convergence import note_failure, warn_once
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import resolve_device, resolve_dtype
+from sklearn_structreg.core.learning_rate import resolve_learning_rate
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.regularizer import Regularizer, check_unchanged
+from sklearn_structreg.core.saving import Savable
 from sklearn_structreg.core.sequence import (
     RegularizerSequence,
     name_of,
@@ -42,6 +46,7 @@ from sklearn_structreg.core.training import (
     train,
 )
 from sklearn_structreg.core.validation import check_samples
+from sklearn_structreg.core.versions import VersionedPickle
 
 __all__ = ["StructuredEstimator"]
 
@@ -51,7 +56,9 @@ PREFIX = "regularizers__"
 
 
 @component
-class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
+class StructuredEstimator(
+    NetworkParameters, Compactable, Savable, VersionedPickle, BaseEstimator
+):
     """A neural network with regularizers: the base of classifiers and regressors.
 
     A method's estimator names its regularizers in `_regularizers` and has their
@@ -64,6 +71,9 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         "module_params",
         "hidden_layer_sizes",
         "standardize",
+    )
+    _free_of_result: ClassVar[tuple[str, ...]] = (  # may change where a fit goes on
+        *("checkpoint", "device", "verbose", "warm_start"),
     )
 
     # ---- regularizers as nested parameters -------------------------------------
@@ -140,6 +150,11 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         return len(self.net_.history)
 
     @property
+    def learning_rate_(self) -> float:
+        """The rate that the training began with: a number where "auto" was asked."""
+        return self.net_.recipe.learning_rate
+
+    @property
     def regularizers_(self) -> RegularizerSequence:
         """The fitted regularizers by name, the estimator's own first."""
         return self.net_.regularizers
@@ -182,7 +197,8 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         if not (self.warm_start and hasattr(self, "net_")):
             for name in [name for name in vars(attempt) if name.endswith("_")]:
                 delattr(attempt, name)
-        attempt._fit(X, y, sample_weight)
+        with warn_once():
+            attempt._fit(X, y, sample_weight)
         self.__dict__ = attempt.__dict__
         return self
 
@@ -192,6 +208,8 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         data = self._read_data(X, y, sample_weight, min_samples=2)
         recipe, spec = self._make_recipe(), self._make_spec()
         seed = self.net_.seed if resume else self._draw_seed()
+        checkpoint = Checkpoint.of_fit(self, data, y, sample_weight, seed)
+        seed = checkpoint.seed
         regularizers = self._make_regularizers()
         if resume:
             module = copy.deepcopy(self.module_).to(spec.device, spec.dtype)
@@ -206,15 +224,28 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             spec,
             seed=seed,
             history=self.history_ if resume else None,
+            stage=checkpoint.stage("training"),
         )
         self._note_structure()
-        warn_of_failure(self.net_, data, spec)
+        note_failure(self.net_, data, spec)
 
-    def _partial_fit(self, X: Any, y: Any, sample_weight: Any) -> None:
-        """Train for an epoch on these rows."""
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, **known: Any) -> None:
+        """Train for an epoch on these rows; `known` are fitted attributes."""
+        attempt = copy.copy(self)
+        attempt.__dict__.update(known)
+        attempt._fit_further(X, y, sample_weight)
+        self.__dict__ = attempt.__dict__
+
+    def _fit_further(self, X: Any, y: Any, sample_weight: Any) -> None:
+        """Train for an epoch; may leave the estimator half done where it fails."""
         if self.early_stopping:
             raise ValueError(
                 "partial_fit has no hold-out to stop by; set early_stopping=False."
+            )
+        if self.checkpoint is not None:
+            raise ValueError(
+                "partial_fit leaves no state in a folder; set checkpoint=None, and "
+                "pickle the estimator between the calls."
             )
         first = not hasattr(self, "net_")
         data = self._read_data(X, y, sample_weight, min_samples=1)
@@ -260,6 +291,7 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             dtype=None if self._standardizes() else self.dtype,
             image_shape=self.image_shape,
             seen_shape=seen,
+            as_given=self._has_own_network,
             min_samples=min_samples,
             **self._target_checks(y),
         )
@@ -303,7 +335,9 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             n_outputs=self._n_outputs,
             optimizer=optimizer,
             optimizer_settings={k: v for k, v in settings.items() if k in known},
-            learning_rate=self.learning_rate,
+            learning_rate=resolve_learning_rate(
+                self.learning_rate, optimizer, self.input_shape_[0]
+            ),
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,
             lr_schedule=self.lr_schedule,
@@ -331,10 +365,15 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             pairs.append((f"{name}-2" if name in taken else name, regularizer))
         return RegularizerSequence(pairs)
 
+    @property
+    def _has_own_network(self) -> bool:
+        """Whether the user gives the network, which takes samples as they come."""
+        return not isinstance(self.module, str)
+
     def _standardizes(self) -> bool:
         """Whether the network's first layer standardizes."""
         if isinstance(self.standardize, str):
-            return isinstance(self.module, str)
+            return not self._has_own_network
         return bool(self.standardize)
 
     def _fresh_network(
@@ -345,19 +384,40 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
         seed: int,
     ) -> nn.Module:
         """Build the network to train, with the regularizers attached."""
-        sample = data.first_rows(SAMPLE_ROWS, spec)
+        sample, target, _ = data.first_batch(SAMPLE_ROWS, spec)
+        first = Standardize.of(data, spec) if self._standardizes() else None
+        return self._build(sample, regularizers, seed, spec.dtype, first, target)
+
+    def _build(
+        self,
+        sample: Tensor,
+        regularizers: RegularizerSequence,
+        seed: int,
+        dtype: torch.dtype,
+        standardize: Standardize | None,
+        target: Tensor | None = None,
+    ) -> nn.Module:
+        """Build the network around its first layer, if it has one."""
         module = build_network(
             self.module,
             self.module_params,
             self.hidden_layer_sizes,
             n_outputs=self._n_outputs,
             sample=sample,
-            dtype=spec.dtype,
+            dtype=dtype,
             seed=seed,
             task=self._task,
-            standardize=Standardize.of(data, spec) if self._standardizes() else None,
+            standardize=standardize,
+            target=target,
+            criterion=self.criterion,
         )
         return regularizers.attach(module, sample, seed)
+
+    def _rebuild(
+        self, sample: Tensor, regularizers: RegularizerSequence, seed: int
+    ) -> nn.Module:
+        first = Standardize.blank(sample) if self._standardizes() else None
+        return self._build(sample, regularizers, seed, sample.dtype, first)
 
     def _resume(self, regularizers: RegularizerSequence, module: nn.Module) -> Any:
         self._check_structure()

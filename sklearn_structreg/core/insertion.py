@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from sklearn_structreg.core.checks import check_network
 from sklearn_structreg.core.inspection import (
     find_layer,
     listening,
     replace_layer,
     run_once,
     run_until,
+    uncompiled,
 )
 
 __all__ = [
@@ -104,6 +106,7 @@ def insert_layer(
     >>> remove_layers(net)
     {'0.inserted_layer': Dropout2d(p=0.2, inplace=False)}
     """
+    check_network(module=module, layer=layer)
     place: Any = _place(module, name, last=not before)
     if "_insertions" not in vars(place):
         place._insertions = {}
@@ -174,6 +177,7 @@ def remove_layers(
     >>> remove_layers(net, [dropout])
     {'0.inserted_layer': Dropout(p=0.2, inplace=False)}
     """
+    check_network(module=module)
     found = insertions(module)
     if layers is not None:
         there = [each.layer for each in found]
@@ -259,9 +263,7 @@ _on_output.simplified = simplify_inserted  # type: ignore[attr-defined]
 
 def _place(module: nn.Module, name: str, *, last: bool) -> nn.Module:
     """Find the named layer; of a plain Sequential, its last or first one."""
-    place = find_layer(module, name)
-    if type(place).__name__ == "OptimizedModule":  # made by torch.compile
-        place = place.get_submodule("_orig_mod")
+    place = uncompiled(find_layer(module, name))
     while type(place).forward is nn.Sequential.forward and len(place._modules):
         children = list(place.children())
         place = children[-1 if last else 0]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import (
-    AbstractContextManager,
-    contextmanager,
-    nullcontext,
-    suppress,
-)
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+
+from sklearn_structreg.core.randomness import GLOBAL_LOCK
 
 __all__ = [
     "find_layer",
@@ -24,6 +21,7 @@ __all__ = [
     "replace_layer",
     "run_once",
     "run_until",
+    "uncompiled",
     "weighted_layers",
 ]
 
@@ -38,16 +36,24 @@ class _AllSeen(Exception):  # noqa: N818 (no error)
     """Every layer that somebody listens to has run."""
 
 
-def run_once(module: nn.Module, batch: Any) -> Any:
+def uncompiled(module: nn.Module) -> nn.Module:
+    """Return the network that `torch.compile` has compiled; any other as it is."""
+    compiled = type(module).__name__ == "OptimizedModule"
+    return module.get_submodule("_orig_mod") if compiled else module
+
+
+def run_once(module: nn.Module, batch: Any, *, training: bool = False) -> Any:
     """Run `module` in evaluation mode without gradients, then restore its mode.
+
+    With `training` it runs in training mode with gradients.
 
     `batch` holds the module's only, its positional or its keyword arguments: a tensor,
     a tuple or list, or a mapping.
     """
     modes = {name: part.training for name, part in module.named_modules()}
-    module.eval()
+    module.train(training)
     try:
-        with torch.no_grad(), _eager():
+        with torch.set_grad_enabled(training), _eager():
             if isinstance(batch, Mapping):
                 return module(**batch)
             return module(*batch) if isinstance(batch, tuple | list) else module(batch)
@@ -56,12 +62,14 @@ def run_once(module: nn.Module, batch: Any) -> Any:
             part.training = modes.get(name, True)
 
 
-def _eager() -> AbstractContextManager[Any]:
+@contextmanager
+def _eager() -> Iterator[None]:
     """Let modules that torch.compile has compiled call hooks."""
     if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
+        yield
+        return
+    with GLOBAL_LOCK, torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager

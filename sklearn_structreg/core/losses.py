@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sklearn_structreg.core.messages import explaining, shown
 from sklearn_structreg.core.task import Task
 
 __all__ = ["WeightedLoss", "default_loss"]
@@ -46,6 +47,11 @@ class WeightedLoss(nn.Module):
         super().__init__()
         self.task, self.criterion = task, _unreduced(criterion)
 
+    @property
+    def name(self) -> str:
+        """The criterion in an error message."""
+        return shown(self.criterion)
+
     def forward(
         self, outputs: Tensor, target: Tensor, weight: Tensor | None = None
     ) -> Tensor:
@@ -57,12 +63,18 @@ class WeightedLoss(nn.Module):
                 return functional.cross_entropy(outputs, target)
             losses = default_loss(self.task, outputs, target)
         else:
-            losses = self.criterion(outputs, target)
+            with explaining(f"criterion={self.name} fails: {{}}."):
+                losses = self.criterion(outputs, target)
+            if not (isinstance(losses, Tensor) and losses.is_floating_point()):
+                raise ValueError(
+                    f"criterion={self.name} returns {shown(losses)}; it must return a "
+                    "tensor of floating-point numbers, a loss for each row."
+                )
         if losses.ndim == 0 and weight is None:
             return losses
         if losses.shape[:1] != outputs.shape[:1]:
             raise ValueError(
-                f"criterion={self.criterion!r} returns a loss of shape "
+                f"criterion={self.name} returns a loss of shape "
                 f"{tuple(losses.shape)} for {len(outputs)} rows, to which sample "
                 "weights cannot be applied; return one loss per row, as torch's losses "
                 "do with reduction='none'."
@@ -75,9 +87,10 @@ class WeightedLoss(nn.Module):
 def _unreduced(criterion: Any) -> Any:
     """Make a loss class an instance, and let torch's losses return one per row."""
     if inspect.isclass(criterion):
-        takes = inspect.signature(criterion).parameters
         made: Any = criterion
-        return made(reduction="none") if "reduction" in takes else made()
+        with explaining(f"criterion={shown(criterion)} cannot be made: {{}}."):
+            takes = inspect.signature(criterion).parameters
+            return made(reduction="none") if "reduction" in takes else made()
     if isinstance(criterion, nn.Module) and hasattr(criterion, "reduction"):
         criterion = copy.deepcopy(criterion)
         criterion.reduction = "none"

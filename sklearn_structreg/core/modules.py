@@ -6,10 +6,13 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 from torch import nn
+
+from sklearn_structreg.core.checks import check_sizes
+from sklearn_structreg.core.inspection import uncompiled
+from sklearn_structreg.core.messages import explaining, shown
 
 __all__ = ["ModuleLike", "build_module", "make_convnet", "make_mlp"]
 
@@ -42,15 +45,11 @@ def make_mlp(
       (2): Linear(in_features=32, out_features=10, bias=True)
     )
     """
+    check_sizes("(n_inputs, n_outputs)", (n_inputs, n_outputs))
     layers: list[nn.Module] = []
-    for n_units in hidden_layer_sizes:
-        if not isinstance(n_units, Integral) or n_units < 1:
-            raise ValueError(
-                f"hidden_layer_sizes={tuple(hidden_layer_sizes)} must hold positive "
-                "integers, the units of each hidden layer."
-            )
-        layers += [nn.Linear(n_inputs, int(n_units)), nn.ReLU()]
-        n_inputs = int(n_units)
+    for n_units in check_sizes("hidden_layer_sizes", hidden_layer_sizes, empty=True):
+        layers += [nn.Linear(n_inputs, n_units), nn.ReLU()]
+        n_inputs = n_units
     return nn.Sequential(*layers, nn.Linear(n_inputs, n_outputs))
 
 
@@ -85,7 +84,7 @@ def make_convnet(
     >>> net[-3]
     Linear(in_features=256, out_features=100, bias=True)
     """
-    channels, *size = input_shape
+    channels, *size = check_sizes("input_shape", input_shape)
     if len(size) not in (1, 2, 3):
         raise ValueError(
             f"No default network fits samples of shape {tuple(input_shape)}; pass a "
@@ -94,7 +93,7 @@ def make_convnet(
     convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(size) - 1]
     pooling = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[len(size) - 1]
     layers: list[nn.Module] = []
-    for width in n_channels:
+    for width in check_sizes("n_channels", n_channels, empty=True):
         kernel = tuple(min(2, pixels) for pixels in size)
         layers += [convolution(channels, width, 3, padding=1), nn.ReLU()]
         if max(kernel) > 1:
@@ -120,21 +119,24 @@ def build_module(
             " pass the class, or leave module_params=None."
         )
     if isinstance(module, nn.Module):
-        return copy.deepcopy(module)
+        return copy.deepcopy(uncompiled(module))
     if isinstance(module, str):
         if len(input_shape) == 1:
             return make_mlp(input_shape[0], n_outputs, hidden_layer_sizes)
         return make_convnet(input_shape, n_outputs, hidden_layer_sizes)
-    if inspect.isclass(module):
-        shape = {"input_shape": tuple(input_shape), "n_outputs": n_outputs}
-        wanted = inspect.signature(module).parameters
-        params = {k: v for k, v in shape.items() if k in wanted} | params
-        built = module(**params)
-    else:
-        built = module(tuple(input_shape), n_outputs, **params)
+    shape = {"input_shape": tuple(input_shape), "n_outputs": n_outputs}
+    with explaining(
+        f"module={shown(module)} cannot be built: {{}}; see module_params."
+    ):
+        if inspect.isclass(module):
+            wanted = inspect.signature(module).parameters
+            params = {k: v for k, v in shape.items() if k in wanted} | params
+            built = module(**params)
+        else:
+            built = module(*shape.values(), **params)
     if not isinstance(built, nn.Module):
         raise TypeError(
             f"module={module!r} returned a {type(built).__name__}; a factory "
             "(input_shape, n_outputs) must return a torch.nn.Module."
         )
-    return built
+    return uncompiled(built)

@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
-from skorch.callbacks import Callback, EpochTimer, PrintLog
+from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PrintLog
 from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_structreg.core.batches import Batch, Batches
+from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.interruption import Interruption, noting_interrupts
-from sklearn_structreg.core.randomness import derive_seed, seeded
+from sklearn_structreg.core.randomness import Draws, derive_seed
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
+from sklearn_structreg.core.trial import explaining_training
 
 __all__ = ["ClassifierNet", "RegressorNet", "StructuredNet"]
 
@@ -94,13 +96,25 @@ class StructuredNet(NeuralNet):
         return super().get_iterator(dataset, training=training)
 
     def train(
-        self, train: Batches, valid: Batches | None = None, epochs: int | None = None
+        self,
+        train: Batches,
+        valid: Batches | None = None,
+        epochs: int | None = None,
+        stage: Stage | None = None,
     ) -> StructuredNet:
-        """Train for `epochs`, by default `max_epochs`, and leave the module ready."""
+        """Train for `epochs`, by default `max_epochs`, and leave the module ready.
+
+        A `stage` gives the epochs that it has the state of, and keeps that of others.
+        """
         with noting_interrupts() as self._interruption:
-            self.partial_fit(train, valid, epochs=epochs)
+            self.partial_fit(train, valid, epochs=epochs, stage=stage)
         self.module_.eval()
-        loss = self.validation_step(next(iter(train.epoch(None))))["loss"]
+        for _, callback in self.callbacks_:
+            if isinstance(callback, EarlyStopping):
+                callback.best_model_weights_ = None  # the module has them
+        batch = next(iter(train.epoch(None)))
+        with self.draws(self.seed):
+            loss = self.validation_step(batch)["loss"]
         if not loss.isfinite():
             self._raise_diverged("train", len(self.history))
         return self
@@ -109,8 +123,35 @@ class StructuredNet(NeuralNet):
         """Take the first step of `train` alone."""
         seed = derive_seed(self.seed, 0)
         self.module_.train()
-        with seeded(seed, torch.device(self.device)):
+        with self.draws(seed):
             self.train_step(next(iter(train.epoch(seed))))
+
+    def fit_loop(
+        self,
+        X: Batches,
+        y: Batches | None = None,
+        epochs: int | None = None,
+        *,
+        stage: Stage | None = None,
+        **params: Any,
+    ) -> StructuredNet:
+        """Run the epochs, or those that a stage has no state of yet."""
+        n_left = self.max_epochs if epochs is None else epochs
+        if stage is None:
+            super().fit_loop(X, y, n_left, **params)
+            return self
+        n_left += len(self.history)
+        if stage.restore(self):
+            return self
+        for _ in range(n_left - len(self.history)):
+            try:
+                super().fit_loop(X, y, 1, **params)
+            except KeyboardInterrupt:  # early stopping, at the end of an epoch
+                if "dur" in self.history[-1] and not self._interruption.requested:
+                    stage.write(self, ended=True)
+                raise
+            stage.write(self)
+        return self
 
     def drop_schedule(self) -> None:
         """Train on at a constant rate: no schedule, no early stopping."""
@@ -122,6 +163,11 @@ class StructuredNet(NeuralNet):
         ]
         for group in self.optimizer_.param_groups:
             group["lr"] = group.get("initial_lr", group["lr"])
+
+    def without_optimizer_state(self) -> StructuredNet:
+        """Forget the optimizer's state: a training that goes on starts a fresh one."""
+        self.optimizer_.state.clear()
+        return self
 
     def with_state_of(self, other: StructuredNet) -> StructuredNet:
         """Go on with another net's optimizer state, where that is of the same kind."""
@@ -175,7 +221,8 @@ class StructuredNet(NeuralNet):
             for group in groups:  # zero_grad(), without its bookkeeping
                 for parameter in group["params"]:
                     parameter.grad = None
-            y_pred = self.module_(X)
+            with explaining_training(X):
+                y_pred = self.module_(X)
             loss: Tensor = self.criterion_(y_pred, y, weight)
             penalty = self.regularizers.penalty(self.module_)
             if penalty is not None:
@@ -219,9 +266,10 @@ class StructuredNet(NeuralNet):
         self._listened = any(map(self._has_listener, BATCH_HOOKS))
         self.module_.train(training)
         losses, correct, sizes = [], [], []
-        with seeded(seed, torch.device(self.device)):
-            for batch in iterator.epoch(seed if training else None):
-                X, y, weight = batch
+        draws = self.draws(seed)
+        for batch in iterator.epoch(seed if training else None):
+            X, y, weight = batch
+            with draws:
                 if self._listened:
                     self.notify("on_batch_begin", batch=(X, y), training=training)
                 step = step_fn(batch)
@@ -250,6 +298,14 @@ class StructuredNet(NeuralNet):
             self._record(f"{prefix}_acc", accuracy, accuracy)
         self.history.record(f"{prefix}_batch_count", len(sizes))
 
+    def draws(self, seed: int) -> Draws:
+        """Return the random numbers of an epoch, for all that acts in its steps."""
+        parts = *self.module_.modules(), *self.regularizers.values(), self.optimizer_
+        listeners = [cb for _, cb in self.callbacks_] if self._listened else []
+        loss = [] if self.recipe.criterion is None else [self.recipe.criterion]
+        device = torch.device(self.device)
+        return Draws(seed, device, [*parts, *listeners, *loss])
+
     def _record(self, name: str, value: float, score: float) -> None:
         """Record a figure, and whether its score is the best yet, as skorch does."""
         best = self._best_figures.get(name, -math.inf)
@@ -277,15 +333,16 @@ class StructuredNet(NeuralNet):
         _move(self.module_, self.optimizer_, device, dtype)
 
     def __getstate__(self) -> dict[str, Any]:
-        net = self
+        # skorch would pickle the module twice, as it was given and as it was trained.
+        state = {name: v for name, v in vars(self).items() if name != "module"}
         if getattr(self, "module_", None) is not None and self.device != "cpu":
-            net = object.__new__(type(self))  # copy.copy would come back here
-            net.__dict__.update(self.__dict__)
             pair = copy.deepcopy((self.module_, self.optimizer_))
             _move(*pair, torch.device("cpu"))
-            net.__dict__.update(device="cpu", module_=pair[0], optimizer_=pair[1])
-        state: dict[str, Any] = super(StructuredNet, net).__getstate__()
+            state |= {"device": "cpu", "module_": pair[0], "optimizer_": pair[1]}
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, module=state.get("module_"))
 
 
 class ClassifierNet(StructuredNet, NeuralNetClassifier):

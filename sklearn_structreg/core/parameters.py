@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar, dataclass_transform
 
-__all__ = ["component", "parameter", "parameter_of"]
+import numpy as np
+from sklearn.utils._param_validation import Interval
+
+__all__ = ["component", "parameter", "parameter_of", "strict"]
 
 Class = TypeVar("Class", bound=type)
+
+
+class Number(Interval):
+    """An interval of finite numbers; True and False are none."""
+
+    def is_satisfied_by(self, value: Any) -> bool:
+        """Whether a value lies in the interval."""
+        if isinstance(value, bool | np.bool_) or not super().is_satisfied_by(value):
+            return False
+        return math.isfinite(value)
+
+
+def strict(constraints: Sequence[Any]) -> list[Any]:
+    """Take no truth value, and nothing infinite, for a number."""
+    return [
+        Number(each.type, each.left, each.right, closed=each.closed)
+        if isinstance(each, Interval)
+        else each
+        for each in constraints
+    ]
 
 
 def parameter(
@@ -80,7 +104,7 @@ def component(cls: Class) -> Class:
     made: Any = dataclass(eq=False, repr=False, match_args=False)(cls)
     declared = _own_first(made)
     made._parameter_constraints = {
-        name: each.metadata["constraints"] for name, each in declared.items()
+        name: strict(each.metadata["constraints"]) for name, each in declared.items()
     }
     if made.__doc__ and "{parameters}" in made.__doc__:
         made.__doc__ = _fill_in(made.__doc__, declared)

@@ -11,6 +11,7 @@ from sklearn.utils import check_array, check_consistent_length
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
+from sklearn_structreg.core.checks import check_table
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.estimator import StructuredEstimator
 from sklearn_structreg.core.parameters import component, parameter_of
@@ -57,6 +58,8 @@ class StructuredRegressor(RegressorMixin, StructuredEstimator):
         One row per epoch: losses, durations, and the regularizers' figures.
     n_iter_ : int
         Epochs trained.
+    learning_rate_ : float
+        The rate that the training began with.
 
     See Also
     --------
@@ -77,9 +80,6 @@ class StructuredRegressor(RegressorMixin, StructuredEstimator):
     # Squared errors of raw features are steep: a rate for SGD would suit few of them.
     optimizer: str | type[Optimizer] = parameter_of(
         StructuredEstimator, "optimizer", default="adam"
-    )
-    learning_rate: float = parameter_of(
-        StructuredEstimator, "learning_rate", default=1e-3
     )
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -131,10 +131,9 @@ class StructuredRegressor(RegressorMixin, StructuredEstimator):
         return {} if y is None else {"multi_output": True, "y_numeric": True}
 
     def _read_targets(self, rows: Any, y: Any, sample_weight: Any) -> TrainingData:
-        if y is None:
-            y = check_array(
-                dataset_targets(rows), ensure_2d=False, dtype="numeric", input_name="y"
-            )
+        y = dataset_targets(rows) if y is None else y
+        check_table(y, "y")
+        y = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
         check_consistent_length(rows, y)
         weight = check_weight(sample_weight, len(rows))
         target = np.asarray(y, dtype=np.float64)

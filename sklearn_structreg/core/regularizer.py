@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from sklearn_structreg.core.parameters import component
 
-__all__ = ["Regularizer", "check_unchanged", "learning_rates"]
+__all__ = ["Regularizer", "check_unchanged", "learning_rates", "on_device"]
 
 
 @component
@@ -49,6 +49,9 @@ class Regularizer(BaseEstimator):
     >>> max(float(p.detach().abs().max()) for p in net.module_.parameters()) <= 0.5
     True
     """
+
+    zeroes_weights: ClassVar[bool] = False
+    """Whether a weight can end at exactly zero: asked where a layer has lost all."""
 
     def attach(self, module: nn.Module, sample: Any) -> nn.Module:
         """Prepare a fresh network: look up, replace or insert layers.
@@ -175,8 +178,65 @@ class Regularizer(BaseEstimator):
         """
         return module
 
+    def remedy(self) -> str | None:
+        """Return a change of parameters that makes the method milder.
+
+        Asked for where a training has learned nothing, for its warning.
+
+        Returns
+        -------
+        str or None
+            Like "lower alpha=10"; by default for `alpha` or `drop_rate`, whichever the
+            method has. None where the method is off.
+        """
+        for name in ("alpha", "drop_rate"):
+            value = getattr(self, name, 0)
+            if value > 0:
+                return f"lower {name}={value:g}"
+        return None
+
+    def remedy_if_idle(self, module: nn.Module) -> str | None:
+        """Return a change of parameters if the method has had no effect at all.
+
+        Asked for at the end of a training, for a warning.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The trained network.
+
+        Returns
+        -------
+        str or None
+            Like "lower start_epoch=20"; by default None.
+        """
+        return None
+
+    def fitted_state(self) -> dict[str, Any]:
+        """Return all that `attach` and the training have set, for a file.
+
+        Returns
+        -------
+        dict of str to object
+            By default the attributes that end in an underscore. A file holds None,
+            bool, numbers, str, arrays, tensors, and lists, tuples, sets and
+            dictionaries of such; others need this method and `restore`.
+        """
+        return {name: value for name, value in vars(self).items() if name[-1] == "_"}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `fitted_state` returned, on the network that it is of.
+
+        Parameters
+        ----------
+        state : dict of str to object
+            Its tensors are on the CPU.
+        """
+        self.__dict__.update(state)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: _on_cpu(v) for name, v in super().__getstate__().items()}
+        state = super().__getstate__()
+        return {name: on_device(value, "cpu") for name, value in state.items()}
 
     def check_parameters(self) -> None:
         """Check the parameters that do not depend on a network.
@@ -191,12 +251,12 @@ class Regularizer(BaseEstimator):
         validate_parameter_constraints(self._parameter_constraints, params, name)
 
 
-def _on_cpu(value: Any) -> Any:
-    """Move fitted tensors to the CPU: pickles load on any machine."""
+def on_device(value: Any, device: str) -> Any:
+    """Move fitted tensors: pickles, on the CPU, load on any machine."""
     if isinstance(value, Tensor):
-        return value.cpu()
+        return value.to(device)
     if isinstance(value, dict):
-        return {key: _on_cpu(part) for key, part in value.items()}
+        return {key: on_device(part, device) for key, part in value.items()}
     return value
 
 

@@ -12,7 +12,7 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sklearn_structreg.core.randomness import BUILD_LOCK, derive_seed, seeded
+from sklearn_structreg.core.randomness import derive_seed, seeded
 from sklearn_structreg.core.regularizer import Regularizer, same_value
 
 __all__ = ["RegularizerSequence", "name_of", "named_regularizers"]
@@ -109,7 +109,7 @@ class RegularizerSequence(Mapping[str, Regularizer]):
         for regularizer in self.values():
             regularizer.check_parameters()
         # (seed, e) is epoch e's; zeros at the end would not tell two seeds apart.
-        with BUILD_LOCK, seeded(derive_seed(seed, 0, 1), _device(module)):
+        with seeded(derive_seed(seed, 0, 1), _device(module)):
             for regularizer in self.values():
                 module = regularizer.attach(module, sample)
         return module
@@ -127,7 +127,7 @@ class RegularizerSequence(Mapping[str, Regularizer]):
             )
         for regularizer in self.values():
             regularizer.check_parameters()
-        with BUILD_LOCK, seeded(derive_seed(seed, 0, 1), _device(module)):
+        with seeded(derive_seed(seed, 0, 1), _device(module)):
             for name, regularizer in self.items():
                 module = regularizer.resume(previous[name], module)
         return module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -51,9 +52,10 @@ class NetworkParameters:
         None,
         ["array-like", None],
         "tuple of int or None",
-        """``(C, H, W)`` of images that come as flattened rows. Images that come as
-        ``(n_samples, C, H, W)`` need none. ``(C, L)`` and ``(C, D, H, W)`` work
-        too.""",
+        """Shape of images that come as flattened rows: ``(C, H, W)``, ``(H, W)`` for
+        one channel, or ``(C, D, H, W)``. Images that come as ``(n_samples, C, H, W)``
+        or ``(n_samples, H, W)`` need none; signals are images of height 1. A `module`
+        of yours gets samples in the shape in which they come, such as ``(C, L)``.""",
     )
     standardize: bool | str = parameter(
         "auto",
@@ -87,11 +89,12 @@ class NetworkParameters:
         '{"sgd", "adam", "adamw"} or torch optimizer class',
         "The optimizer.",
     )
-    learning_rate: float = parameter(
-        0.05,
-        [Interval(Real, 0, None, closed="neither")],
-        "float",
-        "Step size of the optimizer, above 0.",
+    learning_rate: float | str = parameter(
+        "auto",
+        [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        'float or "auto"',
+        """Step size of the optimizer, above 0. "auto" is 0.05 for SGD and 1e-3 for Adam
+        and AdamW, for another optimizer the default of its class.""",
     )
     momentum: float = parameter(
         0.9,
@@ -146,6 +149,15 @@ class NetworkParameters:
         [list, None],
         "list of skorch callbacks or None",
         "Instances, classes or ``(name, callback)`` pairs.",
+    )
+    checkpoint: str | os.PathLike[str] | None = parameter(
+        None,
+        [str, os.PathLike, None],
+        "path-like or None",
+        """A folder, made if need be, that keeps the state of the training after every
+        epoch. Where a fit was interrupted, `fit` with the same data and parameters goes
+        on from there, and ends as it would have, bit for bit. One folder is for one
+        fit.""",
     )
     device: str | torch.device = parameter(
         "auto",

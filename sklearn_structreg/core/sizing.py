@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sklearn_structreg.compaction import SizeReport, compact, size_report
+from sklearn_structreg.core.checks import is_integer
 from sklearn_structreg.core.insertion import insert_layer, simplify_inserted
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.regularizer import Regularizer
@@ -162,7 +162,7 @@ class Compactable:
             Prints as a table; see :func:`~sklearn_structreg.compaction.size_report`.
         """
         data, spec = self._samples_to_predict(X)
-        if not isinstance(batch_size, Integral) or batch_size < 1:
+        if not is_integer(batch_size):
             raise ValueError(f"batch_size={batch_size!r} must be a positive integer.")
         return size_report(
             self.simplified_module(),

@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import compute_class_weight
+from sklearn.utils import column_or_1d, compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
+from sklearn_structreg.core.messages import explaining, shown
+
 __all__ = [
+    "check_labels",
     "check_weight",
     "dataset_targets",
     "encode_labels",
@@ -59,6 +63,20 @@ def encode_labels(
     return target
 
 
+def check_labels(y: Any) -> NDArray[Any]:
+    """Check labels, one per sample, for their kind."""
+    labels: NDArray[Any] = column_or_1d(y, warn=True)
+    try:
+        with np.errstate(invalid="ignore"):
+            check_classification_targets(labels)
+    except TypeError as error:
+        raise ValueError(
+            "The labels cannot be sorted, as words and numbers among each other; give "
+            "labels of one kind."
+        ) from error
+    return labels
+
+
 def has_columns(y: Any) -> bool:
     """Whether y has several columns, so that it can only be an indicator."""
     shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
@@ -97,15 +115,24 @@ def weigh_classes(
     if class_weight is None:
         return weight
     if class_weight == "balanced":
-        totals = np.bincount(target, weights=weight, minlength=len(classes))
+        share = None if weight is None else weight / weight.max()  # sums may overflow
+        totals = np.bincount(target, weights=share, minlength=len(classes))
         factors = totals.sum() / (len(classes) * np.maximum(totals, 1e-300))
     else:
-        factors = compute_class_weight(class_weight, classes=classes, y=classes)
+        with explaining(f"class_weight={shown(class_weight)} cannot be used: {{}}."):
+            factors = compute_class_weight(class_weight, classes=classes, y=classes)
     if not (np.isfinite(factors) & (factors >= 0)).all():
         raise ValueError(
-            f"class_weight={class_weight!r} must hold finite weights of at least 0."
+            f"class_weight={shown(class_weight)} must hold finite weights of at least "
+            "0."
         )
-    weighed: Weights = factors[target] if weight is None else factors[target] * weight
+    with np.errstate(over="ignore"):
+        weighed: Weights = factors[target] * (1.0 if weight is None else weight)
+    if not np.isfinite(weighed).all():
+        raise ValueError(
+            f"class_weight={shown(class_weight)} times sample_weight is infinite; "
+            "scale them down."
+        )
     return weighed
 
 
@@ -116,11 +143,14 @@ def mean_and_scale(
     if weight is None:
         weight = np.ones(len(y))
     present = weight > 0
-    y, weight = y[present], weight[present]
+    y, weight = y[present], weight[present] / weight.max()  # sums may overflow
+    largest = np.abs(y).max(axis=0, initial=0.0)
+    unit = np.ldexp(1.0, np.frexp(largest)[1] - 1)  # squares would overflow
+    y = y / unit
     mean = np.average(y, axis=0, weights=weight)
     scale = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weight))
-    rounding = 10 * np.finfo(np.float64).eps * np.abs(y).max(axis=0, initial=0.0)
-    return mean, np.where(scale > rounding, scale, 1.0)
+    rounding = 10 * np.finfo(np.float64).eps * largest
+    return mean * unit, np.where(scale * unit > rounding, scale * unit, 1.0)
 
 
 def dataset_targets(dataset: Dataset[Any]) -> NDArray[Any]:

@@ -18,16 +18,22 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
 from sklearn_structreg.core.batches import Batches
+from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.insertion import insert_layer
-from sklearn_structreg.core.inspection import run_once
 from sklearn_structreg.core.losses import WeightedLoss
+from sklearn_structreg.core.messages import explaining, shown
 from sklearn_structreg.core.modules import ModuleLike, build_module
 from sklearn_structreg.core.net import ClassifierNet, RegressorNet, StructuredNet
-from sklearn_structreg.core.randomness import BUILD_LOCK, seeded
+from sklearn_structreg.core.randomness import seeded
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.task import Task
+from sklearn_structreg.core.trial import (
+    check_parameters,
+    try_prediction,
+    try_training,
+)
 
 __all__ = [
     "OPTIMIZERS",
@@ -58,37 +64,27 @@ def build_network(
     seed: int,
     task: Task,
     standardize: nn.Module | None = None,
+    target: Tensor | None = None,
+    criterion: Any = None,
 ) -> nn.Module:
     """Build a network and try it on a few samples, on the device to train on.
 
     Initial weights are drawn on the CPU, so that they do not depend on the device.
-    `standardize` becomes its first layer.
+    `standardize` becomes its first layer. Training is tried where there is a target.
     """
     shape = tuple(sample.shape[1:])
-    with BUILD_LOCK, seeded(seed, sample.device):
+    with seeded(seed, sample.device):
         network = build_module(
             module, module_params, shape, n_outputs, hidden_layer_sizes
         )
         if standardize is not None:
             insert_layer(network, "", standardize, before=True)
+        check_parameters(network)
         network = network.to(device=sample.device, dtype=dtype)
-        try:
-            output = run_once(network, sample)  # also gives lazy layers their shapes
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"The module does not take samples of shape {shape}: {reason}. Give a "
-                "module for this shape, or image_shape if X's rows are images."
-            ) from error
-    if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise ValueError("The module has no parameter to train; give one that has.")
-    returned = getattr(output, "shape", None)
-    if returned != (len(sample), n_outputs):
-        got = "no tensor" if returned is None else f"an output of shape {(*returned,)}"
-        raise ValueError(
-            f"The module returns {got} for {len(sample)} samples; it must return one "
-            f"{task.output}, shape {(len(sample), n_outputs)}."
-        )
+        try_prediction(network, sample, n_outputs, task)
+        if target is not None:
+            loss = WeightedLoss(task, criterion)
+            try_training(network, sample, target, n_outputs, loss)
     return network
 
 
@@ -101,6 +97,7 @@ def train(
     *,
     seed: int,
     history: History | None = None,
+    stage: Stage | None = None,
 ) -> StructuredNet:
     """Train a network that the regularizers are attached to.
 
@@ -120,11 +117,13 @@ def train(
         Of the order of the rows, the hold-out, and the draws of every epoch.
     history : skorch.history.History or None
         Earlier epochs, to be gone on from.
+    stage : Stage or None
+        A place for the state of every epoch, to be gone on from.
 
     Returns
     -------
     StructuredNet
-        Holds the module, the history and the optimizer.
+        Holds the module, the history and a fresh optimizer.
 
     Raises
     ------
@@ -148,7 +147,9 @@ def train(
         n_batches=sum(part.n_batches for part in batches),
         history=history,
     )
-    return net.train(batches[0], batches[1] if len(batches) > 1 else None)
+    valid = batches[1] if len(batches) > 1 else None
+    net.train(batches[0], valid, stage=stage)
+    return net.without_optimizer_state()
 
 
 def make_net(
@@ -187,7 +188,8 @@ def make_net(
         verbose=recipe.verbose,
         **more,
     )
-    net.initialize()
+    with explaining("The training cannot be set up: {}."):
+        net.initialize()
     if history is not None:
         net.history.extend(copy.deepcopy(history))
     return net
@@ -195,13 +197,15 @@ def make_net(
 
 def resolve_optimizer(optimizer: Any) -> type[Optimizer]:
     """Return the class that the `optimizer` parameter stands for."""
-    found = OPTIMIZERS.get(optimizer, optimizer)
-    if not (inspect.isclass(found) and issubclass(found, Optimizer)):
+    found: Any = OPTIMIZERS.get(optimizer, optimizer)
+    known = inspect.isclass(found) and issubclass(found, Optimizer)
+    if not known or found is torch.optim.SparseAdam:  # for other gradients than ours
         raise ValueError(
             f"optimizer={optimizer!r} is no torch optimizer class; pass one, such as "
             f"torch.optim.RMSprop, or one of {sorted(OPTIMIZERS)}."
         )
-    return found
+    kind: type[Optimizer] = found
+    return kind
 
 
 def _callbacks(
@@ -209,7 +213,8 @@ def _callbacks(
 ) -> list[Any]:
     callbacks: list[Any] = []
     for item in recipe.callbacks:
-        callback = item[1] if isinstance(item, tuple | list) else item
+        pair = isinstance(item, tuple | list) and len(item) == 2
+        callback = item[1] if pair else item
         kind = callback if inspect.isclass(callback) else type(callback)
         if not issubclass(kind, Callback):
             raise ValueError(
@@ -247,12 +252,11 @@ class Schedule:
         """
         if not callable(self.schedule):
             return CosineAnnealingLR(optimizer, T_max=self.n_epochs)
-        scheduler = self.schedule(optimizer, self.n_epochs)
+        wanted = "a callable (optimizer, n_epochs) must return a torch scheduler."
+        with explaining(f"lr_schedule={shown(self.schedule)} fails: {{}}; {wanted}"):
+            scheduler = self.schedule(optimizer, self.n_epochs)
         if not hasattr(scheduler, "step"):
-            raise ValueError(
-                f"lr_schedule returned {scheduler!r}; a callable (optimizer, n_epochs) "
-                "must return a torch learning-rate scheduler."
-            )
+            raise ValueError(f"lr_schedule returned {shown(scheduler)}; {wanted}")
         return scheduler
 
 

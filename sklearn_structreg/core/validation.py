@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
@@ -14,6 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from sklearn_structreg.core.batches import first_of
+from sklearn_structreg.core.checks import check_sizes, check_table
+from sklearn_structreg.core.image_shapes import (
+    refuse_channels_last,
+    with_channel,
+    without_leading_ones,
+)
 
 __all__ = ["Samples", "check_samples"]
 
@@ -37,6 +44,7 @@ def check_samples(
     dtype: str | None,
     image_shape: Sequence[int] | None = None,
     seen_shape: Shape | None = None,
+    as_given: bool = False,
     min_samples: int = 1,
     **checks: bool,
 ) -> Samples:
@@ -45,18 +53,24 @@ def check_samples(
     X has two dimensions or more, or is a torch `Dataset`; y may be None for a dataset
     that holds it. The estimator is scikit-learn's, to note and compare features by.
     `dtype` None keeps the rows' own precision. `image_shape` is looked at in a first
-    fit, `seen_shape` in all later ones.
+    fit, `seen_shape` in all later ones. Images ``(n, H, W)`` have one channel, and
+    channels that come last are refused, unless samples are to keep their shape
+    `as_given`.
     """
+    if image_shape is not None:
+        image_shape = check_sizes("image_shape", image_shape)
+    layout = Layout(image_shape, seen_shape, as_given)
     if isinstance(X, Dataset):
-        return _check_dataset(estimator, X, y, image_shape, seen_shape, min_samples)
+        return _check_dataset(estimator, X, y, layout, min_samples)
     if isinstance(X, Tensor):
-        X = X.detach().cpu().numpy()
-    shape = None
+        X = _array_of(X)
+    check_table(X, "X")
+    given = None
     if getattr(X, "ndim", 2) > 2:
         X = np.asarray(X)
-        shape = X.shape[1:]
-        _check_shape(shape, image_shape, seen_shape)
+        given = X.shape[1:]
         X = X.reshape(len(X), -1)
+    shape = layout.shape_of(given)
     rows = validate_data(
         estimator,
         X,
@@ -70,9 +84,48 @@ def check_samples(
     if isinstance(rows, tuple):
         rows, y = rows
     n_features = rows.shape[1]
-    return Samples(
-        rows, y, seen_shape or _shape_of(shape or image_shape, n_features), n_features
-    )
+    return Samples(rows, y, _checked_shape(shape, n_features), n_features)
+
+
+class Layout(NamedTuple):
+    """The shape that samples should have, as far as it is known."""
+
+    image_shape: Sequence[int] | None
+    seen_shape: Shape | None
+    as_given: bool
+
+    def shape_of(self, given: Shape | None) -> Shape | None:
+        """Return the shape of samples, given one by one; None is that of flat rows."""
+        wanted = self.seen_shape
+        if wanted is None:
+            if not self.as_given:
+                given = self._recognized(given)
+            if self.image_shape is not None:
+                wanted = with_channel(self.image_shape)
+        if given is None or wanted is None:
+            return given if wanted is None else wanted
+        if without_leading_ones(given) != without_leading_ones(wanted):
+            known = "fit saw samples of shape" if self.seen_shape else "image_shape is"
+            raise ValueError(
+                f"X has samples of shape {given}, but {known} {wanted}; pass X as "
+                f"(n_samples, {', '.join(map(str, wanted))}) or as flattened rows."
+            )
+        return wanted
+
+    def _recognized(self, given: Shape | None) -> Shape | None:
+        shape = self.image_shape if given is None else given
+        if shape is not None:
+            refuse_channels_last(shape, flat=given is None)
+        return None if given is None else with_channel(given)
+
+
+def _array_of(X: Tensor) -> NDArray[Any]:
+    """Return a dense tensor as an array."""
+    if X.layout is not torch.strided or X.is_meta:
+        kind = "meta" if X.is_meta else "sparse"
+        raise TypeError(f"X is a {kind} tensor; pass a dense one, with its numbers.")
+    X = X.detach().cpu()
+    return np.asarray(X.float() if X.dtype is torch.bfloat16 else X)
 
 
 def _precisions(X: Any) -> list[type]:
@@ -86,8 +139,7 @@ def _check_dataset(
     estimator: BaseEstimator,
     dataset: Dataset[Any],
     y: Any,
-    image_shape: Sequence[int] | None,
-    seen_shape: Shape | None,
+    layout: Layout,
     min_samples: int,
 ) -> Samples:
     """Check a dataset by its length and its first item."""
@@ -102,32 +154,17 @@ def _check_dataset(
             "are needed."
         )
     x = first_of(dataset[0])
-    shape = tuple(x.shape) if x.ndim > 1 else None
-    if shape is not None:
-        _check_shape(shape, image_shape, seen_shape)
-    if seen_shape is None:
-        seen_shape = _shape_of(shape or image_shape, x.numel())
-    elif x.numel() != math.prod(seen_shape):
+    shape = layout.shape_of(tuple(x.shape) if x.ndim > 1 else None)
+    seen = layout.seen_shape
+    if seen is not None and x.numel() != math.prod(seen):
         raise ValueError(
             f"The dataset's samples have {x.numel()} features, but "
-            f"{type(estimator).__name__} expects {math.prod(seen_shape)}."
+            f"{type(estimator).__name__} expects {math.prod(seen)}."
         )
-    return Samples(dataset, y, seen_shape, x.numel())
+    return Samples(dataset, y, _checked_shape(shape, x.numel()), x.numel())
 
 
-def _check_shape(
-    shape: Shape, image_shape: Sequence[int] | None, seen_shape: Shape | None
-) -> None:
-    wanted = seen_shape if seen_shape is not None else image_shape
-    if wanted is not None and tuple(wanted) != shape:
-        known = "fit saw samples of shape" if seen_shape else "image_shape is"
-        raise ValueError(
-            f"X has samples of shape {shape}, but {known} {tuple(wanted)}; pass X as "
-            f"(n_samples, {', '.join(map(str, wanted))}) or as flattened rows."
-        )
-
-
-def _shape_of(shape: Sequence[int] | None, n_features: int) -> Shape:
+def _checked_shape(shape: Sequence[int] | None, n_features: int) -> Shape:
     shape = tuple(int(size) for size in shape or (n_features,))
     if math.prod(shape) != n_features:
         raise ValueError(

@@ -9,6 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_structreg.core.image_shapes import (
+    refuse_channels_last,
+    without_leading_ones,
+)
+
 __all__ = ["flatten_images", "split_shape"]
 
 
@@ -25,13 +30,13 @@ def split_shape(
 ) -> tuple[int, tuple[int, ...]]:
     """Return the channels and spatial shape of a row of X, a signal by default.
 
-    Of one or two lengths, `image_shape` is that of a signal or an image of one channel;
-    of three or four, the first one counts channels.
+    One length is that of a signal, two are those of an image of one channel; of three
+    or four, the first one counts channels.
     """
     own = tuple(getattr(X, "shape", (1, n_features))[1:])
     shape = own if image_shape is None else tuple(image_shape)
     positive = all(isinstance(n, Integral) and int(n) > 0 for n in shape)
-    same = len(own) == 1 or _without_one(own) == _without_one(shape)
+    same = len(own) == 1 or without_leading_ones(own) == without_leading_ones(shape)
     if not (1 <= len(shape) <= 4 and positive and prod(shape) == n_features and same):
         raise ValueError(
             f"image_shape={shape} does not fit n_features={n_features}, in samples of "
@@ -39,11 +44,5 @@ def split_shape(
             "width) or (channels, depth, height, width), in positive integers whose "
             "product is the number of features."
         )
-    if len(shape) > 2 or (image_shape is None and len(shape) > 1):
-        return int(shape[0]), shape[1:]
-    return 1, shape
-
-
-def _without_one(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Leave out a leading axis of length 1, such as that of a single channel."""
-    return shape[1:] if shape[0] == 1 else shape
+    refuse_channels_last(shape, flat=len(own) == 1)
+    return (int(shape[0]), shape[1:]) if len(shape) > 2 else (1, shape)

@@ -21,6 +21,7 @@ class _DropCluster(nn.Module):
     """Base of the layers for one, two and three dimensions; see `DropCluster2d`."""
 
     n_dims: ClassVar[int]
+    is_too_small = False  # whether maps had too few pixels for any clusters
     unit: Tensor
     cluster_labels: Tensor
     cluster_sizes: Tensor
@@ -138,6 +139,7 @@ class _DropCluster(nn.Module):
         weight = torch.ones(len(maps)) if sample_weight is None else sample_weight
         n_samples = int((weight > 0).sum())
         self.check_n_samples(n_samples)
+        self.is_too_small = n_clusters == 0
         if n_samples < 2 or n_clusters == 0:
             return
         if not bool(maps.isfinite().all()):

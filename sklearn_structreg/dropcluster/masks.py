@@ -7,7 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from sklearn_structreg.core.randomness import own_generator
+
 __all__ = ["cluster_mask", "draw_clusters"]
+
+CPU = torch.device("cpu")
 
 
 def draw_clusters(
@@ -15,7 +19,7 @@ def draw_clusters(
     n_clusters: int,
     drop_rate: float,
     rounding: str = "stochastic",
-    device: torch.device | str = "cpu",
+    device: torch.device = CPU,
 ) -> Tensor:
     """Draw the clusters that stay, bool (n_channels, n_clusters); line 6.
 
@@ -24,11 +28,13 @@ def draw_clusters(
     expected = round(drop_rate * n_clusters, 9)  # 0.29 * 100 is 28.999999999999996
     whole = math.floor(expected)
     # The ranks of random numbers are a random permutation: the lowest ones go.
-    rank = torch.rand(n_channels, n_clusters, device=device).argsort(1)
+    source = own_generator(device)
+    rank = torch.rand(n_channels, n_clusters, device=device, generator=source)
+    rank = rank.argsort(1)
     if rounding == "down" or whole == expected:
         return rank >= whole
-    more = torch.rand(n_channels, 1, device=device) < expected - whole
-    return rank >= whole + more.long()
+    more = torch.rand(n_channels, 1, device=device, generator=source)
+    return rank >= whole + (more < expected - whole).long()
 
 
 def cluster_mask(

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch.history import History
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from sklearn_structreg.core.checkpoint import Checkpoint
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.insertion import insertions
 from sklearn_structreg.core.net import StructuredNet
@@ -30,7 +31,7 @@ from sklearn_structreg.selfinformed.partition import (
     partition_by_scores,
 )
 
-__all__ = ["HeadPlan", "HeadTraining", "augment"]
+__all__ = ["HeadPlan", "HeadTraining", "attach", "augment", "share_units"]
 
 MAX_KEPT_BYTES = 2**32
 SAMPLE_ROWS = 2  # shown to the regularizers before the training
@@ -56,6 +57,7 @@ class HeadTraining:
     regularizers: Sequence[tuple[str, Regularizer]]
     recipe: Recipe
     spec: TensorSpec
+    checkpoint: Checkpoint
 
 
 def augment(
@@ -82,21 +84,23 @@ def augment(
             seed=derive_seed(seed, 1, index),
         )
         partitions.append(partition)
-        sizes = _share_units(plan.head_layer_sizes, plan.head_allocation, partition)
+        sizes = share_units(plan.head_layer_sizes, plan.head_allocation, partition)
         module = _without_regularizers(module, net)
         groups = [group.tolist() for group in partition.groups_]
         module.add_heads(groups, sizes, seed=derive_seed(seed, 2, index))
         seed_of_round, history = derive_seed(seed, 3, index), net and net.history
-        net = _train_stage(module, split.train, training, seed_of_round, history)
+        name = f"round-{index + 1}"
+        net = _train_stage(module, split.train, training, seed_of_round, history, name)
     if net is not None and plan.fine_tune:
         module = _without_regularizers(module, net)
         module.unfreeze()
         last_seed = derive_seed(seed, 4)
-        net = _train_stage(module, split.train, training, last_seed, net.history)
+        rest = training, last_seed, net.history, "fine-tuning"
+        net = _train_stage(module, split.train, *rest)
     return partitions, net
 
 
-def _share_units(
+def share_units(
     sizes: Sequence[int], allocation: str, partition: ClassPartition
 ) -> list[tuple[int, ...]]:
     """Distribute the units of all heads over the groups, at least one to each layer."""
@@ -129,32 +133,47 @@ def _train_stage(
     training: HeadTraining,
     seed: int,
     history: History | None,
+    name: str,
 ) -> StructuredNet:
     """Attach the regularizers and train all that is not frozen."""
     recipe, spec = training.recipe, training.spec
     data = _canonical_rows(data, recipe)
     regularizers = RegularizerSequence(training.regularizers)
-    sample, kept = data.first_rows(SAMPLE_ROWS, spec), None
-    if not module.frozen:
-        attached = regularizers.attach(module, sample, seed)
-    else:
-        kept = _keep_features(module, data, spec)
-        with module.reading_features(), torch.no_grad():
-            attached = regularizers.attach(module, module.join(sample), seed)
-        if any(insertion.place == "" for insertion in insertions(attached)):
-            raise ValueError(
-                "A regularizer acts on the network's input, but heads read the "
-                "features of a frozen network; give it to that network, as in "
-                "SelfInformedClassifier(StructuredClassifier(regularizers=[...]))."
-            )
+    sample = data.first_rows(SAMPLE_ROWS, spec)
+    kept = _keep_features(module, data, spec) if module.frozen else None
+    attached = attach(module, regularizers, sample, seed)
     reading: AbstractContextManager[None] = nullcontext()
     if kept is not None:
         data, spec = kept, replace(spec, shape=(module.n_kept,))
         reading = module.reading_features()
     with reading:
         return train(
-            attached, regularizers, data, recipe, spec, seed=seed, history=history
+            attached,
+            regularizers,
+            data,
+            recipe,
+            spec,
+            seed=seed,
+            history=history,
+            stage=training.checkpoint.stage(name),
         )
+
+
+def attach(
+    module: AugmentedNet, regularizers: RegularizerSequence, sample: Tensor, seed: int
+) -> nn.Module:
+    """Attach regularizers to all that is not frozen."""
+    if not module.frozen:
+        return regularizers.attach(module, sample, seed)
+    with module.reading_features(), torch.no_grad():
+        attached = regularizers.attach(module, module.join(sample), seed)
+    if any(insertion.place == "" for insertion in insertions(attached)):
+        raise ValueError(
+            "A regularizer acts on the network's input, but heads read the "
+            "features of a frozen network; give it to that network, as in "
+            "SelfInformedClassifier(StructuredClassifier(regularizers=[...]))."
+        )
+    return attached
 
 
 def _canonical_rows(data: TrainingData, recipe: Recipe) -> TrainingData:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_structreg.core import StructuredClassifier, count_multiply_adds
-from sklearn_structreg.core.convergence import warn_of_failure
+from sklearn_structreg.core.checkpoint import Checkpoint
+from sklearn_structreg.core.convergence import note_failure
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.parameters import component, parameter, parameter_of
@@ -45,6 +46,7 @@ from sklearn_structreg.selfinformed.network import (
     unwrap,
 )
 from sklearn_structreg.selfinformed.partition import PREDICTION_ROWS, ClassPartition
+from sklearn_structreg.selfinformed.saving import MultiplyAdds, SavableHeads
 
 __all__ = ["MultiplyAdds", "SelfInformedClassifier"]
 
@@ -53,15 +55,8 @@ COMMON = tuple(StructuredClassifier().get_params(deep=False))
 POSITIVE = Interval(Integral, 1, None, closed="left")
 
 
-class MultiplyAdds(NamedTuple):
-    """Multiply-adds that one sample costs, before and after heads were added."""
-
-    base: int
-    augmented: int
-
-
 @component
-class SelfInformedClassifier(StructuredClassifier):
+class SelfInformedClassifier(SavableHeads, StructuredClassifier):
     """A network with specialist heads for the classes that it confuses.
 
     A network is trained; its predictions on held-out samples group the classes that it
@@ -224,6 +219,10 @@ class SelfInformedClassifier(StructuredClassifier):
         *("top_k", "layer", "n_rounds", "module", "module_params"),
         "hidden_layer_sizes",
     )
+    _free_of_result: ClassVar[tuple[str, ...]] = (
+        *StructuredClassifier._free_of_result,
+        "conditional",
+    )
 
     # ---- fitted state ----------------------------------------------------------
 
@@ -258,16 +257,28 @@ class SelfInformedClassifier(StructuredClassifier):
             self.n_features_in_, self.classes_, recipe.task, self.layer, spec
         )
         weighted = sample_weight is not None
-        check_estimator(estimator, expected, data, weighted=weighted)
+        check_estimator(
+            estimator,
+            expected,
+            data,
+            weighted=weighted,
+            resumable=self.checkpoint is not None,
+        )
 
         n_rounds = 0 if self.n_clusters == 0 else self.n_rounds
         seed = self._draw_seed() if n_rounds else 0
+        checkpoint = Checkpoint.of_fit(self, data, y, sample_weight, seed)
+        seed = checkpoint.seed
         split = HoldOut(data, data, np.empty(0, np.int64))
         if n_rounds and self.holdout_fraction:
             split_seed = derive_seed(seed, 0)
             split = hold_out(data, self.classes_, self.holdout_fraction, split_seed)
         self.held_out_indices_ = split.held_out
-        self.estimator_ = fit_estimator(estimator, X, y, sample_weight, split, spec)
+        checkpoint.begin()
+        folder = checkpoint.subfolder("network")
+        self.estimator_ = fit_estimator(
+            estimator, X, y, sample_weight, split, spec, folder
+        )
 
         self.input_shape_ = getattr(self.estimator_, "input_shape_", self.input_shape_)
         spec = self._make_spec()
@@ -278,7 +289,8 @@ class SelfInformedClassifier(StructuredClassifier):
         self._gate = copy.deepcopy(module.classifier).cpu()
         names = [field.name for field in fields(HeadPlan)]
         plan = HeadPlan(**{name: getattr(self, name) for name in names})
-        training = HeadTraining(named_regularizers(self.regularizers), recipe, spec)
+        regularizers = named_regularizers(self.regularizers)
+        training = HeadTraining(regularizers, recipe, spec, checkpoint)
         self.partitions_, net = augment(
             module,
             split,
@@ -289,12 +301,22 @@ class SelfInformedClassifier(StructuredClassifier):
         )
         if net is None:
             net = make_net(module, RegularizerSequence(), recipe, seed=seed)
-        self.net_ = net
+        self.net_, self._frozen = net, net.module_.frozen
         costs = [count_multiply_adds(m, sample) for m in (network, self.module_)]
         self.multiply_adds_ = MultiplyAdds(*costs)
         self._note_structure()
         if net.history:
-            warn_of_failure(net, split.train, spec)
+            note_failure(net, split.train, spec)
+
+    @property
+    def _has_own_network(self) -> bool:
+        """Whether the network to augment is the user's."""
+        network = unwrap(self.estimator)
+        if network is None:
+            return not isinstance(self.module, str)
+        return not (
+            isinstance(network, StructuredClassifier) and not network._has_own_network
+        )
 
     def _standardizes(self) -> bool:
         """Whether the network to augment does."""
@@ -320,7 +342,8 @@ class SelfInformedClassifier(StructuredClassifier):
             )
         if self.estimator is not None:
             return self.estimator
-        return StructuredClassifier(**{name: getattr(self, name) for name in COMMON})
+        common = {name: getattr(self, name) for name in COMMON}
+        return StructuredClassifier(**common | {"checkpoint": None})
 
     def _check_groups(self, data: TrainingData) -> None:
         """Check the parameters of the groups before any work is done."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sklearn_structreg.core import make_mlp
 from sklearn_structreg.core.inspection import find_layer, replace_layer
-from sklearn_structreg.core.randomness import BUILD_LOCK, seeded
+from sklearn_structreg.core.randomness import seeded
 from sklearn_structreg.selfinformed.attachment import AttachmentPoint, capture
 from sklearn_structreg.selfinformed.plain import PlainNet
 
@@ -123,7 +123,7 @@ class AugmentedNet(nn.Module):
         """Freeze the network, add a round of heads, draw all layers of logits anew."""
         old = self.classifier
         earlier = [head for _, head in self.heads_by_group()]
-        with BUILD_LOCK, seeded(seed, torch.device("cpu")):
+        with seeded(seed, torch.device("cpu")):
             classifier = nn.Linear(old.in_features, old.out_features)
             heads = HeadRound(self.point.n_features, groups, layer_sizes)
             outputs = [

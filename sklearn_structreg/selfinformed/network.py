@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.utils.data import Dataset, Subset
 
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.image_shapes import with_channel
 from sklearn_structreg.core.insertion import simplify_inserted
 from sklearn_structreg.core.inspection import find_layer, replace_layer
 from sklearn_structreg.core.recipe import TensorSpec
@@ -62,7 +64,12 @@ def unwrap(estimator: Any) -> Any:
 
 
 def check_estimator(
-    estimator: Any, expected: Expected, data: TrainingData, *, weighted: bool
+    estimator: Any,
+    expected: Expected,
+    data: TrainingData,
+    *,
+    weighted: bool,
+    resumable: bool = False,
 ) -> None:
     """Refuse an estimator that will not do, before any training."""
     inner, fitted = unwrap(estimator), is_fitted(estimator)
@@ -90,6 +97,11 @@ def check_estimator(
         raise ValueError(
             f"estimator is a frozen {name} that is not fitted; fit it first, or pass "
             "it without FrozenEstimator to have it trained."
+        )
+    if resumable and not fitted and isinstance(inner, NeuralNet):
+        raise ValueError(
+            f"estimator={name} keeps no state for checkpoint to go on from; fit it "
+            "yourself and pass it fitted, or set checkpoint=None."
         )
     if weighted and not fitted and not has_fit_parameter(inner, "sample_weight"):
         raise ValueError(
@@ -125,7 +137,9 @@ def _try_network(
     inner: StructuredClassifier, expected: Expected, data: TrainingData
 ) -> None:
     """Build the network that an estimator will train, to see if heads can attach."""
-    shape = tuple(inner.image_shape or expected.spec.shape)
+    shape = expected.spec.shape
+    if inner.image_shape is not None:
+        shape = with_channel(inner.image_shape)
     sample = data.first_rows(SAMPLE_ROWS, replace(expected.spec, shape=shape))
     sample = sample.to(expected.spec.dtype)
     n_classes = len(expected.classes)
@@ -149,8 +163,12 @@ def fit_estimator(
     sample_weight: Any,
     split: HoldOut,
     spec: TensorSpec,
+    folder: Path | None = None,
 ) -> Any:
-    """Train a clone on the rows that are not held out; leave a fitted one as it is."""
+    """Train a clone on the rows that are not held out; leave a fitted one as it is.
+
+    Its state is kept in `folder`, unless it has a folder of its own.
+    """
     if is_fitted(estimator):
         return unwrap(estimator)
     if isinstance(estimator, NeuralNet) and not isinstance(X, Dataset):
@@ -165,7 +183,11 @@ def fit_estimator(
         else:
             X = X[rows] if isinstance(X, Tensor) else _safe_indexing(X, rows)
     weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-    return clone(estimator).fit(X, y, **weights)
+    model = clone(estimator)
+    if folder is None or model.checkpoint is not None:
+        return model.fit(X, y, **weights)
+    model.set_params(checkpoint=folder).fit(X, y, **weights)
+    return model.set_params(checkpoint=None)
 
 
 def _fit_skorch(net: NeuralNet, part: TrainingData, spec: TensorSpec) -> NeuralNet:

@@ -15,6 +15,8 @@ from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, eigsh, lobpcg
 from sklearn.cluster import KMeans
 
+from sklearn_structreg.core.randomness import GLOBAL_LOCK
+
 # Up to this size LAPACK's full decomposition is as quick as a Lanczos iteration, and it
 # has no requirement on the number of eigenvectors.
 _SMALL = 128
@@ -80,7 +82,7 @@ def leading_eigenvectors(
     if n <= max(_SMALL, k + 1):
         return _dense_eigenvectors(operator @ np.eye(n), k, rng)
     if 5 * k < n:  # LOBPCG asks for that
-        with warnings.catch_warnings():
+        with GLOBAL_LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # "not reaching the tolerance"
             _, vectors, residuals = lobpcg(
                 operator,

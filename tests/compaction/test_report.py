@@ -194,7 +194,7 @@ def test_errors(digits):
     network = convnet()
     with pytest.raises(ValueError, match="n_repeats=-1 must"):
         size_report(network, X, n_repeats=-1)
-    with pytest.raises(ValueError, match="holds no sample"):
+    with pytest.raises(ValueError, match="at least one sample"):
         size_report(network, X[:0])
     with pytest.raises(ValueError, match="other layers than module"):
         size_report(network, X, compacted=network[:2])

@@ -331,5 +331,5 @@ def test_wrong_arguments():
             compact(perceptron(), sample)
     with pytest.raises(ValueError, match="unsupported='skip' must be"):
         compact(perceptron(), X, unsupported="skip")
-    with pytest.raises(TypeError, match=r"takes a torch\.nn\.Module; got 'net'"):
+    with pytest.raises(TypeError, match="module must be a torch.nn.Module, not a str"):
         compact("net", X)

@@ -154,10 +154,3 @@ def test_dicts_of_inputs_and_regression(blobs):
         Two, callbacks=[("look", RegularizerCallback(Look()))], max_epochs=1, verbose=0
     ).fit(X, y)
     assert dict(net.callbacks_)["look"].regularizer_.keys_ == ["left", "right"]
-
-
-def test_bad_regularizers_are_found_before_any_training(blobs):
-    with pytest.raises(ValueError, match="is no regularizer; give an instance"):
-        fitted(blobs, Shift)
-    with pytest.raises(ValueError, match="'by' parameter of Shift must be"):
-        fitted(blobs, Shift(by="much"))

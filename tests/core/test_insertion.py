@@ -323,14 +323,6 @@ def test_maps_of_another_kind():
         as_maps(torch.zeros(2, 5), 2)
 
 
-def test_bad_names(net):
-    with pytest.raises(ValueError, match="no layer named 'conv9'; its layers are"):
-        insert_layer(net, "conv9", Affine())
-    insert_layer(net, "conv1", Affine())
-    with pytest.raises(ValueError, match="is not an inserted layer of this network"):
-        remove_layers(net, [net.relu])
-
-
 def test_a_container_that_would_run_the_layer_as_its_own():
     class Dense(nn.ModuleDict):
         def forward(self, x):

@@ -101,14 +101,6 @@ def test_partial_fit_takes_an_indicator_and_stays_with_it(several):
         model.partial_fit(X, y[:, :3])
 
 
-def test_bad_indicators_are_one_clear_sentence(several):
-    X, y = several
-    with pytest.raises(ValueError, match="values other than 0 and 1"):
-        StructuredClassifier().fit(X, 2 * y)
-    with pytest.raises(ValueError, match="class_weight is for one label"):
-        StructuredClassifier(class_weight="balanced").fit(X, y)
-
-
 ESTIMATORS = [
     StructuredClassifier(**FAST),
     CGESClassifier(**FAST),

@@ -166,6 +166,7 @@ def test_pickles_of_a_net_elsewhere_are_on_the_plain_cpu(digits):
     X, y = digits
     for optimizer in ("sgd", "adam"):
         model = StructuredClassifier(optimizer=optimizer, **FAST).fit(X, y)
+        model.partial_fit(X, y)
         model.net_.device = "cpu:0"  # stands for another device on any machine
         loaded = pickle.loads(pickle.dumps(model))
         assert (model.net_.device, loaded.net_.device) == ("cpu:0", "cpu")

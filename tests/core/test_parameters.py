@@ -82,19 +82,3 @@ def test_regularizers_are_named_set_and_replaced_as_steps_of_a_pipeline():
         model.set_params(regularizers__cges__alpha=1.0)
     with pytest.raises(ValueError, match="Invalid parameter 'strength'"):
         model.set_params(regularizers__near__strength=1.0)
-
-
-@pytest.mark.parametrize(
-    ("regularizers", "message"),
-    [
-        ([Dropout], "which is no regularizer; give instances"),
-        ([("a", "b")], "which is no regularizer"),
-        ([("a", Dropout()), ("a", L2SP())], "'a' more than once"),
-        ([("a__b", Dropout())], "with a double underscore"),
-        ([Dropout(drop_rate=1.5)], "'drop_rate' parameter of Dropout must be"),
-    ],
-)
-def test_regularizers_that_make_no_sense(blobs, regularizers, message):
-    model = StructuredClassifier(regularizers=regularizers, max_epochs=1)
-    with pytest.raises(ValueError, match=message):
-        model.fit(*blobs)

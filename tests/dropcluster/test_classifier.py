@@ -83,6 +83,7 @@ def test_image_shape_and_4d_images_are_the_same(flat, images):
     assert same(one, two)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(
     ("shape", "layer", "expected"),
     [
@@ -246,6 +247,7 @@ def test_layers_of_the_module_alone(images):
         DropClusterClassifier(layer=None, **FAST).fit(*images)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_two_layers_have_their_own_schedules(images):
     late = DropCluster(layer="2", start_epoch=2, n_clusters=3)
     regularizers = [("early", DropCluster(start_epoch=1, n_clusters=5)), ("late", late)]
@@ -307,6 +309,7 @@ def test_partial_fit_takes_over_changed_parameters(images):
     assert model.n_clusters_ == 3
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_early_stopping_brings_back_the_best_epochs_clusters():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 1, 6, 6)), rng.integers(0, 2, 60)  # noise: overfits
@@ -399,6 +402,7 @@ def test_another_image_size_at_predict(images):
         model.predict(np.zeros((2, 1, 9, 9)))
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_too_few_pixels_leave_it_inactive(blobs):
     X, y = blobs
     model = DropClusterClassifier(**FAST).fit(X[:, :3], y)

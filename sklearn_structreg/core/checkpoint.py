@@ -1,0 +1,271 @@
+"""The state of a fit in a folder, after every epoch, and the way back to it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.device import resolve_device
+from sklearn_structreg.core.fingerprint import fingerprint, fingerprint_of_samples
+from sklearn_structreg.core.regularizer import on_device
+from sklearn_structreg.core.state_files import read_state, write_state
+
+__all__ = ["Checkpoint", "Stage"]
+
+FORMAT = "checkpoint 1"
+PACKAGES = ("sklearn_structreg", "torch", "numpy", "scikit-learn", "skorch")
+PLAIN = (type(None), bool, int, float, str, Tensor, np.generic)
+
+
+class Checkpoint:
+    """The folder of one fit: whose it is, and a file for each stage of the training.
+
+    Parameters
+    ----------
+    folder : path-like or None
+        It need not exist. None keeps nothing.
+    identity : mapping of str to str
+        Fingerprints of the data and of all parameters that change the result.
+    seed : int
+        Of a new fit; one that goes on has the seed that it began with.
+    device : str
+        The kind of device that computes.
+
+    Raises
+    ------
+    ValueError
+        If the folder is another fit's, or damaged.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None,
+        identity: Mapping[str, str],
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
+        self.folder = None if folder is None else Path(folder)
+        if self.folder is not None and self.folder.is_file():
+            raise ValueError(f"checkpoint={str(folder)!r} is a file; name a folder.")
+        self.seed, self.identity = seed, dict(identity)
+        if self.folder is not None:
+            self.conditions = conditions(device)
+            self._take_over(_read(self._path("fit")))
+
+    @classmethod
+    def of_fit(
+        cls, estimator: Any, data: TrainingData, y: Any, sample_weight: Any, seed: int
+    ) -> Checkpoint:
+        """Open the folder that an estimator names, for these data."""
+        if estimator.checkpoint is None:
+            return cls(None, {}, seed)
+        identity = identity_of(estimator, data, y, sample_weight)
+        device = resolve_device(estimator.device).type
+        return cls(estimator.checkpoint, identity, seed, device)
+
+    def stage(self, name: str) -> Stage | None:
+        """Return a stage of the training, for a net to keep its state in."""
+        if self.folder is None:
+            return None
+        fit = fingerprint([self.identity, self.seed])[:16]
+        return Stage(self, self._path(f"{name}-{fit}"))
+
+    def subfolder(self, name: str) -> Path | None:
+        """Return a folder for a fit inside of this one."""
+        return None if self.folder is None else self.folder / name
+
+    def begin(self) -> None:
+        """Write down whose folder this is."""
+        if self.folder is None or self._path("fit").exists():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        names = "identity", "seed", "conditions"
+        state = {name: getattr(self, name) for name in names}
+        write_state(self._path("fit"), {"format": FORMAT, **state})
+
+    def _path(self, name: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{name}.safetensors"
+
+    def _take_over(self, found: dict[str, Any] | None) -> None:
+        """Check whose folder it is, and clear what a killed process has left."""
+        if found is None:
+            return
+        known, here = found["identity"], self.identity
+        names = sorted(n for n in {*known, *here} if known.get(n) != here.get(n))
+        if names:
+            # A parameter of a component says more than the whole of it.
+            names = [n for n in names if not any(m.startswith(f"{n}__") for m in names)]
+            raise ValueError(
+                f"checkpoint={str(self.folder)!r} holds another fit, which differs in "
+                f"{', '.join(names)}; set that back to go on with it, give this fit "
+                "a folder of its own, or delete the folder to start anew."
+            )
+        old, now = found["conditions"], self.conditions
+        changed = [f"{n} {old.get(n)}" for n in now if old.get(n) != now[n]]
+        if changed:
+            warnings.warn(
+                f"checkpoint={str(self.folder)!r} was made with {', '.join(changed)}, "
+                "unlike now, so the fit may end otherwise in the last bits than "
+                "uninterrupted.",
+                UserWarning,
+                stacklevel=2,
+            )
+        self.seed = found["seed"]
+        for unfinished in self._path("fit").parent.glob(".*.safetensors.*.unfinished"):
+            unfinished.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a fit, and the file of its state."""
+
+    checkpoint: Checkpoint
+    path: Path
+
+    def restore(self, net: Any) -> bool:
+        """Bring a net to the end of its last whole epoch; return whether it had ended.
+
+        Callbacks have begun their training. A net without a file writes its first one:
+        what cannot be written shows before any work is done.
+        """
+        state = _read(self.path)
+        if state is None:
+            self.write(net)
+            return False
+        try:
+            _restore(net, state)
+        except (KeyError, IndexError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"The state in {str(self.path)!r} does not fit the network "
+                f"({str(error).splitlines()[0]}); delete the folder to start anew."
+            ) from error
+        return bool(state["ended"])
+
+    def write(self, net: Any, *, ended: bool = False) -> None:
+        """Write the state of a net at the end of an epoch."""
+        self.checkpoint.begin()
+        write_state(self.path, {"format": FORMAT, "ended": ended, **_state_of(net)})
+
+
+def identity_of(
+    estimator: Any, data: TrainingData, y: Any, sample_weight: Any
+) -> dict[str, str]:
+    """Return fingerprints of an estimator's data and parameters by name."""
+    free, net = estimator._free_of_result, getattr(estimator, "net_", None)
+    params = {k: v for k, v in estimator.get_params().items() if k not in free}
+    y = data.target if y is None else y
+    y = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+    return {
+        **{name: fingerprint(value) for name, value in params.items()},
+        "the class of the estimator": fingerprint(type(estimator)),
+        "the network to go on from": fingerprint(getattr(net, "module_", None)),
+        "X": fingerprint_of_samples(data.samples),
+        "y": fingerprint(y),
+        "sample_weight": fingerprint(
+            None if sample_weight is None else np.asarray(sample_weight, np.float64)
+        ),
+    }
+
+
+def conditions(device: str) -> dict[str, str]:
+    """Return all that may change a result's last bits beside data and parameters."""
+    threads = str(torch.get_num_threads())
+    versions = {name: version(name) for name in PACKAGES}
+    return {**versions, "device": device, "threads": threads}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Read a file of a checkpoint; None if there is none."""
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = read_state(path)
+        if state["format"] != FORMAT:
+            raise ValueError("another format")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"The file {str(path)!r} is damaged, or not of a checkpoint that this "
+            f"version can read; delete the folder {str(path.parent)!r} to start anew."
+        ) from error
+    return state
+
+
+# ---- the state of a net ------------------------------------------------------------
+
+
+def _state_of(net: Any) -> dict[str, Any]:
+    return {
+        "module": net.module_.state_dict(),
+        "learned": [parameter.requires_grad for parameter in net.module_.parameters()],
+        "optimizer": net.optimizer_.state_dict(),
+        "history": [dict(row) for row in net.history],
+        "best_figures": net._best_figures,
+        "callbacks": {name: _callback_state(x) for name, x in net.callbacks_},
+        "regularizers": {n: r.fitted_state() for n, r in net.regularizers.items()},
+    }
+
+
+def _restore(net: Any, state: dict[str, Any]) -> None:
+    module: nn.Module = net.module_
+    module.load_state_dict(state["module"])
+    for parameter, learned in zip(module.parameters(), state["learned"], strict=True):
+        parameter.requires_grad_(learned)
+    _restore_optimizer(net.optimizer_, state["optimizer"])
+    net.history[:] = state["history"]
+    net._best_figures = state["best_figures"]
+    for name, callback in net.callbacks_:
+        _restore_callback(callback, on_device(state["callbacks"][name], net.device))
+    for name, regularizer in net.regularizers.items():
+        regularizer.restore(on_device(state["regularizers"][name], net.device))
+
+
+def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    optimizer.load_state_dict(state)
+    # torch casts to the precision of the parameters; the numbers may have had another.
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, saved in state["state"].items():
+        held = optimizer.state[parameters[index]]
+        for key, value in saved.items():
+            if isinstance(value, Tensor) and value.dtype != held[key].dtype:
+                held[key] = value.to(held[key].device)
+
+
+def _callback_state(callback: Callback) -> dict[str, Any]:
+    """Return the attributes that a file can hold, and state dicts of others."""
+    plain, parts = {}, {}
+    for name, value in vars(callback).items():
+        if _is_plain(value):
+            plain[name] = value
+        elif hasattr(value, "load_state_dict") and not isinstance(value, type):
+            parts[name] = value.state_dict()
+    return {"plain": plain, "parts": parts}
+
+
+def _restore_callback(callback: Callback, state: dict[str, Any]) -> None:
+    vars(callback).update(state["plain"])
+    for name, part in state["parts"].items():
+        getattr(callback, name).load_state_dict(part)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a file can hold a value."""
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, [*value.keys(), *value.values()]))
+    if type(value) in (list, tuple, set, frozenset):
+        return all(map(_is_plain, value))
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biufU"
+    return isinstance(value, PLAIN)
