@@ -25,7 +25,7 @@ X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
 model = CGESClassifier(
     penalty="group",
-    alpha=0.005,
+    alpha=1.0,
     image_shape=(1, 8, 8),
     max_epochs=40,
     random_state=0,

@@ -47,7 +47,7 @@ pipeline = make_pipeline(
     SelectFromModel(net, threshold=1e-5),
     LogisticRegression(),
 )
-grid = {"selectfrommodel__estimator__alpha": [0.05, 0.1, 0.2, 0.4]}
+grid = {"selectfrommodel__estimator__alpha": [0.1, 0.3, 1, 2]}
 search = GridSearchCV(pipeline, grid, cv=3).fit(X_train, y_train)
 selector = search.best_estimator_["selectfrommodel"]
 kept = selector.get_support()
@@ -79,9 +79,9 @@ ax.legend()
 # throughout, where a single one of the 228 test samples is 0.4 points.
 
 models = {
-    "CGES": [CGESClassifier(alpha=a) for a in (0.05, 0.1, 0.2, 0.3, 0.5)],
+    "CGES": [CGESClassifier(alpha=a) for a in (0.3, 1, 3, 10)],
     "group": [
-        CGESClassifier(alpha=a, penalty="group") for a in (0.01, 0.03, 0.06, 0.1)
+        CGESClassifier(alpha=a, penalty="group") for a in (0.1, 0.3, 0.6, 1)
     ],
     "L1 logistic regression": [  # this spelling needs scikit-learn 1.8
         LogisticRegression(l1_ratio=1, C=C, solver="saga", max_iter=5000)

@@ -49,7 +49,7 @@ images = (X / 16).reshape(-1, 1, 8, 8)
 split = train_test_split(images, y, stratify=y, random_state=0)
 X_train, X_test, y_train, y_test = split
 
-model = CGESClassifier(Net, alpha=0.02, max_epochs=30, random_state=0)
+model = CGESClassifier(Net, max_epochs=30, random_state=0)
 model.fit(X_train, y_train)
 print(
     f"accuracy {model.score(X_test, y_test):.3f} with {model.n_nonzero_parameters_} of "

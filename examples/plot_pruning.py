@@ -36,7 +36,7 @@ X_train, X_test, y_train, y_test = train_test_split(
 settings = {"max_epochs": 40, "random_state": 0}
 dense = CGESClassifier(alpha=0, **settings).fit(X_train, y_train)
 print(f"dense: accuracy {dense.score(X_test, y_test):.3f}")
-for penalty, alpha in [("l2", 1e-3), ("cges", 0.1)]:
+for penalty, alpha in [("l2", 1e-4), ("cges", 1.0)]:
     for density in (0.1, 0.05, 0.03):
         pruned = CGESClassifier(
             alpha=alpha, penalty=penalty, target_density=density, **settings

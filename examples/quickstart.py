@@ -31,7 +31,7 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_sta
 # %%
 # Each is a scikit-learn estimator, and takes the pixels as they are.
 plain = StructuredClassifier(random_state=0)
-cges = CGESClassifier(alpha=0.05, random_state=0)
+cges = CGESClassifier(random_state=0)
 blockout = BlockoutClassifier(n_clusters=4, random_state=0)
 drop = DropClusterClassifier(image_shape=(1, 8, 8), max_epochs=30, random_state=0)
 informed = SelfInformedClassifier(n_clusters=3, head_layer_sizes=(32,), random_state=0)

@@ -191,8 +191,8 @@ def main() -> None:
         "stock skorch": stock_skorch(device),
         "scikit-learn": scikit_learn,
         "plain net": ours(StructuredClassifier, device),
-        "CGES": ours(CGESClassifier, device, alpha=1e-3),
-        "CGES, torch": without_loops(ours(CGESClassifier, device, alpha=1e-3)),
+        "CGES": ours(CGESClassifier, device, alpha=1.0),
+        "CGES, torch": without_loops(ours(CGESClassifier, device, alpha=1.0)),
     }
     results: dict[str, dict[str, dict[str, float]]] = {}
     for name, (X, y, n_epochs) in list(data_sets().items())[: arguments.data]:

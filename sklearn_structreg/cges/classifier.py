@@ -60,11 +60,12 @@ class CGESClassifier(SparseEstimator, StructuredClassifier):
 
     Notes
     -----
-    The step after which the operators run moved the weights by the learning rate times
-    a direction that momentum has made up to 1/(1 - momentum) times the gradient, while
-    the operators take the bare learning rate: the training settles at the minimum for
-    (1 - momentum) * alpha. With Adam the direction's scale differs from weight to
-    weight, and so does the effective strength. Plain SGD has neither.
+    The operators run in the metric of the optimizer's steps: SGD's at the learning
+    rate over one minus the momentum, that of Adam and its kin at a size for each
+    weight. So the training minimises the objective with all of them, while the penalty
+    is on and the learning rate falls low enough. An optimizer that is not known counts
+    as plain SGD. In the last `refit` of the epochs the loss alone is minimised, with
+    the zeros as they are.
 
     :class:`IterativePruning` describes the pruning in warm starts, with early stopping
     and after compaction.
@@ -84,8 +85,8 @@ class CGESClassifier(SparseEstimator, StructuredClassifier):
     >>> from sklearn.preprocessing import StandardScaler
     >>> from sklearn_structreg import CGESClassifier
     >>> X, y = load_digits(return_X_y=True)
-    >>> net = CGESClassifier(alpha=0.05, max_epochs=20, random_state=0)
+    >>> net = CGESClassifier(max_epochs=20, random_state=0)
     >>> model = make_pipeline(StandardScaler(), net).fit(X, y)
-    >>> model.score(X, y) > 0.95, net.sparsity_ > 0.1
+    >>> model.score(X, y) > 0.95, net.sparsity_ > 0.4
     (True, True)
     """

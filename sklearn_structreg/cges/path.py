@@ -100,7 +100,7 @@ def cges_path(
     >>> from sklearn_structreg.cges import cges_path
     >>> X, y = load_wine(return_X_y=True)
     >>> net = CGESClassifier(penalty="group", max_epochs=20, random_state=0)
-    >>> path = cges_path(net, X[::2], y[::2], X[1::2], y[1::2], alphas=[0, 0.05, 0.1])
+    >>> path = cges_path(net, X[::2], y[::2], X[1::2], y[1::2], alphas=[0, 0.1, 0.5])
     >>> bool((path.parameters[1:] < path.parameters[:-1]).all())
     True
     """

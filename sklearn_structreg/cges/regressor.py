@@ -43,9 +43,7 @@ class CGESRegressor(SparseEstimator, StructuredRegressor):
 
     Notes
     -----
-    Adam's steps differ in scale from weight to weight, and so does the effective
-    strength. ``optimizer="sgd"``, with a learning rate that suits the features, settles
-    at the minimum of the objective (for (1 - momentum) * alpha).
+    As of :class:`CGESClassifier`: the objective is minimised with every optimizer.
 
     References
     ----------
@@ -57,9 +55,7 @@ class CGESRegressor(SparseEstimator, StructuredRegressor):
     >>> from sklearn.datasets import load_diabetes
     >>> from sklearn_structreg.cges import CGESRegressor
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> net = CGESRegressor(
-    ...     alpha=1.0, learning_rate=0.02, max_epochs=60, random_state=0)
-    >>> net = net.fit(X, y)
+    >>> net = CGESRegressor(max_epochs=60, random_state=0).fit(X, y)
     >>> net.score(X, y) > 0.4, net.sparsity_ > 0.1
     (True, True)
     """

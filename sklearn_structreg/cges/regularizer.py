@@ -282,7 +282,7 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
         }.get(self.penalty, [0.0] * len(names))
         terms = zip(names, shapes, shares, self._scales(shapes), strict=True)
         measured = not isinstance(self.layer_scale, str) or self.penalty == "l2"
-        self.layers_ = [
+        self.layers_: list[LayerPenalty] = [
             LayerPenalty(
                 name, group_dims(len(s), self.groups), (1 - mu) * a, mu * b, measured
             )

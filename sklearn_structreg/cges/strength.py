@@ -90,11 +90,8 @@ def alpha_max(
 
     Notes
     -----
-    With SGD and momentum m the training settles at the minimum for (1 - m) alpha, so
-    the strength here is that of the objective over 1 - m. For other optimizers it is
-    that of the objective. `weight_decay` and `regularizers` are left out. The gradients
-    of mini-batches scatter around zero, so that single weights come and go near the
-    exact value.
+    `weight_decay` and `regularizers` are left out. The gradients of mini-batches
+    scatter around zero, so that single weights come and go near the exact value.
 
     The bound: let :math:`t_l` be the penalty of layer l, whose coefficient is
     :math:`c_l`, and :math:`L_0` the loss of constant predictions. Each layer changes
@@ -151,9 +148,7 @@ def alpha_max(
     ):
         return math.inf
     parts = list(_parts(untrained.module.eval()))
-    strength = (_exact if _is_linear(parts) else _bound)(parts, untrained)
-    momentum = float(probe.momentum) if probe.optimizer == "sgd" else 0.0
-    return strength / (1.0 - momentum)
+    return (_exact if _is_linear(parts) else _bound)(parts, untrained)
 
 
 def alpha_path(

@@ -52,7 +52,7 @@ def test_a_regressor_of_strength_zero_is_the_plain_net_bit_for_bit(digits):
 def test_stronger_is_sparser_and_still_accurate(digits, penalty, prox):
     X, y = StandardScaler().fit_transform(digits[0]), digits[1]
     sparsity, n_nonzero = [], []
-    for alpha in (0, 5e-3, 5e-2):
+    for alpha in (0, 0.3, 3):
         model = CGESClassifier(
             alpha=alpha,
             penalty=penalty,
@@ -72,7 +72,7 @@ def test_the_group_penalty_empties_whole_groups(digits):
     X, y = StandardScaler().fit_transform(digits[0]), digits[1]
     for groups, dim in [("feature", 0), ("filter", 1)]:
         model = CGESClassifier(
-            alpha=0.03, penalty="group", groups=groups, max_epochs=30, random_state=0
+            alpha=0.3, penalty="group", groups=groups, max_epochs=30, random_state=0
         ).fit(X, y)
         zero = model.module_[0].weight == 0
         empty = zero.all(dim)
@@ -82,7 +82,7 @@ def test_the_group_penalty_empties_whole_groups(digits):
 
 def test_reports_agree_with_the_weights_and_the_history(digits):
     X, y = digits
-    model = CGESClassifier(alpha=0.05, max_epochs=20, random_state=0).fit(X, y)
+    model = CGESClassifier(max_epochs=20, random_state=0).fit(X, y)
     first, last = model.module_[0].weight, model.module_[2].weight
     zeros = [int((w == 0).sum()) for w in (first, last)]
     assert (
@@ -151,6 +151,8 @@ def test_training_solves_the_penalised_problem(penalty):
             penalty=penalty,
             exclusivity=1 - mu,
             layer_scale=None,
+            ramp=0,
+            refit=0,
             standardize=False,
             dtype="float64",
             batch_size=None,

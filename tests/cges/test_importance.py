@@ -173,7 +173,7 @@ def test_before_fit():
 
 def test_select_from_model_keeps_what_is_used(planted):
     X, y, wine = planted
-    net = CGESClassifier(alpha=0.1, penalty="group", max_epochs=60, random_state=0)
+    net = CGESClassifier(alpha=0.5, penalty="group", max_epochs=60, random_state=0)
     selector = SelectFromModel(net, threshold=1e-5).fit(X, y)
     kept = selector.get_support()
     np.testing.assert_array_equal(kept, selector.estimator_.feature_importances_ > 0)
@@ -189,7 +189,7 @@ def test_select_from_model_in_a_pipeline_with_grid_search(planted):
     )
     last = CGESClassifier(alpha=0, max_epochs=10, random_state=0)
     pipeline = make_pipeline(StandardScaler(), select, last)
-    grid = {"selectfrommodel__estimator__alpha": [0.0, 0.1]}
+    grid = {"selectfrommodel__estimator__alpha": [0.0, 0.5]}
     search = GridSearchCV(pipeline, grid, cv=3).fit(X, y)
     assert search.best_score_ > 0.9
     n_selected = [
@@ -197,7 +197,7 @@ def test_select_from_model_in_a_pipeline_with_grid_search(planted):
         .fit(X, y)[1]
         .get_support()
         .sum()
-        for alpha in (0.0, 0.1)
+        for alpha in (0.0, 0.5)
     ]
     assert n_selected[0] == 23
     assert n_selected[1] <= 13

@@ -25,7 +25,13 @@ from sklearn_structreg.cges import (
     alpha_path,
 )
 
-LINEAR = {"hidden_layer_sizes": (), "batch_size": None, "layer_scale": None}
+LINEAR = {
+    "hidden_layer_sizes": (),
+    "batch_size": None,
+    "layer_scale": None,
+    "ramp": 0,
+    "refit": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +166,7 @@ def test_a_linear_convolution_with_pooling(digits):
         learning_rate=5.0,
         max_epochs=300,
         layer_scale=None,
+        refit=0,
         dtype="float64",
         random_state=0,
     )
