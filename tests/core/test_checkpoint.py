@@ -1,6 +1,7 @@
 """Fits that are broken off and go on: the same as uninterrupted ones, bit for bit."""
 
 import copy
+import doctest
 import itertools
 import json
 import os
@@ -315,3 +316,12 @@ def test_calls_that_keep_no_state_say_so_before_any_work(blobs, tmp_path):
 class Never(Callback):
     def on_epoch_begin(self, net, **kwargs):
         raise AssertionError("an epoch has begun")
+
+
+def test_the_example_of_the_guide(tmp_path, monkeypatch):
+    guide = Path(__file__).parents[2] / "docs" / "guide.rst"
+    monkeypatch.chdir(tmp_path)
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testfile(str(guide), module_relative=False, optionflags=options)
+    assert result.attempted > 5
+    assert result.failed == 0
