@@ -121,7 +121,7 @@ class Checkpoint:
                 "unlike now, so the fit may end otherwise in the last bits than "
                 "uninterrupted.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=7,
             )
         self.seed = found["seed"]
         for unfinished in self._path("fit").parent.glob(".*.safetensors.*.unfinished"):
@@ -227,7 +227,8 @@ def _restore(net: Any, state: dict[str, Any]) -> None:
     net.history[:] = state["history"]
     net._best_figures = state["best_figures"]
     for name, callback in net.callbacks_:
-        _restore_callback(callback, on_device(state["callbacks"][name], net.device))
+        if name in state["callbacks"]:  # but for a progress bar, which may be new
+            _restore_callback(callback, on_device(state["callbacks"][name], net.device))
     for name, regularizer in net.regularizers.items():
         regularizer.restore(on_device(state["regularizers"][name], net.device))
 

@@ -244,7 +244,7 @@ def test_what_does_not_change_the_result_is_free(blobs, tmp_path, capsys):
     first = fit_with(tmp_path / "1", X, y, **SMALL, callbacks=[EpochTimer()])
     again = fit_with(
         f"{tmp_path}/1", X.tolist(), y.tolist(), callbacks=[EpochTimer()],
-        **SMALL, verbose=1, device="cpu", warm_start=True,
+        **SMALL, verbose=2, device="cpu", warm_start=True,
     )  # fmt: skip
     assert_same(again, first, X)
     rng = np.random.RandomState(0)
