@@ -209,6 +209,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _state_of(net: Any) -> dict[str, Any]:
     return {
         "module": net.module_.state_dict(),
+        "criterion": net.criterion_.state_dict(),
         "learned": [parameter.requires_grad for parameter in net.module_.parameters()],
         "optimizer": net.optimizer_.state_dict(),
         "history": [dict(row) for row in net.history],
@@ -221,6 +222,7 @@ def _state_of(net: Any) -> dict[str, Any]:
 def _restore(net: Any, state: dict[str, Any]) -> None:
     module: nn.Module = net.module_
     module.load_state_dict(state["module"])
+    net.criterion_.load_state_dict(state["criterion"])
     for parameter, learned in zip(module.parameters(), state["learned"], strict=True):
         parameter.requires_grad_(learned)
     _restore_optimizer(net.optimizer_, state["optimizer"])
