@@ -129,14 +129,13 @@ class StructuredNet(NeuralNet):
         **params: Any,
     ) -> StructuredNet:
         """Run the epochs, or those that a stage has no state of yet."""
-        n_left = self.max_epochs if epochs is None else epochs
         if stage is None:
-            super().fit_loop(X, y, n_left, **params)
+            super().fit_loop(X, y, epochs, **params)
             return self
-        n_left += len(self.history)
+        last = len(self.history) + (self.max_epochs if epochs is None else epochs)
         if stage.restore(self):
             return self
-        for _ in range(n_left - len(self.history)):
+        for _ in range(last - len(self.history)):
             try:
                 super().fit_loop(X, y, 1, **params)
             except KeyboardInterrupt:  # early stopping, at the end of an epoch
