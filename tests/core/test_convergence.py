@@ -40,7 +40,9 @@ HOPELESS = [
     (StructuredClassifier(weight_decay=30.0, **FAST), X, Y, "no better than"),
     (CGESClassifier(alpha=10, **FAST), X, Y, "no weight left.*lower alpha=10 of 'cges"),
     (
-        CGESClassifier(alpha=5, penalty="group", optimizer="adam", **FAST),
+        CGESClassifier(
+            alpha=5, penalty="group", optimizer="adam", learning_rate=0.05, **FAST
+        ),
         X,
         Y,
         "lower alpha=5",
