@@ -162,7 +162,11 @@ def _with_mean_one(weight: FloatArray, rows: Any) -> FloatArray:
 def _merge_equal_rows(
     samples: FloatArray, target: TargetArray, weight: FloatArray | None
 ) -> tuple[FloatArray, TargetArray, FloatArray | None]:
-    table = np.column_stack([samples + 0.0, target.astype(samples.dtype)])  # no -0.0
+    if target.dtype.kind == "i":  # class numbers are exact in any precision
+        target_columns = target.astype(samples.dtype)
+    else:
+        target_columns = target
+    table = np.column_stack([samples + 0.0, target_columns])  # no -0.0
     keys = table.view(np.dtype((np.void, table.dtype.itemsize * table.shape[1])))
     _, first, group = np.unique(keys.ravel(), return_index=True, return_inverse=True)
     merged = np.bincount(group.ravel(), weights=weight).astype(np.float64)

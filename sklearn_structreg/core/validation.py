@@ -25,6 +25,9 @@ from sklearn_structreg.core.image_shapes import (
 __all__ = ["Samples", "check_samples"]
 
 Shape = tuple[int, ...]
+FEW_STEPS = 32  # of single precision between the smallest and the largest value
+LOST = 0.05  # share of a feature's spread that may be rounded off
+ROUNDING = 1e-12  # of the size of values: a spread that may come from rounding
 
 
 class Samples(NamedTuple):
@@ -83,6 +86,8 @@ def check_samples(
     )
     if isinstance(rows, tuple):
         rows, y = rows
+    if seen_shape is None and rows.dtype == np.float32:
+        _check_resolution(X, rows)
     n_features = rows.shape[1]
     return Samples(rows, y, _checked_shape(shape, n_features), n_features)
 
@@ -133,6 +138,24 @@ def _precisions(X: Any) -> list[type]:
     kind = getattr(X, "dtype", np.dtype(float))
     small = kind in (np.uint8, np.int8, np.int16, np.uint16)
     return [np.float32] if small else [np.float64, np.float32]
+
+
+def _check_resolution(X: Any, rows: NDArray[np.floating[Any]]) -> None:
+    """Refuse features whose differences are lost in single precision."""
+    X = np.asarray(X)
+    if X.dtype.itemsize <= rows.dtype.itemsize:
+        return
+    low, high = rows.min(axis=0), rows.max(axis=0)
+    few_steps = FEW_STEPS * np.spacing(np.maximum(-low, high))
+    for column in np.flatnonzero(high - low < few_steps):
+        values = X[:, column].astype(np.float64)
+        spread, size = np.ptp(values), np.abs(values).max()
+        if np.abs(values - rows[:, column]).max() > LOST * spread > ROUNDING * size:
+            raise ValueError(
+                f"Feature {column} of X has values around {size:.3g} that differ by "
+                f"{spread:.3g} only, which is lost in dtype='float32'; set "
+                "standardize=True or dtype='float64', or subtract its mean."
+            )
 
 
 def _check_dataset(

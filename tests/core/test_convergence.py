@@ -127,7 +127,9 @@ HOPELESS = {
         *(X, Y, "no weight left.*lower alpha=10 of 'cges'.$", {"alpha": 0.01}),
     ),
     "group, adam": (
-        CGESClassifier(alpha=5, penalty="group", optimizer="adam", **TEN),
+        CGESClassifier(
+            alpha=5, penalty="group", optimizer="adam", learning_rate=0.05, **TEN
+        ),
         *(X, Y, "lower alpha=5 of 'cges'", {"alpha": 0.01, **SLOW}),
     ),
     "l2 penalty": (
