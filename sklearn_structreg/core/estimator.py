@@ -18,9 +18,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.batches import Batches
-from sklearn_structreg.core.convergence import note_failure, warn_once
+from sklearn_structreg.core.convergence import note_failure, note_problem, warn_once
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import resolve_device, resolve_dtype
+from sklearn_structreg.core.interruption import called_at_prompt
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
@@ -207,8 +208,14 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             spec,
             seed=seed,
             history=self.history_ if resume else None,
+            keep_interrupted=self.verbose >= 1 and called_at_prompt(),
         )
         self._note_structure()
+        if self.net_.was_interrupted:
+            note_problem(
+                f"The training was interrupted; the model is that of {self.n_iter_} "
+                f"whole epochs, of max_epochs={self.max_epochs}."
+            )
         note_failure(self.net_, data, spec)
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any) -> None:

@@ -15,7 +15,11 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_structreg.core.batches import Batch, Batches
-from sklearn_structreg.core.interruption import Interruption, noting_interrupts
+from sklearn_structreg.core.interruption import (
+    Interruption,
+    TrainingInterrupted,
+    noting_interrupts,
+)
 from sklearn_structreg.core.randomness import derive_seed, seeded
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
@@ -62,8 +66,14 @@ class StructuredNet(NeuralNet):
         self.seed = seed
         self._listened = False  # whether a callback listens to single batches
         self._best_figures: dict[str, float] = {}
-        self._interruption = Interruption()
+        self._interruption, self._stop_requested = Interruption(), False
+        self._n_before, self._last_epoch = 0, None
         super().__init__(module, **params)
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether the last training is one that Ctrl-C has cut short."""
+        return self._interruption.keep and self._interruption.requested
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
@@ -74,6 +84,7 @@ class StructuredNet(NeuralNet):
         ]
 
     callbacks_: list[tuple[str, Callback]]
+    _last_epoch: tuple[int, list[Any]] | None
     history: History
 
     # ---- data: `fit(train_batches, valid_batches)` -----------------------------
@@ -94,16 +105,70 @@ class StructuredNet(NeuralNet):
         return super().get_iterator(dataset, training=training)
 
     def train(
-        self, train: Batches, valid: Batches | None = None, epochs: int | None = None
+        self,
+        train: Batches,
+        valid: Batches | None = None,
+        epochs: int | None = None,
+        *,
+        keep_interrupted: bool = False,
     ) -> StructuredNet:
-        """Train for `epochs`, by default `max_epochs`, and leave the module ready."""
-        with noting_interrupts() as self._interruption:
-            self.partial_fit(train, valid, epochs=epochs)
+        """Train for `epochs`, by default `max_epochs`, and leave the module ready.
+
+        After Ctrl-C the whole epochs before it may be kept, if there are any.
+        """
+        self._n_before, self._stop_requested = len(self.history), False
+        with noting_interrupts(keep=keep_interrupted) as self._interruption:
+            try:
+                self.partial_fit(train, valid, epochs=epochs)
+            except RuntimeError:
+                if all(bool(p.isfinite().all()) for p in self.module_.parameters()):
+                    raise
+                self._raise_diverged("train", len(self.history))
+            finally:
+                self._last_epoch = None
         self.module_.eval()
         loss = self.validation_step(next(iter(train.epoch(None))))["loss"]
         if not loss.isfinite():
             self._raise_diverged("train", len(self.history))
         return self
+
+    def fit_loop(self, *args: Any, **params: Any) -> StructuredNet:
+        """Train; tell Ctrl-C from callbacks that stop the training early."""
+        try:
+            super().fit_loop(*args, **params)
+        except (KeyboardInterrupt, TrainingInterrupted):
+            if self._stop_requested:
+                raise
+            if not self._interruption.keep or self._last_epoch is None:
+                raise TrainingInterrupted from None
+            self._interruption.requested = True
+            self._restore(self._last_epoch)
+        return self
+
+    def notify(self, method_name: str, **params: Any) -> None:
+        """Call the callbacks, which may stop the training by `KeyboardInterrupt`."""
+        try:
+            super().notify(method_name, **params)
+        except KeyboardInterrupt:
+            self._stop_requested = True
+            raise
+
+    def on_epoch_begin(self, net: StructuredNet, **params: Any) -> None:
+        """Keep the state after the last epoch where Ctrl-C may lead back to it."""
+        if self._interruption.keep and len(self.history) > self._n_before:
+            self._last_epoch = self._state()
+        super().on_epoch_begin(net, **params)
+
+    def _state(self) -> tuple[int, list[Any]]:
+        """Copy the number of epochs and the state of module and optimizer."""
+        parts = self.module_, self.optimizer_
+        return len(self.history), [copy.deepcopy(part.state_dict()) for part in parts]
+
+    def _restore(self, state: tuple[int, list[Any]]) -> None:
+        n_epochs, states = state
+        for part, values in zip((self.module_, self.optimizer_), states, strict=True):
+            part.load_state_dict(values)
+        del self.history[n_epochs:]
 
     def drop_schedule(self) -> None:
         """Train on at a constant rate: no schedule, no early stopping."""
@@ -122,15 +187,11 @@ class StructuredNet(NeuralNet):
     @contextmanager
     def kept_on_failure(self) -> Iterator[None]:
         """Restore weights, optimizer and history where a training breaks off."""
-        parts = self.module_, self.optimizer_
-        states = [copy.deepcopy(part.state_dict()) for part in parts]
-        n_epochs = len(self.history)
+        state = self._state()
         try:
             yield
         except BaseException:
-            for part, state in zip(parts, states, strict=True):
-                part.load_state_dict(state)
-            del self.history[n_epochs:]
+            self._restore(state)
             raise
 
     # ---- optimization ----------------------------------------------------------

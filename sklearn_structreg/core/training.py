@@ -101,6 +101,7 @@ def train(
     *,
     seed: int,
     history: History | None = None,
+    keep_interrupted: bool = False,
 ) -> StructuredNet:
     """Train a network that the regularizers are attached to.
 
@@ -120,6 +121,8 @@ def train(
         Of the order of the rows, the hold-out, and the draws of every epoch.
     history : skorch.history.History or None
         Earlier epochs, to be gone on from.
+    keep_interrupted : bool, default=False
+        Whether Ctrl-C leaves the epochs before it, if there are any.
 
     Returns
     -------
@@ -148,7 +151,8 @@ def train(
         n_batches=sum(part.n_batches for part in batches),
         history=history,
     )
-    return net.train(batches[0], batches[1] if len(batches) > 1 else None)
+    valid = batches[1] if len(batches) > 1 else None
+    return net.train(batches[0], valid, keep_interrupted=keep_interrupted)
 
 
 def make_net(

@@ -23,6 +23,7 @@ from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.insertion import simplify_inserted
 from sklearn_structreg.core.inspection import find_layer, replace_layer
+from sklearn_structreg.core.interruption import noting_interrupts
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.standardization import take_standardization
 from sklearn_structreg.core.task import Task
@@ -154,7 +155,8 @@ def fit_estimator(
     if is_fitted(estimator):
         return unwrap(estimator)
     if isinstance(estimator, NeuralNet) and not isinstance(X, Dataset):
-        return _fit_skorch(clone(estimator), split.train, spec)
+        with noting_interrupts(at_once=True):
+            return _fit_skorch(clone(estimator), split.train, spec)
     if split.held_out.size:
         rows = split.train.rows
         y = None if y is None else _safe_indexing(y, rows)
@@ -165,6 +167,9 @@ def fit_estimator(
         else:
             X = X[rows] if isinstance(X, Tensor) else _safe_indexing(X, rows)
     weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+    if isinstance(estimator, NeuralNet):
+        with noting_interrupts(at_once=True):
+            return clone(estimator).fit(X, y, **weights)
     return clone(estimator).fit(X, y, **weights)
 
 
