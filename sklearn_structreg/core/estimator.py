@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.batches import Batches
+from sklearn_structreg.core.callback_checks import check_callbacks
 from sklearn_structreg.core.convergence import note_failure, note_problem, warn_once
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import resolve_device, resolve_dtype
@@ -318,7 +319,9 @@ class StructuredEstimator(NetworkParameters, Compactable, BaseEstimator):
             early_stopping=self.early_stopping,
             validation_fraction=self.validation_fraction,
             n_iter_no_change=self.n_iter_no_change,
-            callbacks=tuple(self.callbacks or ()),
+            callbacks=check_callbacks(
+                self.callbacks, early_stopping=self.early_stopping
+            ),
             verbose=int(self.verbose),
             criterion=self.criterion,
         )

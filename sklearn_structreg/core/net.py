@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback, EpochTimer, PrintLog
+from skorch.exceptions import SkorchException
 from skorch.history import History
 from torch import Tensor, nn
 
@@ -23,6 +26,7 @@ from sklearn_structreg.core.interruption import (
 from sklearn_structreg.core.randomness import derive_seed, seeded
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
+from sklearn_structreg.core.task import Task
 
 __all__ = ["ClassifierNet", "RegressorNet", "StructuredNet"]
 
@@ -67,7 +71,7 @@ class StructuredNet(NeuralNet):
         self._listened = False  # whether a callback listens to single batches
         self._best_figures: dict[str, float] = {}
         self._interruption, self._stop_requested = Interruption(), False
-        self._n_before, self._last_epoch = 0, None
+        self._n_before, self._last_epoch, self._valid = 0, None, None
         super().__init__(module, **params)
 
     @property
@@ -85,6 +89,7 @@ class StructuredNet(NeuralNet):
 
     callbacks_: list[tuple[str, Callback]]
     _last_epoch: tuple[int, list[Any]] | None
+    _valid: Batches | None
     history: History
 
     # ---- data: `fit(train_batches, valid_batches)` -----------------------------
@@ -96,7 +101,7 @@ class StructuredNet(NeuralNet):
         self, X: Batches, y: Batches | None = None, **params: Any
     ) -> tuple[Batches, Batches | None]:
         """Return training and validation batches as they were passed."""
-        return X, y
+        return X, self._valid
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Return batches as they are; a callback's own data gets skorch's loader."""
@@ -117,15 +122,16 @@ class StructuredNet(NeuralNet):
         After Ctrl-C the whole epochs before it may be kept, if there are any.
         """
         self._n_before, self._stop_requested = len(self.history), False
+        self._valid, self.batch_size = valid, train.sizes[0]
         with noting_interrupts(keep=keep_interrupted) as self._interruption:
             try:
-                self.partial_fit(train, valid, epochs=epochs)
+                self.partial_fit(train, epochs=epochs)
             except RuntimeError:
                 if all(bool(p.isfinite().all()) for p in self.module_.parameters()):
                     raise
                 self._raise_diverged("train", len(self.history))
             finally:
-                self._last_epoch = None
+                self._valid = self._last_epoch = None
         self.module_.eval()
         loss = self.validation_step(next(iter(train.epoch(None))))["loss"]
         if not loss.isfinite():
@@ -149,6 +155,13 @@ class StructuredNet(NeuralNet):
         """Call the callbacks, which may stop the training by `KeyboardInterrupt`."""
         try:
             super().notify(method_name, **params)
+        except (KeyError, SkorchException) as error:
+            if "history" not in str(error):
+                raise
+            raise ValueError(
+                f"A callback found no such figure: {error.args[0]} The epochs have "
+                f"{', '.join(k for k in self.history[-1] if k != 'batches')}."
+            ) from error
         except KeyboardInterrupt:
             self._stop_requested = True
             raise
@@ -283,11 +296,14 @@ class StructuredNet(NeuralNet):
                     hits = hits.to(step["loss"].dtype)
                     correct.append((hits if weight is None else hits * weight).mean())
                 if self._listened:
-                    self.history.record_batch(f"{prefix}_loss", step["loss"].item())
-                    self.history.record_batch(f"{prefix}_batch_size", len(y))
+                    self._record_batch(prefix, step["loss"].item(), len(y))
                     self.notify("on_batch_end", batch=(X, y), training=training, **step)
         if training:
             self.regularizers.before_validation(self.module_)
+        if self.recipe.callbacks and not self._listened:
+            for value, size in zip(torch.stack(losses).tolist(), sizes, strict=True):
+                self.history.new_batch()
+                self._record_batch(prefix, value, size)
         loss = _mean(losses, sizes)
         if not math.isfinite(loss):
             self._raise_diverged(prefix, epoch)
@@ -296,6 +312,10 @@ class StructuredNet(NeuralNet):
             accuracy = _mean(correct, sizes)
             self._record(f"{prefix}_acc", accuracy, accuracy)
         self.history.record(f"{prefix}_batch_count", len(sizes))
+
+    def _record_batch(self, prefix: str, loss: float, size: int) -> None:
+        self.history.record_batch(f"{prefix}_loss", loss)
+        self.history.record_batch(f"{prefix}_batch_size", size)
 
     def _record(self, name: str, value: float, score: float) -> None:
         """Record a figure, and whether its score is the best yet, as skorch does."""
@@ -314,7 +334,11 @@ class StructuredNet(NeuralNet):
 
     def _has_listener(self, hook: str) -> bool:
         default = getattr(Callback, hook)
-        return any(getattr(type(cb), hook) != default for _, cb in self.callbacks_)
+        return any(
+            getattr(type(callback), hook) != default
+            and getattr(callback, "step_every", "batch") == "batch"  # LRScheduler's
+            for _, callback in self.callbacks_
+        )
 
     # ---- persistence -----------------------------------------------------------
 
@@ -337,6 +361,12 @@ class StructuredNet(NeuralNet):
 
 class ClassifierNet(StructuredNet, NeuralNetClassifier):
     """For classes and for several labels."""
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return class numbers, or an indicator of the labels, for a callback."""
+        if self.recipe.task is not Task.LABELS:
+            return np.asarray(super().predict(X))
+        return np.asarray(self.predict_proba(X) > 0.5, dtype=np.int64)
 
 
 class RegressorNet(StructuredNet, NeuralNetRegressor):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler, ProgressBar
+from skorch.callbacks import EarlyStopping, LRScheduler, ProgressBar
 from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional
@@ -192,8 +192,16 @@ def make_net(
         **more,
     )
     net.initialize()
+    if issubclass(recipe.optimizer, torch.optim.SGD) and settings["momentum"]:
+        # Fused steps fail where some parameters had no gradient yet, as unfrozen ones.
+        for group in net.optimizer_.param_groups:
+            for parameter in group["params"]:
+                buffer = {"momentum_buffer": torch.zeros_like(parameter)}
+                net.optimizer_.state[parameter].update(buffer)
     if history is not None:
         net.history.extend(copy.deepcopy(history))
+        for group in net.optimizer_.param_groups:  # for schedules that go on
+            group["initial_lr"] = group["lr"]
     return net
 
 
@@ -210,14 +218,6 @@ def resolve_optimizer(optimizer: Any) -> type[Optimizer]:
 
 def _callbacks(recipe: Recipe, n_batches: int) -> list[Any]:
     callbacks: list[Any] = []
-    for item in recipe.callbacks:
-        callback = item[1] if isinstance(item, tuple | list) else item
-        kind = callback if inspect.isclass(callback) else type(callback)
-        if not issubclass(kind, Callback):
-            raise ValueError(
-                f"callbacks holds {item!r}, which is no skorch callback; pass "
-                "instances, classes or (name, callback) pairs."
-            )
     if recipe.lr_schedule is not None:
         policy = Schedule(recipe.lr_schedule, recipe.max_epochs)
         callbacks.append(("lr_schedule", LRScheduler(policy)))
