@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from skorch.dataset import Dataset as SkorchDataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -30,13 +31,17 @@ class Batches(Protocol):
     """Mini-batches of one data set."""
 
     n_batches: int
+    sizes: list[int]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
 
     def epoch(self, seed: int | None) -> Iterator[Batch]:
         """Yield every row once, shuffled by `seed` or in order where it is None."""
 
 
-class TensorBatches:
-    """Mini-batches of data in memory.
+class TensorBatches(SkorchDataset):
+    """Mini-batches of data in memory; for callbacks a dataset of the rows in order.
 
     The whole data set is moved to `device` first where it takes at most half of the
     free memory. Every batch is a copy: a module that works in place cannot change the
@@ -54,7 +59,7 @@ class TensorBatches:
     ) -> None:
         self.device = device
         home = device if _fits(X, device) else X.device
-        self.X, self.y = X.to(home), y.to(home)
+        super().__init__(X.to(home), y.to(home))
         self.weight = None if weight is None else weight.to(home)
         self.sizes = batch_sizes(len(X), batch_size)
         self.n_batches = len(self.sizes)
@@ -105,6 +110,10 @@ class DatasetBatches:
         self.y, self.weight, self.rows = y, weight, rows
         self.sizes, self.device = batch_sizes(len(rows), batch_size), spec.device
         self.n_batches = len(self.sizes)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
 
     def epoch(self, seed: int | None) -> Iterator[Batch]:
         """Yield every row once, shuffled by `seed` or in order where it is None."""

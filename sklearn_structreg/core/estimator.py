@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.batches import Batches
+from sklearn_structreg.core.callback_checks import check_callbacks
 from sklearn_structreg.core.checkpoint import Checkpoint
-from sklearn_structreg.core.convergence import note_failure, warn_once
+from sklearn_structreg.core.convergence import note_failure, note_problem, warn_once
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import resolve_device, resolve_dtype
+from sklearn_structreg.core.interruption import called_at_prompt
 from sklearn_structreg.core.learning_rate import resolve_learning_rate
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component
@@ -225,8 +227,14 @@ class StructuredEstimator(
             seed=seed,
             history=self.history_ if resume else None,
             stage=checkpoint.stage("training"),
+            keep_interrupted=self.verbose >= 1 and called_at_prompt(),
         )
         self._note_structure()
+        if self.net_.was_interrupted:
+            note_problem(
+                f"The training was interrupted; the model is that of {self.n_iter_} "
+                f"whole epochs, of max_epochs={self.max_epochs}."
+            )
         note_failure(self.net_, data, spec)
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, **known: Any) -> None:
@@ -344,7 +352,9 @@ class StructuredEstimator(
             early_stopping=self.early_stopping,
             validation_fraction=self.validation_fraction,
             n_iter_no_change=self.n_iter_no_change,
-            callbacks=tuple(self.callbacks or ()),
+            callbacks=check_callbacks(
+                self.callbacks, early_stopping=self.early_stopping
+            ),
             verbose=int(self.verbose),
             criterion=self.criterion,
         )

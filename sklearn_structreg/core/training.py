@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler, ProgressBar
+from skorch.callbacks import EarlyStopping, LRScheduler, ProgressBar
 from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional
@@ -98,6 +98,7 @@ def train(
     seed: int,
     history: History | None = None,
     stage: Stage | None = None,
+    keep_interrupted: bool = False,
 ) -> StructuredNet:
     """Train a network that the regularizers are attached to.
 
@@ -119,6 +120,8 @@ def train(
         Earlier epochs, to be gone on from.
     stage : Stage or None
         A place for the state of every epoch, to be gone on from.
+    keep_interrupted : bool, default=False
+        Whether Ctrl-C leaves the epochs before it, if there are any.
 
     Returns
     -------
@@ -148,7 +151,7 @@ def train(
         history=history,
     )
     valid = batches[1] if len(batches) > 1 else None
-    net.train(batches[0], valid, stage=stage)
+    net.train(batches[0], valid, stage=stage, keep_interrupted=keep_interrupted)
     return net.without_optimizer_state()
 
 
@@ -192,6 +195,8 @@ def make_net(
         net.initialize()
     if history is not None:
         net.history.extend(copy.deepcopy(history))
+        for group in net.optimizer_.param_groups:  # for schedules that go on
+            group["initial_lr"] = group["lr"]
     return net
 
 
@@ -210,15 +215,6 @@ def resolve_optimizer(optimizer: Any) -> type[Optimizer]:
 
 def _callbacks(recipe: Recipe, n_batches: int) -> list[Any]:
     callbacks: list[Any] = []
-    for item in recipe.callbacks:
-        pair = isinstance(item, tuple | list) and len(item) == 2
-        callback = item[1] if pair else item
-        kind = callback if inspect.isclass(callback) else type(callback)
-        if not issubclass(kind, Callback):
-            raise ValueError(
-                f"callbacks holds {item!r}, which is no skorch callback; pass "
-                "instances, classes or (name, callback) pairs."
-            )
     if recipe.lr_schedule is not None:
         policy = Schedule(recipe.lr_schedule, recipe.max_epochs)
         callbacks.append(("lr_schedule", LRScheduler(policy)))

@@ -25,6 +25,7 @@ from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.image_shapes import with_channel
 from sklearn_structreg.core.insertion import simplify_inserted
 from sklearn_structreg.core.inspection import find_layer, replace_layer
+from sklearn_structreg.core.interruption import noting_interrupts
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.standardization import take_standardization
 from sklearn_structreg.core.task import Task
@@ -172,7 +173,8 @@ def fit_estimator(
     if is_fitted(estimator):
         return unwrap(estimator)
     if isinstance(estimator, NeuralNet) and not isinstance(X, Dataset):
-        return _fit_skorch(clone(estimator), split.train, spec)
+        with noting_interrupts(at_once=True):
+            return _fit_skorch(clone(estimator), split.train, spec)
     if split.held_out.size:
         rows = split.train.rows
         y = None if y is None else _safe_indexing(y, rows)
@@ -184,6 +186,9 @@ def fit_estimator(
             X = X[rows] if isinstance(X, Tensor) else _safe_indexing(X, rows)
     weights = {} if sample_weight is None else {"sample_weight": sample_weight}
     model = clone(estimator)
+    if isinstance(model, NeuralNet):
+        with noting_interrupts(at_once=True):
+            return model.fit(X, y, **weights)
     if folder is None or model.checkpoint is not None:
         return model.fit(X, y, **weights)
     model.set_params(checkpoint=folder).fit(X, y, **weights)
