@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
@@ -51,6 +52,8 @@ def to_plain(value: Any, place: str) -> Any:
         return type(value)(to_plain(item, place) for item in value)
     if isinstance(value, Mapping):
         return {key: to_plain(item, place) for key, item in value.items()}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, torch.device):
         return {KIND: "device", "name": str(value)}
     if isinstance(value, np.random.RandomState):

@@ -134,6 +134,14 @@ def test_a_finished_fit_comes_back_without_training(blobs, tmp_path, monkeypatch
     assert pickle.loads(pickle.dumps(first)).n_iter_ == first.n_iter_
 
 
+def test_an_estimator_with_a_checkpoint_is_saved(blobs, tmp_path):
+    model = fit_with(tmp_path / "folder", *blobs, **SMALL)
+    model.save(tmp_path / "file")
+    loaded = StructuredClassifier.load(tmp_path / "file")
+    assert loaded.checkpoint == str(tmp_path / "folder")
+    assert_same(clone(loaded).fit(*blobs), model, blobs[0])
+
+
 def test_ctrl_c_leaves_the_last_whole_epoch(blobs, tmp_path):
     class Impatient(Callback):
         def on_batch_end(self, net, training, **kwargs):
