@@ -114,7 +114,8 @@ class StructuredClassifier(ClassifierMixin, StructuredEstimator):
     ) -> Self:
         """Train for one epoch on these samples, from the present weights.
 
-        The optimizer keeps its state from call to call; the learning rate is constant.
+        The optimizer keeps its state from call to call, but not that of a `fit` before;
+        the learning rate is constant.
         Parameters set in between take effect, or are refused where the network's
         structure depends on them.
 

@@ -9,13 +9,12 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.batches import Batches
@@ -395,39 +394,20 @@ class StructuredEstimator(
     ) -> nn.Module:
         """Build the network to train, with the regularizers attached."""
         sample, target, _ = data.first_batch(SAMPLE_ROWS, spec)
-        first = Standardize.of(data, spec) if self._standardizes() else None
-        return self._build(sample, regularizers, seed, spec.dtype, first, target)
-
-    def _build(
-        self,
-        sample: Tensor,
-        regularizers: RegularizerSequence,
-        seed: int,
-        dtype: torch.dtype,
-        standardize: Standardize | None,
-        target: Tensor | None = None,
-    ) -> nn.Module:
-        """Build the network around its first layer, if it has one."""
         module = build_network(
             self.module,
             self.module_params,
             self.hidden_layer_sizes,
             n_outputs=self._n_outputs,
             sample=sample,
-            dtype=dtype,
+            dtype=spec.dtype,
             seed=seed,
             task=self._task,
-            standardize=standardize,
+            standardize=Standardize.of(data, spec) if self._standardizes() else None,
             target=target,
             criterion=self.criterion,
         )
         return regularizers.attach(module, sample, seed)
-
-    def _rebuild(
-        self, sample: Tensor, regularizers: RegularizerSequence, seed: int
-    ) -> nn.Module:
-        first = Standardize.blank(sample) if self._standardizes() else None
-        return self._build(sample, regularizers, seed, sample.dtype, first)
 
     def _resume(self, regularizers: RegularizerSequence, module: nn.Module) -> Any:
         self._check_structure()

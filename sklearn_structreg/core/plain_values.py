@@ -90,9 +90,11 @@ def from_plain(value: Any) -> Any:
         random_state = np.random.RandomState()
         random_state.set_state(value["state"])
         return random_state
-    known = known_classes()[value["name"]]
+    known: Any = known_classes().get(value["name"])
+    if known is None or not (kind == "class" or issubclass(known, MADE)):
+        raise ValueError(
+            f"The file names {value['name']}, which this version makes no object of."
+        )
     if kind == "class":
         return known
-    if not issubclass(known, MADE):
-        raise ValueError(f"a file cannot make a {value['name']}")
     return known(**from_plain(value["parameters"]))

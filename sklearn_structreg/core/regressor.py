@@ -91,7 +91,8 @@ class StructuredRegressor(RegressorMixin, StructuredEstimator):
     ) -> Self:
         """Train for one epoch on these samples, from the present weights.
 
-        The optimizer keeps its state from call to call; the learning rate is constant.
+        The optimizer keeps its state from call to call, but not that of a `fit` before;
+        the learning rate is constant.
         The first call's targets set the scale of all that follow. Parameters set in
         between take effect, or are refused where the network's structure depends on
         them.

@@ -59,12 +59,6 @@ class Standardize(nn.Module):
         shape = mean.shape + (1,) * (len(spec.shape) - 1)
         return cls(mean.reshape(shape), scale.reshape(shape))
 
-    @classmethod
-    def blank(cls, sample: Tensor) -> Standardize:
-        """Return a layer that changes nothing, to be loaded with a state dict."""
-        shape = (sample.shape[1],) + (1,) * (sample.ndim - 2)
-        return cls(np.zeros(shape), np.ones(shape))
-
     def forward(self, x: Tensor) -> Tensor:
         """Standardize samples of shape (n, ...)."""
         return ((x - self.mean) * self.factor).to(self.like.dtype)

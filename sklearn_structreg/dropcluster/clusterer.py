@@ -26,13 +26,16 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from sklearn_structreg.core.device import resolve_device
+from sklearn_structreg.core.versions import VersionedPickle
 from sklearn_structreg.dropcluster.images import flatten_images, split_shape
 from sklearn_structreg.dropcluster.lattice import graph_edges, lattice_edges
 from sklearn_structreg.dropcluster.rena import rena
 from sklearn_structreg.dropcluster.tensors import as_tensor
 
 
-class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class ReNAClusterer(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedPickle, BaseEstimator
+):
     """Group neighbouring features that vary together, and keep a mean per group.
 
     Recursive nearest agglomeration (ReNA): every feature links to its nearest

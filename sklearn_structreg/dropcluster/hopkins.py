@@ -24,6 +24,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
+from sklearn_structreg.core.versions import VersionedPickle
 from sklearn_structreg.dropcluster.images import flatten_images, split_shape
 from sklearn_structreg.dropcluster.tensors import as_tensor
 
@@ -220,7 +221,9 @@ def _statistic(
     return z_sum / (z_sum + w_sum)
 
 
-class SpatialHopkins(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class SpatialHopkins(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedPickle, BaseEstimator
+):
     """Spatial Hopkins statistic of every image and channel: 0.5 is no structure.
 
     Towards 1, neighbouring pixels are alike: the channel is smooth or falls into

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_structreg.core.parameters import component, parameter
 from sklearn_structreg.core.targets import check_weight
+from sklearn_structreg.core.versions import VersionedPickle
 from sklearn_structreg.selfinformed.confusion import (
     SparseSum,
     check_counts,
@@ -45,7 +46,7 @@ NUMBER = [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})]
 
 @component
 class ConfusionSpectralPartitioner(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedPickle, BaseEstimator
 ):
     """Group the classes that a fitted model confuses with each other.
 

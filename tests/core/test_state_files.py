@@ -111,6 +111,13 @@ def test_no_file_and_another_kind_of_file(tmp_path):
         read_state(tmp_path / "b.state")
 
 
+def test_a_file_is_readable_by_those_who_may_read_any_new_one(tmp_path):
+    (tmp_path / "any").touch()
+    write_state(tmp_path / "a.state", {})
+    modes = [(tmp_path / name).stat().st_mode for name in ("any", "a.state")]
+    assert modes[0] == modes[1]
+
+
 def test_a_write_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch):
     path = tmp_path / "a.state"
     write_state(path, {"a": 1})
