@@ -94,10 +94,10 @@ def measure(
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """Print accuracy and log loss, means over seeds, for each optimizer."""
+    """Print accuracy (per cent) and log loss, means over seeds, for each optimizer."""
     tables = sorted({(row["n_features"], row["table"]) for row in rows})
     for optimizer, grid in GRIDS.items():
-        print(f"\n{optimizer:>5}, n_features" + "".join(f"{r!s:>14}" for r in grid))
+        print(f"\n{optimizer:>5}, n_features" + "".join(f"{r!s:>12}" for r in grid))
         for n_features, table in tables:
             cells = []
             for rate in grid:
@@ -107,7 +107,7 @@ def show(rows: list[dict[str, Any]]) -> None:
                     np.mean([row[figure] for row in found]) if found else np.nan
                     for figure in ("accuracy", "log_loss")
                 ]
-                cells.append(f"{means[0]:8.3f} {means[1]:5.2f}")
+                cells.append(f"{100 * means[0]:6.1f}{means[1]:6.2f}")
             print(f"{table:>10} {n_features:>6}" + "".join(cells))
 
 

@@ -34,7 +34,7 @@ def try_prediction(
     shape = tuple(sample.shape[1:])
     with explaining(
         f"The module does not take samples of shape {shape}: {{}}. Give a module for "
-        "this shape, or image_shape if X's rows are images."
+        "this shape, or image_shape=(C, H, W) if X holds images."
     ):
         outputs = run_once(network, sample)
     if not any(parameter.requires_grad for parameter in network.parameters()):

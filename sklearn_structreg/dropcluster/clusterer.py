@@ -60,8 +60,9 @@ class ReNAClusterer(
         array, flattened in C order; pixels of different channels are not joined. For
         regions shared by the channels pass ``X.reshape(n * C, H * W)``, so that
         channels are samples. None takes the shape from an `X` of more than two
-        dimensions, (n_samples, n_channels, ...); with neither `connectivity` nor such
-        images the features are a chain, each joined to the next.
+        dimensions, (n_samples, height, width) or (n_samples, channels, height, width)
+        and so on; with neither `connectivity` nor such images the features are a chain,
+        each joined to the next.
     max_iter : int, default=1000
         Most rounds of agglomeration. Each at least halves the number of clusters, so
         the default never cuts a fit short.

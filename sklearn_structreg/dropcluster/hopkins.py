@@ -238,8 +238,9 @@ class SpatialHopkins(
     image_shape : tuple of 1 to 4 ints, default=None
         Shape of a flattened row of `X`: (length,), (height, width), (channels, height,
         width) or (channels, depth, height, width). None takes the shape from an `X` of
-        more than two dimensions, (n_samples, n_channels, ...), and rows of a
-        two-dimensional `X` as signals of one channel.
+        more than two dimensions, (n_samples, height, width) or (n_samples, channels,
+        height, width) and so on, and rows of a two-dimensional `X` as signals of one
+        channel.
     random_state : int, RandomState instance or None, default=None
         Seed of the draws. The global generator of numpy is neither read nor advanced.
 

@@ -75,6 +75,7 @@ def test_one_channel_with_and_without_its_axis(digits):
     for data, shape in [
         (images, None),
         (images, (8, 8)),
+        (images[:, 0], None),
         (images[:, 0], (8, 8)),
         (digits[0], (1, 8, 8)),
     ]:

@@ -186,6 +186,10 @@ def test_shapes(image_shape, n_channels):
     found = SpatialHopkins(image_shape=image_shape, random_state=0).fit_transform(X)
     assert found.shape == (4, n_channels)
     assert ((found > 0) & (found < 1)).all()
+    if image_shape is not None:
+        images = X.reshape(-1, *image_shape)
+        again = SpatialHopkins(random_state=0).fit_transform(images)
+        np.testing.assert_array_equal(again, found)
 
 
 def test_digits_have_structure_and_shuffled_digits_have_less():
