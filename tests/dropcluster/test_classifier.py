@@ -9,7 +9,7 @@ from dropcluster.networks import ResNet
 from torch import nn
 
 from sklearn_structreg import DropClusterClassifier
-from sklearn_structreg.core import StructuredClassifier, insert_layer
+from sklearn_structreg.core import StructuredClassifier, insert_layer, make_convnet
 from sklearn_structreg.core.batches import batch_sizes
 from sklearn_structreg.core.insertion import inserted_layers
 from sklearn_structreg.core.randomness import derive_seed
@@ -96,7 +96,8 @@ def test_image_shape_and_4d_images_are_the_same(flat, images):
 def test_signals_volumes_the_input_and_other_layers(shape, layer, expected):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(40, *shape)), rng.integers(0, 2, 40)
-    model = DropClusterClassifier(layer=layer, **FAST).fit(X, y)
+    module = make_convnet if len(shape) == 2 else "auto"
+    model = DropClusterClassifier(module, layer=layer, **FAST).fit(X, y)
     assert model.cluster_labels_.shape == expected
     inputs, maps = model.clustered_maps(X[:5])
     assert inputs.shape == (5, *shape)
