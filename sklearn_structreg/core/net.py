@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sklearn_structreg.core.batches import Batch, Batches
 from sklearn_structreg.core.checkpoint import Stage
+from sklearn_structreg.core.inspection import explaining_training
 from sklearn_structreg.core.interruption import (
     Interruption,
     TrainingInterrupted,
@@ -28,7 +29,6 @@ from sklearn_structreg.core.randomness import Draws, derive_seed
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.task import Task
-from sklearn_structreg.core.trial import explaining_training
 
 __all__ = ["ClassifierNet", "RegressorNet", "StructuredNet"]
 
