@@ -24,6 +24,7 @@ from sklearn_structreg.core.checks import is_integer, is_number
 from sklearn_structreg.core.insertion import insertions
 from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.task import Task
+from sklearn_structreg.core.training import resolve_optimizer
 
 __all__ = ["alpha_max", "alpha_path"]
 
@@ -152,7 +153,8 @@ def alpha_max(
         return math.inf
     parts = list(_parts(untrained.module.eval()))
     strength = (_exact if _is_linear(parts) else _bound)(parts, untrained)
-    momentum = float(probe.momentum) if probe.optimizer == "sgd" else 0.0
+    is_sgd = issubclass(resolve_optimizer(probe.optimizer), torch.optim.SGD)
+    momentum = float(probe.momentum) if is_sgd else 0.0
     return strength / (1.0 - momentum)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from bad_input import Case, check, every, settings
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -282,3 +283,13 @@ DISPLAYS = [
 @every(DISPLAYS)
 def test_displays(case):
     check(case)
+
+
+def test_momentum_counts_for_the_class_of_sgd_as_for_its_name():
+    models = [LINEAR, clone(LINEAR).set_params(optimizer=torch.optim.SGD)]
+    by_name, by_class = (alpha_max(model, X, Y) for model in models)
+    assert (
+        by_name
+        == by_class
+        > 5 * alpha_max(clone(LINEAR).set_params(momentum=0.0), X, Y)
+    )

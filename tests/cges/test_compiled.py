@@ -270,3 +270,13 @@ def test_threads_do_not_disturb_each_other():
         prox(w, 0.1, 0.1, 0) for w in layers
     )
     assert_identical(shrunk, expected)
+
+
+@every_operator
+@pytest.mark.parametrize("dim", [0, 1])
+def test_infinity_comes_out_of_both_paths_alike(operator, dim, monkeypatch):
+    w = draw(5, 5)
+    w[2, 2], w[0, 4] = float("inf"), -float("inf")
+    compiled = operator(w, 0.1, 0.5, dim)
+    monkeypatch.setattr(_compiled, "ENABLED", False)
+    torch.testing.assert_close(compiled, operator(w, 0.1, 0.5, dim), equal_nan=True)
