@@ -286,8 +286,11 @@ class StructuredNet(NeuralNet):
             for group in groups:  # zero_grad(), without its bookkeeping
                 for parameter in group["params"]:
                     parameter.grad = None
-            with explaining_training(X):
+            try:
                 y_pred = self.module_(X)
+            except Exception:
+                with explaining_training(X):  # no context in every step: it takes time
+                    raise
             loss: Tensor = self.criterion_(y_pred, y, weight)
             penalty = self.regularizers.penalty(self.module_)
             if penalty is not None:

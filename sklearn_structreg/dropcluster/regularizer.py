@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import torch
@@ -95,16 +94,7 @@ class DropCluster(DropClusterParameters, Regularizer):
         self.seed_ = torch.initial_seed()
         if self.layer is not None:
             point = find_insertion_point(module, self.layer, sample)
-            n_pixels = math.prod(point.shape[1:])
-            n_clusters = resolve_clusters(self.n_clusters, n_pixels)
-            if self.layer != "auto" and n_clusters == 0:
-                warnings.warn(
-                    f"The maps of layer {self.layer!r} have {n_pixels} pixels, too few "
-                    "to cluster, so nothing is dropped; name an earlier layer, or give "
-                    "n_clusters.",
-                    UserWarning,
-                    stacklevel=2,
-                )
+            resolve_clusters(self.n_clusters, math.prod(point.shape[1:]))
             layer = LAYERS[point.n_dims](
                 self.n_clusters,
                 self.drop_rate,

@@ -402,11 +402,3 @@ def test_a_layer_before_one_that_is_called_by_keyword():
 
 def test_maps_of_a_mini_batch_are_clustered():
     assert rena(MAPS, 4).labels.shape == (1, 4, 4)
-
-
-def test_maps_of_a_few_pixels_drop_nothing_and_say_so():
-    maps = X[:, :3].reshape(20, 1, 1, 3)
-    with pytest.warns(UserWarning, match="have 3 pixels, too few to cluster"):
-        classifier(
-            nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(6, 3)), layer="0"
-        ).fit(maps, Y)
