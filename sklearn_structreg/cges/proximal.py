@@ -36,6 +36,7 @@ from torch import Tensor
 from sklearn_structreg.cges._compiled import shrink_compiled
 from sklearn_structreg.cges._thresholds import (
     Strength,
+    check_out,
     check_strength,
     shrink_by_torch,
 )
@@ -53,7 +54,7 @@ def prox_l1(
     w: Tensor, threshold: float | Tensor, *, out: Tensor | None = None
 ) -> Tensor:
     """Soft thresholding: the operator of threshold * ||w||_1."""
-    value, _, largest = check_strength(threshold, w, name="threshold")
+    value, _, largest = check_strength(threshold, w, name="threshold", grouped=False)
     if largest == 0.0:
         return _copy(w, out)
     if isinstance(value, Tensor):
@@ -69,7 +70,7 @@ def prox_l2(
     w: Tensor, strength: float | Tensor, *, out: Tensor | None = None
 ) -> Tensor:
     """Division by 1 + strength: the operator of strength / 2 * ||w||_2^2."""
-    value, _, largest = check_strength(strength, w)
+    value, _, largest = check_strength(strength, w, grouped=False)
     if largest == 0.0:
         return _copy(w, out)
     return torch.div(w, 1.0 + value, out=out)
@@ -247,6 +248,7 @@ def _shrink(
     out: Tensor | None,
 ) -> Tensor:
     """Apply the operators whose strength is not zero, by the fastest path."""
+    check_out(out, w)
     group = None if group is None or group.largest == 0.0 else group
     exclusive = None if exclusive is None or exclusive.largest == 0.0 else exclusive
     if group is None and exclusive is None:

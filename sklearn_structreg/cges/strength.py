@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,11 @@ from sklearn_structreg.cges.estimator import (
 )
 from sklearn_structreg.cges.regularizer import LayerPenalty
 from sklearn_structreg.core.batches import Batch, Batches
+from sklearn_structreg.core.checks import is_integer, is_number
 from sklearn_structreg.core.insertion import insertions
 from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.task import Task
+from sklearn_structreg.core.training import resolve_optimizer
 
 __all__ = ["alpha_max", "alpha_path"]
 
@@ -152,7 +153,8 @@ def alpha_max(
         return math.inf
     parts = list(_parts(untrained.module.eval()))
     strength = (_exact if _is_linear(parts) else _bound)(parts, untrained)
-    momentum = float(probe.momentum) if probe.optimizer == "sgd" else 0.0
+    is_sgd = issubclass(resolve_optimizer(probe.optimizer), torch.optim.SGD)
+    momentum = float(probe.momentum) if is_sgd else 0.0
     return strength / (1.0 - momentum)
 
 
@@ -197,7 +199,7 @@ def alpha_path(
     >>> alpha_path(net, X, y, n_alphas=4).round(4)
     array([0.3893, 0.0389, 0.0039, 0.0004])
     """
-    if not (isinstance(n_alphas, Integral) and n_alphas >= 1 and 0 < eps < 1):
+    if not (is_integer(n_alphas) and is_number(eps) and 0 < eps < 1):
         raise ValueError(
             f"n_alphas={n_alphas!r} must be an integer of at least 1 and eps={eps!r} "
             "in (0, 1)."

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sklearn_structreg.core.batches import Batch, Batches
 from sklearn_structreg.core.checkpoint import Stage
+from sklearn_structreg.core.inspection import explaining_training
 from sklearn_structreg.core.interruption import (
     Interruption,
     TrainingInterrupted,
@@ -28,7 +29,6 @@ from sklearn_structreg.core.randomness import Draws, derive_seed
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.task import Task
-from sklearn_structreg.core.trial import explaining_training
 
 __all__ = ["ClassifierNet", "RegressorNet", "StructuredNet"]
 
@@ -286,8 +286,11 @@ class StructuredNet(NeuralNet):
             for group in groups:  # zero_grad(), without its bookkeeping
                 for parameter in group["params"]:
                     parameter.grad = None
-            with explaining_training(X):
+            try:
                 y_pred = self.module_(X)
+            except Exception:
+                with explaining_training(X):  # no context in every step: it takes time
+                    raise
             loss: Tensor = self.criterion_(y_pred, y, weight)
             penalty = self.regularizers.penalty(self.module_)
             if penalty is not None:

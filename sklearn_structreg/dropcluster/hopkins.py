@@ -7,7 +7,7 @@ other ratio, which goes to 0 with structure.)
 from collections.abc import Sequence
 from itertools import product
 from math import prod
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -20,13 +20,20 @@ from sklearn.base import (
 )
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
+from sklearn_structreg.core.checks import (
+    check_integer,
+    check_table,
+    is_integer,
+    is_number,
+)
+from sklearn_structreg.core.parameters import Number
 from sklearn_structreg.core.versions import VersionedPickle
 from sklearn_structreg.dropcluster.images import flatten_images, split_shape
-from sklearn_structreg.dropcluster.tensors import as_tensor
+from sklearn_structreg.dropcluster.tensors import as_numbers, as_tensor
 
 _Count = int | Literal["auto"]
 _Indices = npt.NDArray[np.int64]
@@ -83,13 +90,13 @@ def hopkins(
     """
     X = check_array(X, dtype=[np.float64, np.float32], ensure_min_samples=2)
     n, d = X.shape
-    m = max(1, n // 10) if n_points == "auto" else n_points
-    if not 1 <= m <= n:
+    m: Any = max(1, n // 10) if n_points == "auto" else n_points
+    if not is_integer(m) or m > n:
         raise ValueError(
-            f"n_points={n_points} cannot be drawn from {n} data points: choose from 1 "
-            "to their number."
+            f"n_points={n_points!r} cannot be drawn from {n} data points: choose from "
+            "1 to their number."
         )
-    if power != "d" and not (isinstance(power, Real) and 0 < power < np.inf):
+    if power != "d" and not (is_number(power) and 0 < power < np.inf):
         raise ValueError(f"power={power!r} must be a positive number, or 'd'.")
     rng = _generator(random_state)
     artificial = rng.uniform(X.min(axis=0), X.max(axis=0), size=(m, d))
@@ -150,7 +157,7 @@ def spatial_hopkins(
     >>> spatial_hopkins(images, 500, random_state=0)
     tensor([[0.93..., 0.49...]])
     """
-    maps = as_tensor(images)
+    maps = as_numbers(images, "images")
     if maps.ndim < 3 or maps.numel() == 0:
         raise ValueError(
             "images must have shape (n_images, n_channels, ...) and not be empty, got "
@@ -177,8 +184,7 @@ def draw_pixels(
     borders = [1 if length > 2 else 0 for length in lengths]
     inner = prod(n - 2 * border for n, border in zip(lengths, borders, strict=True))
     m = max(100, inner // 10) if n_points == "auto" else n_points
-    if m < 1:
-        raise ValueError(f"n_points={n_points} must be at least 1, or 'auto'.")
+    check_integer("n_points", m, more=", or 'auto'")
     rng = _generator(random_state)
     here = np.stack(
         [
@@ -283,7 +289,7 @@ class SpatialHopkins(
     """
 
     _parameter_constraints = {  # noqa: RUF012 (scikit-learn's way to declare them)
-        "n_points": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "n_points": [Number(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "image_shape": [Sequence, np.ndarray, None],
         "random_state": ["random_state"],
     }
@@ -315,6 +321,7 @@ class SpatialHopkins(
             The fitted object.
         """
         self._validate_params()
+        check_table(X, "X")
         rows = validate_data(self, flatten_images(X), dtype=[np.float64, np.float32])
         self.n_channels_, self.shape_ = split_shape(self.image_shape, X, rows.shape[1])
         self._pixels = draw_pixels(self.shape_, self.n_points, self.random_state)

@@ -32,15 +32,12 @@ from sklearn_structreg.selfinformed.augmentation import HeadPlan, HeadTraining, 
 from sklearn_structreg.selfinformed.conditional import ConditionalNet
 from sklearn_structreg.selfinformed.defaults import resolve_top_k
 from sklearn_structreg.selfinformed.heads import AugmentedNet, check_layer_sizes
-from sklearn_structreg.selfinformed.holdout import (
-    HoldOut,
-    check_labels_occur,
-    hold_out,
-)
+from sklearn_structreg.selfinformed.holdout import HoldOut, hold_out
 from sklearn_structreg.selfinformed.network import (
     SAMPLE_ROWS,
     Expected,
     check_estimator,
+    classes_of,
     fit_estimator,
     network_of,
     unwrap,
@@ -249,6 +246,9 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
             super()._fit(X, y, sample_weight)
             return
         check_layer_sizes(self.head_layer_sizes)
+        known = classes_of(self.estimator)
+        if known is not None and y is not None and np.isin(y, known).all():
+            self.classes_ = known  # y may lack some of them
         data = self._read_data(X, y, sample_weight, min_samples=2)
         self._check_groups(data)
         estimator = self._estimator_to_use()
@@ -355,7 +355,6 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
             )
         if self.n_clusters != 0:
             resolve_top_k(self.top_k, n_classes, self.source)
-            check_labels_occur(data, self.classes_)
 
     def _check_simple(self) -> None:
         raise ValueError(

@@ -33,7 +33,14 @@ from sklearn_structreg.core.training import build_network
 from sklearn_structreg.selfinformed.attachment import find_attachment_point
 from sklearn_structreg.selfinformed.holdout import HoldOut
 
-__all__ = ["Expected", "check_estimator", "fit_estimator", "network_of", "unwrap"]
+__all__ = [
+    "Expected",
+    "check_estimator",
+    "classes_of",
+    "fit_estimator",
+    "network_of",
+    "unwrap",
+]
 
 SAMPLE_ROWS = 2  # shown to a network before it is trained
 
@@ -56,6 +63,14 @@ def is_fitted(estimator: Any) -> bool:
     except (NotFittedError, TypeError):
         return False
     return True
+
+
+def classes_of(estimator: Any) -> NDArray[Any] | None:
+    """Return the classes of a fitted classifier of one label per sample."""
+    inner = unwrap(estimator)
+    if not is_fitted(estimator) or getattr(inner, "multilabel_", False):
+        return None
+    return getattr(inner, "classes_", None)
 
 
 def unwrap(estimator: Any) -> Any:
@@ -112,6 +127,7 @@ def check_estimator(
     if fitted:
         _check_seen(inner, expected)
     elif isinstance(inner, StructuredClassifier):
+        inner._validate_params()
         _try_network(inner, expected, data)
 
 

@@ -340,7 +340,12 @@ class ConfusionSpectralPartitioner(
             strict = self.classes is not None
             truth = detected if y is None else read_truth(y, classes, strict=strict)
             counts = confusion_counts(detected, truth, weight)
-        weight_sum = float(X.shape[0] if weight is None else weight.sum())
+        with np.errstate(over="ignore"):
+            weight_sum = float(X.shape[0] if weight is None else weight.sum())
+        if not np.isfinite(weight_sum):
+            raise ValueError(
+                "sample_weight has an infinite sum; scale the weights down."
+            )
         if reset:
             self._counts = SparseSum()
             self.source_: str = source
@@ -359,7 +364,9 @@ class ConfusionSpectralPartitioner(
         """Partition the classes by the counts, on first use."""
         check_is_fitted(self)
         if self._partition is None:
-            counts = self._counts.value()
+            counts = self._counts.value().copy()
+            if counts.nnz:  # products of counts of any scale stay in range
+                counts.data = np.ldexp(counts.data, -np.frexp(counts.data.max())[1])
             degrees = confusion_degrees(counts)
             n_connected = int(np.count_nonzero(degrees))
             n_clusters = choose_n_groups(self.n_clusters, degrees.size, n_connected)

@@ -628,7 +628,7 @@ FUNCTIONS = [
     ),
     Case("count_multiply_adds: other shape", "does not take", lambda: count_multiply_adds(NET, torch.zeros(1, 5))),
     Case("count_multiply_adds: no rows", "at least one sample", lambda: count_multiply_adds(NET, torch.zeros(0, 6))),
-    Case("count_multiply_adds: array", "must be a tensor", lambda: count_multiply_adds(NET, X)),
+    Case("count_multiply_adds: array", "must be a dense tensor", lambda: count_multiply_adds(NET, X)),
     Case("count_multiply_adds: no module", "module must be a torch.nn.Module", lambda: count_multiply_adds(print, torch.zeros(1, 6)), error=TypeError),
     Case("count_multiply_adds: estimator", "module must be a torch.nn.Module", lambda: count_multiply_adds(classifier(), torch.zeros(1, 6)), error=TypeError),
     Case("insert_layer: no such layer", "no layer named 'head'", lambda: insert_layer(NET, "head", nn.ReLU())),

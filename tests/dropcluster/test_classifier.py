@@ -340,24 +340,6 @@ def test_early_stopping_brings_back_the_best_epochs_clusters():
 # ---- bad input -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"layer": "conv"}, "no layer named 'conv'; its layers are '0', '1'"),
-        ({"layer": "9"}, r"output of layer '9', .* has no spatial extent"),
-        ({"n_clusters": 65}, "n_clusters=65 is more than the 64 pixels"),
-        ({"layer": ["0", "3"]}, "The 'layer' parameter"),
-        ({"n_clusters": 5, "batch_size": 1}, "batch_size=1 is too small to cluster"),
-        ({"batch_size": 1}, "batch_size=1 is too small to cluster"),
-        ({"rounding": "floor"}, "The 'rounding' parameter"),
-        ({"drop_rate": 1.0}, "The 'drop_rate' parameter"),
-    ],
-)
-def test_bad_parameters(images, params, message):
-    with pytest.raises(ValueError, match=message):
-        DropClusterClassifier(**(FAST | params)).fit(*images)
-
-
 def test_more_clusters_than_flat_features(flat):
     with pytest.raises(ValueError, match="n_clusters=65 is more than the 64 pixels"):
         DropClusterClassifier(n_clusters=65, **FAST).fit(*flat)

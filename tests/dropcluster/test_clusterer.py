@@ -224,33 +224,6 @@ def test_missing_gpu():
     ReNAClusterer(device="auto").fit(np.ones((2, 3)))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_non_finite_data(bad):
-    X = np.ones((3, 4))
-    X[1, 1] = bad
-    with pytest.raises(ValueError, match="contains"):
-        ReNAClusterer().fit(X)
-
-
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ([0, 0, 0], "at least one"),
-        ([1, -1, 1], "must not be negative"),
-        ([1, 1], "sample_weight"),
-    ],
-)
-def test_bad_weights(weights, message):
-    with pytest.raises(ValueError, match=message):
-        ReNAClusterer().fit(np.ones((3, 4)), sample_weight=weights)
-
-
-def test_inverse_transform_of_the_wrong_width(digits):
-    clusterer = ReNAClusterer(5).fit(digits[0])
-    with pytest.raises(ValueError, match="X has 6 columns, but there are 5 clusters"):
-        clusterer.inverse_transform(np.ones((2, 6)))
-
-
 def test_not_fitted():
     with pytest.raises(NotFittedError):
         ReNAClusterer().inverse_transform(np.ones((2, 2)))

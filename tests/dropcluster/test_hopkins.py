@@ -269,19 +269,3 @@ def test_other_shapes_than_fitted():
     with pytest.raises(ValueError, match=r"in samples of shape \(3, 9, 8\)"):
         fitted.transform(np.ones((2, 3, 9, 8)))
     assert fitted.transform(np.ones((2, 216))).shape == (2, 3)
-
-
-@pytest.mark.parametrize("power", [np.nan, np.inf, 0, -1, "e"])
-def test_bad_power(power):
-    with pytest.raises(ValueError, match="must be a positive number, or 'd'"):
-        hopkins(np.random.default_rng(0).normal(size=(9, 2)), power=power)
-
-
-@pytest.mark.parametrize("n_points", [0, 6])
-def test_bad_number_of_points(n_points):
-    with pytest.raises(ValueError, match="cannot be drawn from 5 data points"):
-        hopkins(np.ones((5, 2)), n_points)
-    with pytest.raises(ValueError, match="minimum of 2"):
-        hopkins(np.ones((1, 2)))
-    with pytest.raises(ValueError, match="must be at least 1"):
-        spatial_hopkins(torch.ones(1, 1, 5, 5), 0)
