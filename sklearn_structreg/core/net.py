@@ -226,6 +226,17 @@ class StructuredNet(NeuralNet):
                 if state.get("momentum_buffer") is None:
                     state["momentum_buffer"] = torch.zeros_like(parameter)
 
+    def snapshot(self) -> StructuredNet:
+        """Return a net that predicts like this one does now."""
+        net = object.__new__(type(self))
+        net.__dict__.update(self.__dict__)
+        net.__dict__.update(
+            module_=copy.deepcopy(self.module_).eval(),
+            history_=copy.copy(self.history),
+            callbacks_=[],
+        )
+        return net
+
     def drop_schedule(self) -> None:
         """Train on at a constant rate: no schedule, no early stopping."""
         scheduled = ("lr_schedule", "early_stopping")
