@@ -130,8 +130,11 @@ class StructuredNet(NeuralNet):
         with noting_interrupts(keep=keep_interrupted) as self._interruption:
             try:
                 self.partial_fit(train, epochs=epochs, stage=stage)
-            except RuntimeError:
-                if all(bool(p.isfinite().all()) for p in self.module_.parameters()):
+            except (RuntimeError, ValueError) as error:
+                finite = all(
+                    bool(p.isfinite().all()) for p in self.module_.parameters()
+                )
+                if finite or "non-finite" in str(error):
                     raise
                 self._raise_diverged("train", len(self.history))
             finally:
