@@ -23,6 +23,7 @@ from sklearn_structreg.core.checkpoint import Checkpoint
 from sklearn_structreg.core.convergence import note_failure, note_problem, warn_once
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import resolve_device, resolve_dtype
+from sklearn_structreg.core.fit_tasks import CallbackSupportMixin, fit_task
 from sklearn_structreg.core.interruption import called_at_prompt
 from sklearn_structreg.core.learning_rate import resolve_learning_rate
 from sklearn_structreg.core.net import StructuredNet
@@ -58,7 +59,12 @@ PREFIX = "regularizers__"
 
 @component
 class StructuredEstimator(
-    NetworkParameters, Compactable, Savable, VersionedPickle, BaseEstimator
+    NetworkParameters,
+    Compactable,
+    Savable,
+    VersionedPickle,
+    CallbackSupportMixin,
+    BaseEstimator,
 ):
     """A neural network with regularizers: the base of classifiers and regressors.
 
@@ -195,14 +201,29 @@ class StructuredEstimator(
             For data, targets or parameters that cannot work together, and if the loss
             becomes non-finite.
         """
-        attempt = copy.copy(self)
-        if not (self.warm_start and hasattr(self, "net_")):
-            for name in [name for name in vars(attempt) if name.endswith("_")]:
-                delattr(attempt, name)
-        with warn_once():
-            attempt._fit(X, y, sample_weight)
-        self.__dict__ = attempt.__dict__
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        with fit_task(
+            self,
+            {"X": X, "y": y, "metadata": metadata},
+            n_epochs=self._n_epochs_at_most(),
+            reconstruct=lambda net: attempt._attributes_at(net),
+        ):
+            attempt = copy.copy(self)
+            if not (self.warm_start and hasattr(self, "net_")):
+                for name in [name for name in vars(attempt) if name.endswith("_")]:
+                    delattr(attempt, name)
+            with warn_once():
+                attempt._fit(X, y, sample_weight)
+            self.__dict__ = attempt.__dict__
         return self
+
+    def _n_epochs_at_most(self) -> int | None:
+        """Return the number of epochs of a fit, if it is known before."""
+        return self.max_epochs
+
+    def _attributes_at(self, net: StructuredNet) -> dict[str, Any] | None:
+        """Return the attributes of an estimator whose fit ends with this net."""
+        return vars(self) | {"net_": net.snapshot()}
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         """Fit; may leave the estimator half done where it fails."""

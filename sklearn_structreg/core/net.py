@@ -130,8 +130,11 @@ class StructuredNet(NeuralNet):
         with noting_interrupts(keep=keep_interrupted) as self._interruption:
             try:
                 self.partial_fit(train, epochs=epochs, stage=stage)
-            except RuntimeError:
-                if all(bool(p.isfinite().all()) for p in self.module_.parameters()):
+            except (RuntimeError, ValueError) as error:
+                finite = all(
+                    bool(p.isfinite().all()) for p in self.module_.parameters()
+                )
+                if finite or "non-finite" in str(error):
                     raise
                 self._raise_diverged("train", len(self.history))
             finally:
@@ -225,6 +228,17 @@ class StructuredNet(NeuralNet):
                 state = self.optimizer_.state[parameter]
                 if state.get("momentum_buffer") is None:
                     state["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def snapshot(self) -> StructuredNet:
+        """Return a net that predicts like this one does now."""
+        net = object.__new__(type(self))
+        net.__dict__.update(self.__dict__)
+        net.__dict__.update(
+            module_=copy.deepcopy(self.module_).eval(),
+            history_=copy.copy(self.history),
+            callbacks_=[],
+        )
+        return net
 
     def drop_schedule(self) -> None:
         """Train on at a constant rate: no schedule, no early stopping."""

@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.fit_tasks import reported_epochs
 from sklearn_structreg.core.insertion import insert_layer
 from sklearn_structreg.core.losses import WeightedLoss
 from sklearn_structreg.core.messages import explaining, shown
@@ -151,7 +152,8 @@ def train(
         history=history,
     )
     valid = batches[1] if len(batches) > 1 else None
-    net.train(batches[0], valid, stage=stage, keep_interrupted=keep_interrupted)
+    with reported_epochs(net):
+        net.train(batches[0], valid, stage=stage, keep_interrupted=keep_interrupted)
     return net.without_optimizer_state()
 
 

@@ -23,6 +23,7 @@ from sklearn_structreg.core.checkpoint import Checkpoint
 from sklearn_structreg.core.convergence import note_failure
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.modules import ModuleLike
+from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component, parameter, parameter_of
 from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.core.sequence import RegularizerSequence, named_regularizers
@@ -317,6 +318,12 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
         return not (
             isinstance(network, StructuredClassifier) and not network._has_own_network
         )
+
+    def _n_epochs_at_most(self) -> None:
+        """Return None: rounds, stages and the network's own training have their own."""
+
+    def _attributes_at(self, net: StructuredNet) -> None:
+        """Return None: a net that trains on features makes no estimator yet."""
 
     def _standardizes(self) -> bool:
         """Whether the network to augment does."""

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset, Subset
 
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.fit_tasks import reported_network
 from sklearn_structreg.core.image_shapes import with_channel
 from sklearn_structreg.core.insertion import simplify_inserted
 from sklearn_structreg.core.inspection import find_layer, replace_layer
@@ -205,10 +206,11 @@ def fit_estimator(
     if isinstance(model, NeuralNet):
         with noting_interrupts(at_once=True):
             return model.fit(X, y, **weights)
-    if folder is None or model.checkpoint is not None:
-        return model.fit(X, y, **weights)
-    model.set_params(checkpoint=folder).fit(X, y, **weights)
-    return model.set_params(checkpoint=None)
+    with reported_network(model):
+        if folder is None or model.checkpoint is not None:
+            return model.fit(X, y, **weights)
+        model.set_params(checkpoint=folder).fit(X, y, **weights)
+        return model.set_params(checkpoint=None)
 
 
 def _fit_skorch(net: NeuralNet, part: TrainingData, spec: TensorSpec) -> NeuralNet:

@@ -159,7 +159,9 @@ def made(name, folder):
                 ("b", skorch_callbacks.Freezer(first)),
                 ("c", skorch_callbacks.Unfreezer(first, at=4)),
             ],
-            lambda e: 0 < float((e.module_[0].weight - 0.25).abs().max()) < 0.1,
+            lambda e: (
+                0 < float((e.module_[0].weight.detach() - 0.25).abs().max()) < 0.1
+            ),
         ),
         "WandbLogger": lambda: (
             skorch_callbacks.WandbLogger(log, save_model=False),

@@ -385,7 +385,6 @@ def test_another_image_size_at_predict(images):
         model.predict(np.zeros((2, 1, 9, 9)))
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_too_few_pixels_leave_it_inactive(blobs):
     X, y = blobs
     model = DropClusterClassifier(**FAST).fit(X[:, :3], y)
