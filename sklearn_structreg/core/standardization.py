@@ -21,7 +21,7 @@ from sklearn_structreg.core.recipe import TensorSpec
 __all__ = ["Standardize", "fold_standardization", "take_standardization"]
 
 BLOCK_ROWS = 4096
-BLOCK_ENTRIES = 2**21
+BLOCK_ENTRIES = 2**18  # in double precision at a time
 
 
 class Standardize(nn.Module):
@@ -73,7 +73,7 @@ class Standardize(nn.Module):
         return result
 
     def _standardized(self, x: Tensor) -> Tensor:
-        return ((x - self.mean) * self.factor).to(self.like.dtype)
+        return (x - self.mean).mul_(self.factor).to(self.like.dtype)
 
     def simplified(self) -> nn.Module:
         """Return a batch normalization that does the same in evaluation."""
