@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch.history import History
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.checkpoint import Checkpoint

@@ -141,9 +141,11 @@ def test_parts_of_the_data_are_no_copies(tmp_path):
     spec = TensorSpec((6,), torch.float32, CPU)
     for part in (*data.split(0.3, seed=0), data, data.with_equal_rows_merged()):
         batches = part.batches(spec, batch_size=50, normalize=True)
-        assert batches.X.data_ptr() == X.ctypes.data
+        assert batches._X.data_ptr() == X.ctypes.data
         (samples, y, _), *rest = batches.epoch(0)
         assert not rest
+        assert torch.equal(batches.X, samples)  # as callbacks see them
+        assert torch.equal(batches[1][0], samples[1])
         assert set(zip(map(tuple, samples.tolist()), y.tolist(), strict=True)) == {
             (tuple(X[row].tolist()), row % 2) for row in part.rows
         }

@@ -123,7 +123,7 @@ def test_equal_rows_are_merged_and_close_ones_are_not():
     target = np.array([0, 0, 0, 1, 1])
     merged = TrainingData.from_arrays(rows, target).with_equal_rows_merged()
     assert merged.n_rows == 3
-    assert sorted(merged.weight) == [1, 2, 2]
+    assert sorted(merged.weight[merged.rows]) == [1, 2, 2]
     close = np.array([[1.0], [1.0 + 1e-12]])
     same = np.ones((2, 1), np.float32)
     assert TrainingData.from_arrays(same, close).with_equal_rows_merged().n_rows == 2
