@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import Dataset
 
-from sklearn_structreg.core.batches import first_of
+from sklearn_structreg.core.items import first_sample
 from sklearn_structreg.core.randomness import seeded
 
 __all__ = ["fingerprint", "fingerprint_of_samples"]
@@ -55,7 +55,7 @@ def fingerprint_of_samples(samples: Any) -> str:
     if not isinstance(samples, Dataset):
         return fingerprint(samples)
     with seeded(0, torch.device("cpu")):
-        items = [fingerprint(first_of(samples[0])) for _ in range(2)]
+        items = [fingerprint(first_sample(samples)) for _ in range(2)]
     n_samples = len(samples)  # type: ignore[arg-type]
     return fingerprint([n_samples, *(items if items[0] == items[1] else [])])
 

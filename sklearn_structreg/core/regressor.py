@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 from sklearn_structreg.core.checks import check_table
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.estimator import StructuredEstimator
+from sklearn_structreg.core.items import dataset_targets
 from sklearn_structreg.core.parameters import component, parameter_of
 from sklearn_structreg.core.targets import (
     check_weight,
-    dataset_targets,
     mean_and_scale,
 )
 from sklearn_structreg.core.task import Task

@@ -14,13 +14,13 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from sklearn_structreg.core.batches import first_of
 from sklearn_structreg.core.checks import check_sizes, check_table
 from sklearn_structreg.core.image_shapes import (
     refuse_channels_last,
     with_channel,
     without_leading_ones,
 )
+from sklearn_structreg.core.items import first_sample
 
 __all__ = ["Samples", "check_samples"]
 
@@ -176,7 +176,7 @@ def _check_dataset(
             f"The dataset has n_samples={len(dataset)}; at least {min_samples} "
             "are needed."
         )
-    x = first_of(dataset[0])
+    x = first_sample(dataset)
     shape = layout.shape_of(tuple(x.shape) if x.ndim > 1 else None)
     seen = layout.seen_shape
     if seen is not None and x.numel() != math.prod(seen):

@@ -37,6 +37,7 @@ from sklearn_structreg.dropcluster.tensors import as_numbers, as_tensor
 
 _Count = int | Literal["auto"]
 _Indices = npt.NDArray[np.int64]
+_BLOCK = 2**17  # drawn pixels of all channels at a time, to need little memory
 
 
 def hopkins(
@@ -212,7 +213,15 @@ def draw_pixels(
 def _statistic(
     images: Tensor, here: Tensor, neighbors: Tensor, there: Tensor
 ) -> Tensor:
-    """Return Eq. 5 per image and channel for given pixels."""
+    """Return Eq. 5 per image and channel for given pixels, some images at a time."""
+    n_images = max(1, _BLOCK // (images.shape[1] * len(here)))
+    blocks = torch.split(images, n_images)
+    return torch.cat([_block_statistic(x, here, neighbors, there) for x in blocks])
+
+
+def _block_statistic(
+    images: Tensor, here: Tensor, neighbors: Tensor, there: Tensor
+) -> Tensor:
     if not images.is_floating_point():
         images = images.to(torch.float32)
     pixels = images.flatten(2)

@@ -275,6 +275,8 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
             split_seed = derive_seed(seed, 0)
             split = hold_out(data, self.classes_, self.holdout_fraction, split_seed)
         self.held_out_indices_ = split.held_out
+        if y is None and isinstance(estimator, StructuredClassifier):
+            y = self._labels_of(data)  # else all of the dataset would be read for them
         checkpoint.begin()
         folder = checkpoint.subfolder("network")
         self.estimator_ = fit_estimator(
@@ -324,6 +326,10 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
 
     def _attributes_at(self, net: StructuredNet) -> None:
         """Return None: a net that trains on features makes no estimator yet."""
+
+    def _labels_of(self, data: TrainingData) -> NDArray[Any]:
+        """Return the labels as they came; any one for rows of weight zero."""
+        return data.target if self.multilabel_ else self.classes_[data.target]
 
     def _standardizes(self) -> bool:
         """Whether the network to augment does."""

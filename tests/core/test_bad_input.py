@@ -672,7 +672,7 @@ class Stream(IterableDataset):
 
 TENSORS = torch.from_numpy(X), torch.from_numpy(Y)
 DATASETS = [
-    Case("no labels", "items hold no label", lambda m: m.fit(Unlabelled()), classifier()),
+    Case("no labels", "holds no label", lambda m: m.fit(Unlabelled()), classifier()),
     Case("one row", "n_samples=1", lambda m: m.fit(TensorDataset(*(t[:1] for t in TENSORS))), classifier()),
     Case("fewer labels", "inconsistent numbers of samples", fit_with(TensorDataset(*TENSORS), Y[:5]), classifier()),
     Case("other features", "have 4 features, but .* expects 6", lambda m: m.predict(TensorDataset(TENSORS[0][:, :4])), on_classifier),

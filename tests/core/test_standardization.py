@@ -29,6 +29,7 @@ from sklearn_structreg import (
     SelfInformedClassifier,
 )
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
+from sklearn_structreg.core import standardization as module
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.standardization import Standardize
@@ -123,7 +124,7 @@ def test_equal_rows_are_merged_and_close_ones_are_not():
     target = np.array([0, 0, 0, 1, 1])
     merged = TrainingData.from_arrays(rows, target).with_equal_rows_merged()
     assert merged.n_rows == 3
-    assert sorted(merged.weight) == [1, 2, 2]
+    assert sorted(merged.weight[merged.rows]) == [1, 2, 2]
     close = np.array([[1.0], [1.0 + 1e-12]])
     same = np.ones((2, 1), np.float32)
     assert TrainingData.from_arrays(same, close).with_equal_rows_merged().n_rows == 2
@@ -156,6 +157,23 @@ def test_mean_and_scale_are_those_of_numpy():
         images.mean.flatten(), pixels.mean(axis=(0, 2)), rtol=1e-15
     )
     assert images.mean.shape == (3, 1, 1)
+
+
+def test_large_data_is_taken_in_blocks(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = 1e9 + rng.normal(size=(101, 3, 4)) * np.array([[1.0], [1e-2], [0.0]])
+    weight = rng.integers(3, size=101).astype(float)
+    data = TrainingData.from_arrays(X.reshape(101, -1), np.zeros(101, int), weight)
+    spec = TensorSpec((3, 4), torch.float32, CPU)
+    whole = Standardize.of(data, spec)
+    expected = whole(torch.from_numpy(X))
+    monkeypatch.setattr(module, "BLOCK_ENTRIES", 50)
+    layer = Standardize.of(data, spec)
+    torch.testing.assert_close(layer.mean, whole.mean, rtol=1e-15, atol=0)
+    torch.testing.assert_close(layer.factor, whole.factor, rtol=1e-6, atol=0)
+    copies = np.repeat(X, weight.astype(int), axis=0)
+    np.testing.assert_allclose(1 / layer.factor[0], copies[:, 0].std(), rtol=1e-6)
+    assert torch.equal(whole(torch.from_numpy(X)), expected)
 
 
 @pytest.mark.parametrize("value", [0.1, 1e9 + 0.1, 0.0, -1e-300])

@@ -1,3 +1,4 @@
+import importlib
 import pickle
 
 import numpy as np
@@ -146,6 +147,22 @@ def test_dtypes(dtype, expected):
     torch.testing.assert_close(
         found.double(), spatial_hopkins(images.double(), random_state=0)
     )
+
+
+def test_images_are_taken_in_blocks(monkeypatch):
+    module = importlib.import_module("sklearn_structreg.dropcluster.hopkins")
+    images = torch.randn(7, 3, 6, 6)
+    expected = spatial_hopkins(images, 20, random_state=0)
+    sizes, block_statistic = [], module._block_statistic
+
+    def spy(block, *pixels):
+        sizes.append(len(block))
+        return block_statistic(block, *pixels)
+
+    monkeypatch.setattr(module, "_block_statistic", spy)
+    monkeypatch.setattr(module, "_BLOCK", 2 * 3 * 20)
+    assert torch.equal(spatial_hopkins(images, 20, random_state=0), expected)
+    assert sizes == [2, 2, 2, 1]
 
 
 def test_seeded_and_global_state_left_alone():
