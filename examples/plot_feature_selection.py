@@ -80,9 +80,7 @@ ax.legend()
 
 models = {
     "CGES": [CGESClassifier(alpha=a) for a in (0.3, 1, 3, 10)],
-    "group": [
-        CGESClassifier(alpha=a, penalty="group") for a in (0.1, 0.3, 0.6, 1)
-    ],
+    "group": [CGESClassifier(alpha=a, penalty="group") for a in (0.1, 0.3, 0.6, 1)],
     "L1 logistic regression": [  # this spelling needs scikit-learn 1.8
         LogisticRegression(l1_ratio=1, C=C, solver="saga", max_iter=5000)
         for C in (2.0, 1.0, 0.3, 0.1, 0.03)

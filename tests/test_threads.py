@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 from rooms import ESTIMATORS, REGULARIZERS
+from sklearn.base import clone
 from skorch.callbacks import Callback
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from sklearn_structreg.baselines.dropblock import DropBlock2d
 from sklearn_structreg.blockout import Blockout
 from sklearn_structreg.core import Regularizer, StructuredClassifier
-from sklearn_structreg.core.randomness import own_generator
+from sklearn_structreg.core.randomness import own_generator, seeded
+from sklearn_structreg.dropcluster import DropCluster2d
 
 N_FITS = 4
 SMALL = {
@@ -193,3 +196,50 @@ def test_both_ways_to_draw_give_the_same_numbers(images):
     pairs = zip(one.module_.parameters(), two.module_.parameters(), strict=True)
     assert all(torch.equal(*pair) for pair in pairs)
     assert own_generator(torch.device("cpu")) is None
+
+
+def on_threads(n_threads, compute):
+    """Compute with a number of torch threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        return compute()
+    finally:
+        torch.set_num_threads(before)
+
+
+def on_rows():
+    """List estimators without a convolution: torch rounds its gradients by threads."""
+    params = {"max_epochs": 2, "hidden_layer_sizes": (12,), "random_state": 0}
+    for kind in ESTIMATORS:
+        yield kind(**params, **MORE.get(kind.__name__, {}))
+    for kind in REGULARIZERS:
+        if kind.__name__ != "SpatialDropout":  # for channels alone
+            regularizer = kind(**MORE.get(kind.__name__, {}))
+            yield StructuredClassifier(regularizers=[regularizer], **params)
+
+
+@pytest.mark.parametrize("model", [*on_rows()], ids=repr)
+def test_torch_threads_change_no_fit(images, model):
+    def fit():
+        module = clone(model).fit(*images).module_
+        return [value.clone() for value in module.state_dict().values()]
+
+    assert all(map(torch.equal, on_threads(1, fit), on_threads(2, fit)))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [DropCluster2d(drop_rate=0.3), DropBlock2d(3, drop_rate=0.3), nn.Dropout2d(0.3)],
+    ids=repr,
+)
+def test_torch_threads_change_no_mask(layer):
+    maps = torch.randn(32, 16, 12, 12, generator=torch.Generator().manual_seed(0))
+
+    def mask():
+        if isinstance(layer, DropCluster2d):
+            layer.update_clusters(maps)
+        with seeded(0, torch.device("cpu")):
+            return layer(maps)
+
+    assert torch.equal(on_threads(1, mask), on_threads(2, mask))

@@ -7,8 +7,9 @@ last column has ``learning_rate="auto"``, for comparison.
 
 Run ``python -m benchmarks.value.learning_rate --data FOLDER`` (about a quarter of an
 hour on one core). FOLDER holds tables as ``.npz`` files with X and y, of which a sample
-of at most 600 rows is taken; without it there are scikit-learn's tables and made ones.
-``--small`` takes fewer of these and one seed (a minute).
+of at most 450 rows is taken; without it there are scikit-learn's tables and made ones.
+``--small`` takes fewer of these and one seed (a minute). Runs that the JSON file holds
+already are not repeated: delete it to start anew.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +41,7 @@ GRIDS: dict[str, list[float | str]] = {
     "adam": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 5e-2, "auto"],
 }
 RESULTS = Path(__file__).parents[1] / "results" / "learning_rate.json"
-MAX_ROWS = 600
+MAX_ROWS = 450
 
 Table = tuple[np.ndarray, np.ndarray]
 
@@ -90,24 +93,26 @@ def measure(
     return float(accuracy), float(loss)
 
 
-def show(rows: list[dict[str, object]]) -> None:
-    """Print a table of accuracies and log losses for each optimizer."""
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print accuracy (per cent) and log loss, means over seeds, for each optimizer."""
+    tables = sorted({(row["n_features"], row["table"]) for row in rows})
     for optimizer, grid in GRIDS.items():
-        print(f"\n{optimizer:<22}" + "".join(f"{rate!s:>13}" for rate in grid))
-        for name, n_features in {
-            row["table"]: row["n_features"] for row in rows
-        }.items():
-            cells = [
-                f"{row['accuracy']:.3f} {row['log_loss']:7.3f}"
-                for rate in grid
-                for row in rows
-                if (row["table"], row["optimizer"], row["rate"])
-                == (name, optimizer, rate)
-            ]
-            if cells:
-                print(
-                    f"{name:>14} {n_features:>7}" + "".join(f"{c:>13}" for c in cells)
-                )
+        print(f"\n{optimizer:>5}, n_features" + "".join(f"{r!s:>12}" for r in grid))
+        for n_features, table in tables:
+            cells = []
+            for rate in grid:
+                key = (table, optimizer, rate)
+                found = [row for row in rows if key_of(row)[:3] == key]
+                means = [
+                    np.mean([row[figure] for row in found]) if found else np.nan
+                    for figure in ("accuracy", "log_loss")
+                ]
+                cells.append(f"{100 * means[0]:6.1f}{means[1]:6.2f}")
+            print(f"{table:>10} {n_features:>6}" + "".join(cells))
+
+
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["table"], row["optimizer"], row["rate"], row["seed"]
 
 
 def main() -> None:
@@ -120,24 +125,28 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)
     seeds = range(1 if arguments.small else arguments.seeds)
-    rows: list[dict[str, object]] = []
-    for name, (X, y) in tables(arguments.data, arguments.small).items():
-        for optimizer, grid in GRIDS.items():
-            for rate in grid:
-                found = [measure(X, y, optimizer, rate, seed) for seed in seeds]
-                accuracy, loss = np.mean(found, axis=0).round(4).tolist()
-                rows.append(
-                    {
-                        "table": name,
-                        "n_features": X.shape[1],
-                        "optimizer": optimizer,
-                        "rate": rate,
-                        "accuracy": accuracy,
-                        "log_loss": loss,
-                    }
-                )
-                print(rows[-1], flush=True)
-    arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    rows = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
+    done = {key_of(row) for row in rows}
+    found = tables(arguments.data, arguments.small)
+    for seed, (name, (X, y)), (optimizer, grid) in product(
+        seeds, found.items(), GRIDS.items()
+    ):
+        for rate in grid:
+            if (name, optimizer, rate, seed) in done:
+                continue
+            accuracy, loss = measure(X, y, optimizer, rate, seed)
+            rows.append(
+                {
+                    "table": name,
+                    "n_features": X.shape[1],
+                    "optimizer": optimizer,
+                    "rate": rate,
+                    "seed": seed,
+                    "accuracy": round(accuracy, 4),
+                    "log_loss": round(loss, 4),
+                }
+            )
+            arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     show(rows)
 
 

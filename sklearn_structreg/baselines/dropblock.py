@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sklearn_structreg.core.checks import is_integer
 from sklearn_structreg.core.insertion import as_maps, check_drop_rate
 from sklearn_structreg.core.randomness import own_generator
 
@@ -52,10 +53,10 @@ class _DropBlock(nn.Module):
         per_channel: bool = True,
     ) -> None:
         super().__init__()
-        sides = (
-            [block_size] * self.n_dims if isinstance(block_size, int) else block_size
-        )
-        if len(sides) != self.n_dims or min(sides) < 1:
+        sides: list[Any] = [block_size] * self.n_dims
+        if isinstance(block_size, Sequence):
+            sides = list(block_size)
+        if len(sides) != self.n_dims or not all(map(is_integer, sides)):
             raise ValueError(
                 f"block_size={block_size!r} must be a positive integer, or "
                 f"{self.n_dims} of them."

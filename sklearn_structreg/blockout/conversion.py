@@ -14,6 +14,7 @@ from sklearn_structreg.blockout.chain import linear_chain, normalized_outputs
 from sklearn_structreg.blockout.initialisation import initial_scales
 from sklearn_structreg.blockout.layer import BlockoutLinear, NodeSet
 from sklearn_structreg.blockout.parameters import BlockoutParameters
+from sklearn_structreg.core.checks import check_network
 from sklearn_structreg.core.insertion import transfer_layers
 from sklearn_structreg.core.inspection import (
     find_layer,
@@ -74,6 +75,7 @@ def convert(module: nn.Module, sample: Any, **parameters: Any) -> nn.Module:
     >>> [type(layer).__name__ for layer in net]
     ['BlockoutLinear', 'ReLU', 'BlockoutLinear']
     """
+    check_network(module=module)
     made = BlockoutParameters(**parameters)
     constraints = BlockoutParameters._parameter_constraints  # type: ignore[attr-defined]
     validate_parameter_constraints(constraints, vars(made), "convert")
@@ -170,6 +172,7 @@ def fold(module: nn.Module) -> nn.Module:
     >>> fold(BlockoutLinear(NodeSet(4), NodeSet(3)))
     Linear(in_features=4, out_features=3, bias=True)
     """
+    check_network(module=module)
     return fold_in_place(copy.deepcopy(module)).eval()
 
 

@@ -18,6 +18,7 @@ from sklearn_structreg.blockout.memberships import (
     check_probabilities,
     threshold_memberships,
 )
+from sklearn_structreg.core.checks import check_network
 
 __all__ = ["HardenedNet", "harden_network", "mask_blocks"]
 
@@ -172,6 +173,7 @@ def harden_network(
     >>> hardened.multiply_adds
     (6, 4)
     """
+    check_network(module=module)
     *inner, last = check_probabilities(probabilities)
     memberships = [threshold_memberships(P, threshold) for P in inner]
     memberships.append(threshold_memberships(last, threshold, at_least_one=True))

@@ -18,6 +18,8 @@ from sklearn_structreg.blockout.memberships import (
     shared_clusters,
     threshold_memberships,
 )
+from sklearn_structreg.core.checks import is_integer
+from sklearn_structreg.core.messages import explaining
 
 __all__ = ["ClassHierarchy"]
 
@@ -113,13 +115,15 @@ class ClassHierarchy:
             )
         if len(P) < 2:
             raise ValueError("A hierarchy needs at least two classes.")
+        with explaining(f"method={method!r} makes no tree: {{}}."):
+            linkage = hierarchy.linkage(_distances(P, distance), method)
         return cls(
             classes=names,
             probabilities=P,
             memberships=threshold_memberships(P, threshold),
             expected_clusters=P.sum(axis=1),
             shared=shared_clusters(P),
-            linkage=hierarchy.linkage(_distances(P, distance), method),
+            linkage=linkage,
         )
 
     def clusters(self) -> list[list[Any]]:
@@ -144,10 +148,10 @@ class ClassHierarchy:
         ndarray of shape (n_classes,)
             Group of each class, numbered from 0 by first appearance.
         """
-        if not 1 <= n_groups <= len(self.classes):
+        if not is_integer(n_groups) or n_groups > len(self.classes):
             raise ValueError(
-                f"n_groups={n_groups} must lie between 1 and the number of classes, "
-                f"{len(self.classes)}."
+                f"n_groups={n_groups!r} must be an integer from 1 to the number of "
+                f"classes, {len(self.classes)}."
             )
         flat = hierarchy.fcluster(self.linkage, n_groups, criterion="maxclust")
         _, first, label = np.unique(flat, return_index=True, return_inverse=True)

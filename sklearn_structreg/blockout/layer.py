@@ -16,6 +16,8 @@ from sklearn_structreg.blockout.masks import (
     masked_weight,
     with_gradient,
 )
+from sklearn_structreg.core.checks import check_integer, is_number
+from sklearn_structreg.core.messages import shown
 
 __all__ = ["BlockoutLinear", "NodeSet"]
 
@@ -191,6 +193,9 @@ class BlockoutLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        for name, nodes in (("inputs", inputs), ("outputs", outputs)):
+            if not isinstance(nodes, NodeSet):
+                raise TypeError(f"{name}={shown(nodes)} must be a NodeSet.")
         if inputs.n_clusters != outputs.n_clusters:
             raise ValueError(
                 f"The inputs have {inputs.n_clusters} clusters and the outputs "
@@ -305,18 +310,15 @@ def _for_rows(x: Tensor, memberships: Tensor) -> Tensor:
 def _check(
     n_nodes: int, n_clusters: int, assignment: str, init_probability: float
 ) -> None:
-    if n_nodes < 1 or n_clusters < 1:
-        raise ValueError(
-            f"A node set of n_nodes={n_nodes} and n_clusters={n_clusters} is empty; "
-            "both must be at least 1."
-        )
+    check_integer("n_nodes", n_nodes)
+    check_integer("n_clusters", n_clusters)
     if assignment not in ("hard", "soft"):
         raise ValueError(
             f"assignment={assignment!r} is unknown; use 'hard', which draws the "
             "memberships, or 'soft', which uses their probabilities."
         )
-    if not 0 < init_probability <= 1:
+    if not is_number(init_probability) or not 0 < init_probability <= 1:
         raise ValueError(
-            f"init_probability={init_probability} is not in (0, 1]; at 0 no node would "
-            "ever be in a cluster, and no weight would have any effect."
+            f"init_probability={init_probability!r} is not in (0, 1]; at 0 no node "
+            "would ever be in a cluster, and no weight would have any effect."
         )

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sklearn_structreg.core.checks import is_number
+from sklearn_structreg.core.messages import explaining
+
 __all__ = [
     "NodeGroup",
     "check_probabilities",
@@ -25,7 +28,8 @@ def check_probabilities(probabilities: Sequence[ArrayLike]) -> list[FloatArray]:
     """Check the cluster probabilities P_0 to P_m of a chain's node sets."""
     if not len(probabilities):
         raise ValueError("probabilities is empty; give a (d_j, k) array per node set.")
-    matrices = [np.asarray(P, dtype=np.float64) for P in probabilities]
+    with explaining("The cluster probabilities are no numbers: {}."):
+        matrices = [np.asarray(P, dtype=np.float64) for P in probabilities]
     shapes = [P.shape for P in matrices]
     if any(len(shape) != 2 or 0 in shape for shape in shapes) or (
         len({shape[1] for shape in shapes}) > 1
@@ -51,8 +55,8 @@ def threshold_memberships(
     A node below the threshold everywhere is in no cluster, dead, or `at_least_one`
     keeps it in its most probable one.
     """
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold={threshold} must lie in (0, 1].")
+    if not is_number(threshold) or not 0 < threshold <= 1:
+        raise ValueError(f"threshold={threshold!r} must lie in (0, 1].")
     P = check_probabilities([probabilities])[0]
     members: BoolArray = threshold <= P
     if at_least_one:

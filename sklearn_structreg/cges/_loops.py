@@ -45,7 +45,7 @@ def shrink_columns(
         for j in range(stop - start):
             norm = math.sqrt(factor[j])
             factor[j] = 0.0 if norm <= threshold else 1.0 - threshold / norm
-            tau[j] /= divisor
+            tau[j] = tau[j] / divisor if divisor < np.inf else 0.0
         for _ in range(n_passes):
             total[:], n_active[:] = 0.0, 0.0
             for i in range(n_members):
@@ -86,7 +86,7 @@ def shrink_rows(
             squares += x * x
         norm = math.sqrt(squares)
         factor = 0.0 if norm <= threshold else 1.0 - threshold / norm
-        tau /= divisor
+        tau = tau / divisor if divisor < np.inf else 0.0
         n_before = float(n_members)
         for _ in range(n_passes):
             total = n_active = 0.0

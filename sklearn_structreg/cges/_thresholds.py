@@ -5,10 +5,12 @@ that a group runs over, so that it broadcasts against the weights.
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from sklearn_structreg.core.checks import is_integer, is_number
 
 # More passes than this cost more than Newton's method with its convergence check.
 MAX_CHORD_PASSES = 3
@@ -27,15 +29,20 @@ def check_strength(
     w: Tensor,
     dim: int | tuple[int, ...] | None = None,
     name: str = "strength",
+    *,
+    grouped: bool = True,
 ) -> Strength:
-    """Validate a strength and align it with weights; `dim` is None without groups."""
+    """Validate a strength and align it with weights, which `grouped` are by `dim`."""
     if not (isinstance(w, Tensor) and w.is_floating_point()):
         kind = w.dtype if isinstance(w, Tensor) else type(w).__name__
         raise TypeError(f"w must be a floating-point tensor; got {kind}.")
-    if dim == ():
-        # torch would take this for a single group of all weights.
-        raise ValueError("dim must name at least one dimension.")
+    if w.is_meta or w.layout is not torch.strided:
+        raise TypeError("w must be a dense tensor, not a sparse or meta one.")
+    if grouped:
+        _check_dim(dim, w)
     if not isinstance(strength, Tensor):
+        if not is_number(strength):
+            raise TypeError(f"{name}={strength!r} must be a number or a tensor.")
         strength = float(strength)
         checked = Strength(strength, strength, strength)
     elif strength.numel() == 0:
@@ -51,6 +58,32 @@ def check_strength(
             + (" as its smallest value." if several else ".")
         )
     return checked
+
+
+def _check_dim(dim: Any, w: Tensor) -> None:
+    """Check for dimensions of `w`, each named once."""
+    dims = dim if isinstance(dim, tuple) else (dim,)
+    if not dims:  # torch would take this for a single group of all weights
+        raise ValueError("dim must name at least one dimension.")
+    known = all(is_integer(d, -w.ndim) and d < w.ndim for d in dims)
+    if not known or len({d % w.ndim for d in dims}) < len(dims):
+        raise ValueError(
+            f"dim={dim!r} must name dimensions of w, which has {w.ndim}, each once."
+        )
+
+
+def check_out(out: Any, w: Tensor) -> None:
+    """Check that a result fits its destination."""
+    if out is None or out is w:
+        return
+    if not isinstance(out, Tensor) or out.dtype != w.dtype:
+        kind = out.dtype if isinstance(out, Tensor) else type(out).__name__
+        raise TypeError(f"out must be a tensor of {w.dtype}, as w is; got {kind}.")
+    if out.shape != w.shape:
+        raise ValueError(
+            f"out has shape {tuple(out.shape)}, but w {tuple(w.shape)}; they must be "
+            "the same."
+        )
 
 
 def _align(

@@ -14,6 +14,7 @@ from sklearn.base import clone
 from sklearn_structreg.cges.estimator import SparseEstimator, check_estimator
 from sklearn_structreg.compaction.counting import count_layers
 from sklearn_structreg.core import count_multiply_adds
+from sklearn_structreg.core.messages import explaining, shown
 
 __all__ = ["CGESPath", "cges_path"]
 
@@ -105,7 +106,8 @@ def cges_path(
     True
     """
     check_estimator(estimator, "cges_path")
-    strengths = np.sort(np.asarray(alphas, dtype=np.float64).ravel())
+    with explaining(f"alphas={shown(alphas)} must hold numbers: {{}}."):
+        strengths = np.sort(np.asarray(alphas, dtype=np.float64).ravel())
     if not (strengths.size and np.isfinite(strengths).all() and strengths[0] >= 0):
         raise ValueError(
             f"alphas={alphas!r} must hold one strength or more, finite and at least 0."

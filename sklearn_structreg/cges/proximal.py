@@ -41,6 +41,7 @@ from sklearn_structreg.cges._compiled import shrink_compiled
 from sklearn_structreg.cges._metric import check_metric, shrink_in_metric
 from sklearn_structreg.cges._thresholds import (
     Strength,
+    check_out,
     check_strength,
     shrink_by_torch,
 )
@@ -62,7 +63,7 @@ def prox_l1(
     out: Tensor | None = None,
 ) -> Tensor:
     """Soft thresholding: the operator of threshold * ||w||_1."""
-    value, _, largest = check_strength(threshold, w, name="threshold")
+    value, _, largest = check_strength(threshold, w, name="threshold", grouped=False)
     if largest == 0.0:
         return _copy(w, out)
     if metric is not None:
@@ -84,7 +85,7 @@ def prox_l2(
     out: Tensor | None = None,
 ) -> Tensor:
     """Division by 1 + strength: the operator of strength / 2 * ||w||_2^2."""
-    value, _, largest = check_strength(strength, w)
+    value, _, largest = check_strength(strength, w, grouped=False)
     if largest == 0.0:
         return _copy(w, out)
     if metric is not None:
@@ -275,6 +276,7 @@ def _shrink(
     out: Tensor | None,
 ) -> Tensor:
     """Apply the operators whose strength is not zero, by the fastest path."""
+    check_out(out, w)
     group = None if group is None or group.largest == 0.0 else group
     exclusive = None if exclusive is None or exclusive.largest == 0.0 else exclusive
     if group is None and exclusive is None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from sklearn_structreg.compaction.counting import check_call
+from sklearn_structreg.compaction.counting import check_call, uncompiled
 from sklearn_structreg.compaction.graph import describe, rounding, same_outputs, trace
 from sklearn_structreg.compaction.liveness import follow, solve
 from sklearn_structreg.compaction.shrink import shrink
@@ -93,6 +93,7 @@ def compact(
     if unsupported not in ("raise", "keep"):
         raise ValueError(f"unsupported={unsupported!r} must be 'raise' or 'keep'.")
     check_call(module, sample_batch)
+    module = uncompiled(module)
     sample = sample_batch.detach()[:SAMPLE_ROWS]
     result = simplified_copy(module)
     modes = {name: part.training for name, part in result.named_modules()}

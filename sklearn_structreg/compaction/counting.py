@@ -20,6 +20,7 @@ __all__ = [
     "count_layers",
     "count_multiply_adds",
     "measure_latencies",
+    "uncompiled",
 ]
 
 N_WARM_UPS = 3
@@ -55,9 +56,9 @@ def count_multiply_adds(module: nn.Module, sample_batch: Tensor) -> int:
     check_call(module, sample_batch)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         try:
-            copy.deepcopy(module).eval()(sample_batch)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            reason = str(error).splitlines()[0]
+            copy.deepcopy(uncompiled(module)).eval()(sample_batch)
+        except Exception as error:
+            reason = f"{type(error).__name__}, {error}".splitlines()[0]
             raise ValueError(
                 "The module does not take samples of shape "
                 f"{tuple(sample_batch.shape)}: {reason[:120]}."
@@ -65,17 +66,24 @@ def count_multiply_adds(module: nn.Module, sample_batch: Tensor) -> int:
     return int(counter.get_total_flops() // (2 * len(sample_batch)))
 
 
-def check_call(module: Any, sample_batch: Any) -> None:
+def uncompiled(module: nn.Module) -> nn.Module:
+    """Return the network that `torch.compile` has compiled; any other as it is."""
+    compiled = type(module).__name__ == "OptimizedModule"
+    return module.get_submodule("_orig_mod") if compiled else module
+
+
+def check_call(module: Any, sample_batch: Any, name: str = "module") -> None:
     """Check a network and the samples to call it with."""
     if not isinstance(module, nn.Module):
         raise TypeError(
-            f"module must be a torch.nn.Module, not a {type(module).__name__}; of a "
+            f"{name} must be a torch.nn.Module, not a {type(module).__name__}; of a "
             "fitted estimator pass its module_."
         )
-    if not isinstance(sample_batch, Tensor) or not sample_batch.numel():
+    dense = isinstance(sample_batch, Tensor) and sample_batch.layout is torch.strided
+    if not (dense and sample_batch.ndim and sample_batch.numel()):
         raise ValueError(
-            "sample_batch must be a tensor of at least one sample, as the module takes "
-            "it."
+            "sample_batch must be a dense tensor of at least one sample, as the module "
+            "takes it."
         )
 
 

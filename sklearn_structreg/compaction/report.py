@@ -19,6 +19,7 @@ from sklearn_structreg.compaction.counting import (
     count_layers,
     count_multiply_adds,
     measure_latencies,
+    uncompiled,
 )
 
 __all__ = ["LayerSize", "SizeReport", "size_report"]
@@ -197,7 +198,8 @@ def size_report(
     check_call(module, sample_batch)
     if compacted is None:
         compacted = compact(module, sample_batch, unsupported=unsupported)
-    sample, plain = sample_batch[:1], simplified_copy(module)
+    check_call(compacted, sample_batch, "compacted")
+    sample, plain = sample_batch[:1], simplified_copy(uncompiled(module))
     dense, small = count_layers(plain, sample), count_layers(compacted, sample)
     if small.keys() != dense.keys():
         raise ValueError(

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
-import numpy as np
 import torch
+from skorch.dataset import Dataset as SkorchDataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sklearn_structreg.core.items import read_samples
 from sklearn_structreg.core.recipe import TensorSpec
 
 __all__ = ["Batch", "Batches", "DatasetBatches", "TensorBatches", "batch_sizes"]
@@ -30,17 +31,22 @@ class Batches(Protocol):
     """Mini-batches of one data set."""
 
     n_batches: int
+    sizes: list[int]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
 
     def epoch(self, seed: int | None) -> Iterator[Batch]:
         """Yield every row once, shuffled by `seed` or in order where it is None."""
 
 
-class TensorBatches:
-    """Mini-batches of data in memory.
+class TensorBatches(SkorchDataset):
+    """Mini-batches of some rows of data in memory; None is all of them.
 
-    The whole data set is moved to `device` first where it takes at most half of the
-    free memory. Every batch is a copy: a module that works in place cannot change the
-    caller's data.
+    For callbacks this is a dataset of the rows in their order.
+
+    They are moved to `device` first where they take at most half of its free memory.
+    Every batch is a copy: a module that works in place cannot change the caller's data.
     """
 
     def __init__(
@@ -51,20 +57,46 @@ class TensorBatches:
         *,
         batch_size: int,
         device: torch.device,
+        rows: Tensor | None = None,
     ) -> None:
+        n_rows = len(X) if rows is None else len(rows)
+        if device.type != "cpu" and _fits(X[:n_rows], device):
+            X, y = (t if rows is None else t[rows] for t in (X, y))
+            if weight is not None:
+                weight = (weight if rows is None else weight[rows]).to(device)
+            X, y, rows = X.to(device), y.to(device), None
+        self._X, self._y, self.weight, self.rows = X, y, weight, rows
         self.device = device
-        home = device if _fits(X, device) else X.device
-        self.X, self.y = X.to(home), y.to(home)
-        self.weight = None if weight is None else weight.to(home)
-        self.sizes = batch_sizes(len(X), batch_size)
+        self.sizes = batch_sizes(n_rows, batch_size)
         self.n_batches = len(self.sizes)
         row_bytes = max(1, X[0].numel() * X.element_size())
         self.batches_per_block = max(1, BLOCK_BYTES // (row_bytes * self.sizes[0]))
 
+    @property
+    def X(self) -> Tensor:  # noqa: N802 (skorch's name)
+        """The samples of the rows."""
+        return self._X if self.rows is None else self._X[self.rows]
+
+    @property
+    def y(self) -> Tensor:
+        """The targets of the rows."""
+        return self._y if self.rows is None else self._y[self.rows]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return sum(self.sizes)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        """Return a sample and its target."""
+        row = i if self.rows is None else self.rows[i]
+        return self._X[row], self._y[row]
+
     def epoch(self, seed: int | None) -> Iterator[Batch]:
         """Yield every row once, shuffled by `seed` or in order where it is None."""
-        order = _row_order(len(self.X), None if self.n_batches == 1 else seed)
-        order, start = order.to(self.X.device), 0
+        order = _row_order(sum(self.sizes), None if self.n_batches == 1 else seed)
+        if self.rows is not None:
+            order = self.rows[order]
+        order, start = order.to(self._X.device), 0
         for first in range(0, self.n_batches, self.batches_per_block):
             sizes = self.sizes[first : first + self.batches_per_block]
             rows = order[start : start + sum(sizes)]
@@ -73,8 +105,8 @@ class TensorBatches:
             if self.weight is not None:
                 weight = self._slices(self.weight, rows, sizes)
             yield from zip(
-                self._slices(self.X, rows, sizes),
-                self._slices(self.y, rows, sizes),
+                self._slices(self._X, rows, sizes),
+                self._slices(self._y, rows, sizes),
                 weight,
                 strict=True,
             )
@@ -87,8 +119,8 @@ class TensorBatches:
 class DatasetBatches:
     """Mini-batches of some rows of a map-style torch `Dataset`, loaded row by row.
 
-    An item is ``x`` or a tuple that starts with it, of the shape of `spec` or of as
-    many entries.
+    Samples have the shape of `spec`, or as many entries. Those that are random follow
+    from the seed of the epoch and the row.
     """
 
     def __init__(
@@ -101,18 +133,23 @@ class DatasetBatches:
         spec: TensorSpec,
         batch_size: int,
     ) -> None:
-        self.samples = _Samples(dataset, spec)
+        self.dataset, self.spec = dataset, spec
         self.y, self.weight, self.rows = y, weight, rows
         self.sizes, self.device = batch_sizes(len(rows), batch_size), spec.device
         self.n_batches = len(self.sizes)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
 
     def epoch(self, seed: int | None) -> Iterator[Batch]:
         """Yield every row once, shuffled by `seed` or in order where it is None."""
         rows = self.rows[_row_order(len(self.rows), seed)]
         batches = torch.split(rows, self.sizes)
         loader = DataLoader(
-            self.samples,
+            _Samples(self.dataset, self.spec, seed or 0),
             batch_sampler=[batch.tolist() for batch in batches],
+            collate_fn=_as_it_is,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else each epoch draws a global seed
         )
@@ -126,14 +163,18 @@ class DatasetBatches:
 
 
 class _Samples(Dataset[Tensor]):
-    """The samples of a dataset alone, in one shape and type."""
+    """The samples of a dataset alone, a batch at a time."""
 
-    def __init__(self, dataset: Dataset[Any], spec: TensorSpec) -> None:
-        self.dataset, self.spec = dataset, spec
+    def __init__(self, dataset: Dataset[Any], spec: TensorSpec, seed: int) -> None:
+        self.dataset, self.spec, self.seed = dataset, spec, seed
 
-    def __getitem__(self, row: int) -> Tensor:
-        x = first_of(self.dataset[row])
-        return x.to(self.spec.dtype).reshape(self.spec.shape)
+    def __getitems__(self, rows: list[int]) -> Tensor:
+        shape, dtype = self.spec.shape, self.spec.dtype
+        return read_samples(self.dataset, rows, self.seed, shape, dtype)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def batch_sizes(n_rows: int, batch_size: int) -> list[int]:
@@ -158,12 +199,6 @@ def _row_order(n_rows: int, seed: int | None) -> Tensor:
     if seed is None:
         return torch.arange(n_rows)
     return torch.randperm(n_rows, generator=torch.Generator().manual_seed(seed))
-
-
-def first_of(item: Any) -> Tensor:
-    """Return the sample of a dataset's item, ``x`` or ``(x, ...)``, as a tensor."""
-    x = item[0] if isinstance(item, tuple | list) else item
-    return x if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
 
 
 def _fits(X: Tensor, device: torch.device) -> bool:

@@ -69,6 +69,8 @@ class RegularizerCallback(Callback):
     True
     """
 
+    attaches_regularizer = True
+
     def __init__(self, regularizer: Regularizer, *, random_state: int = 0) -> None:
         self.regularizer = regularizer
         self.random_state = random_state

@@ -121,7 +121,7 @@ class Checkpoint:
                 "unlike now, so the fit may end otherwise in the last bits than "
                 "uninterrupted.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=7,
             )
         self.seed = found["seed"]
         for unfinished in self._path("fit").parent.glob(".*.safetensors.*.unfinished"):
@@ -209,6 +209,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _state_of(net: Any) -> dict[str, Any]:
     return {
         "module": net.module_.state_dict(),
+        "criterion": net.criterion_.state_dict(),
         "learned": [parameter.requires_grad for parameter in net.module_.parameters()],
         "optimizer": net.optimizer_.state_dict(),
         "history": [dict(row) for row in net.history],
@@ -221,13 +222,15 @@ def _state_of(net: Any) -> dict[str, Any]:
 def _restore(net: Any, state: dict[str, Any]) -> None:
     module: nn.Module = net.module_
     module.load_state_dict(state["module"])
+    net.criterion_.load_state_dict(state["criterion"])
     for parameter, learned in zip(module.parameters(), state["learned"], strict=True):
         parameter.requires_grad_(learned)
     _restore_optimizer(net.optimizer_, state["optimizer"])
     net.history[:] = state["history"]
     net._best_figures = state["best_figures"]
     for name, callback in net.callbacks_:
-        _restore_callback(callback, on_device(state["callbacks"][name], net.device))
+        if name in state["callbacks"]:  # but for a progress bar, which may be new
+            _restore_callback(callback, on_device(state["callbacks"][name], net.device))
     for name, regularizer in net.regularizers.items():
         regularizer.restore(on_device(state["regularizers"][name], net.device))
 

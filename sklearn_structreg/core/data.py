@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,13 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sklearn_structreg.core.batches import Batch, Batches, DatasetBatches, TensorBatches
+from sklearn_structreg.core.batches import (
+    BLOCK_BYTES,
+    Batch,
+    Batches,
+    DatasetBatches,
+    TensorBatches,
+)
 from sklearn_structreg.core.recipe import TensorSpec
 
 __all__ = ["TrainingData"]
@@ -97,11 +104,17 @@ class TrainingData:
         return replace(self, rows=train), replace(self, rows=valid)
 
     def with_equal_rows_merged(self) -> TrainingData:
-        """Return the rows in use, in memory, in canonical order, equal ones merged."""
+        """Return the rows in use in canonical order, one for all equal ones."""
         assert not isinstance(self.samples, Dataset)
+        keys = _row_keys(self.samples, self.target, self.rows)
+        _, first, group = np.unique(keys, return_index=True, return_inverse=True)
         weight = None if self.weight is None else self.weight[self.rows]
-        rows = self.samples[self.rows], self.target[self.rows], weight
-        return TrainingData.from_arrays(*_merge_equal_rows(*rows))
+        merged = np.bincount(group.ravel(), weights=weight).astype(np.float64)
+        rows, weight = self.rows[first], None
+        if not np.all(merged == merged[0]):
+            weight = np.zeros(len(self.target))
+            weight[rows] = merged
+        return replace(self, rows=rows, weight=weight)
 
     def batches(self, spec: TensorSpec, *, batch_size: int, normalize: bool) -> Batches:
         """Make mini-batches of samples as `spec` has them.
@@ -111,32 +124,25 @@ class TrainingData:
         batch then come out the same to the last bit however the rows were ordered,
         and whether a row came k times or with weight k.
         """
-        target, weight, dtype = self.target, self.weight, spec.dtype
-        if isinstance(self.samples, Dataset):
-            if weight is not None and normalize:
-                weight = _with_mean_one(weight, self.rows)
-            return DatasetBatches(
-                self.samples,
-                torch.from_numpy(target),
-                _as_tensor(weight, dtype),
-                rows=torch.from_numpy(self.rows),
-                spec=spec,
-                batch_size=batch_size,
-            )
-        samples = self.samples
-        if self.n_rows < len(samples):
-            samples, target = samples[self.rows], target[self.rows]
-            weight = None if weight is None else weight[self.rows]
-        if normalize and len(samples) <= batch_size:
-            samples, target, weight = _merge_equal_rows(samples, target, weight)
+        samples, data = self.samples, self
+        in_memory = not isinstance(samples, Dataset)
+        if in_memory and normalize and self.n_rows <= batch_size:
+            data = self.with_equal_rows_merged()
+        target, weight, rows = data.target, data.weight, torch.from_numpy(data.rows)
         if weight is not None and normalize:
-            weight = _with_mean_one(weight, slice(None))
+            weight = _with_mean_one(weight, data.rows)
+        targets = torch.from_numpy(target), _as_tensor(weight, spec.dtype)
+        if isinstance(samples, Dataset):
+            return DatasetBatches(
+                samples, *targets, rows=rows, spec=spec, batch_size=batch_size
+            )
+        in_order = torch.equal(rows, torch.arange(len(samples)))
         return TensorBatches(
             to_tensor(samples).reshape(-1, *spec.shape),
-            torch.from_numpy(target),
-            _as_tensor(weight, dtype),
+            *targets,
             batch_size=batch_size,
             device=spec.device,
+            rows=None if in_order else rows,
         )
 
 
@@ -153,21 +159,24 @@ def _as_tensor(weight: FloatArray | None, dtype: torch.dtype) -> Tensor | None:
     return tensor
 
 
-def _with_mean_one(weight: FloatArray, rows: Any) -> FloatArray:
-    weight = weight / weight.max()  # sums of huge weights would overflow
+def _with_mean_one(weight: FloatArray, rows: IntArray) -> FloatArray:
+    weight = weight / weight[rows].max()  # sums of huge weights would overflow
     scaled: FloatArray = weight / weight[rows].mean()
     return scaled
 
 
-def _merge_equal_rows(
-    samples: FloatArray, target: TargetArray, weight: FloatArray | None
-) -> tuple[FloatArray, TargetArray, FloatArray | None]:
-    table = np.column_stack([samples + 0.0, target.astype(samples.dtype)])  # no -0.0
-    keys = table.view(np.dtype((np.void, table.dtype.itemsize * table.shape[1])))
-    _, first, group = np.unique(keys.ravel(), return_index=True, return_inverse=True)
-    merged = np.bincount(group.ravel(), weights=weight).astype(np.float64)
-    same = bool(np.all(merged == merged[0]))
-    return samples[first], target[first], None if same else merged
+def _row_keys(samples: FloatArray, target: TargetArray, rows: IntArray) -> NDArray[Any]:
+    """Return 16 bytes for every row, equal for equal ones, a few rows at a time."""
+    classes = target.dtype.kind == "i"  # whose numbers are exact in any precision
+    targets = target.astype(samples.dtype) if classes else target
+    keys = np.empty(len(rows), dtype="V16")
+    step = max(1, BLOCK_BYTES // (samples.itemsize * samples.shape[1]))
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        columns = samples[part] + 0.0, targets[part]  # no -0.0
+        for number, row in enumerate(np.column_stack(columns), start):
+            keys[number] = blake2b(row, digest_size=16).digest()
+    return keys
 
 
 def to_tensor(array: FloatArray) -> Tensor:

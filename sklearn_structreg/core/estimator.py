@@ -9,20 +9,22 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.batches import Batches
+from sklearn_structreg.core.callback_checks import check_callbacks
 from sklearn_structreg.core.checkpoint import Checkpoint
-from sklearn_structreg.core.convergence import note_failure, warn_once
+from sklearn_structreg.core.convergence import note_failure, note_problem, warn_once
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import resolve_device, resolve_dtype
+from sklearn_structreg.core.fit_tasks import CallbackSupportMixin, fit_task
+from sklearn_structreg.core.interruption import called_at_prompt
 from sklearn_structreg.core.learning_rate import resolve_learning_rate
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component
@@ -57,7 +59,12 @@ PREFIX = "regularizers__"
 
 @component
 class StructuredEstimator(
-    NetworkParameters, Compactable, Savable, VersionedPickle, BaseEstimator
+    NetworkParameters,
+    Compactable,
+    Savable,
+    VersionedPickle,
+    CallbackSupportMixin,
+    BaseEstimator,
 ):
     """A neural network with regularizers: the base of classifiers and regressors.
 
@@ -174,7 +181,8 @@ class StructuredEstimator(
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), \
                 or torch Dataset
-            Samples. A map-style `Dataset` of ``(x, target)`` is for data beyond memory.
+            Samples; images of one channel may come as (n_samples, H, W). A map-style
+            `Dataset` of ``(x, target)`` is for data beyond memory.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             For a classifier labels of any type, or an indicator of several labels per
             sample (zeros and ones, dense or sparse), which trains logistic units; for a
@@ -193,14 +201,29 @@ class StructuredEstimator(
             For data, targets or parameters that cannot work together, and if the loss
             becomes non-finite.
         """
-        attempt = copy.copy(self)
-        if not (self.warm_start and hasattr(self, "net_")):
-            for name in [name for name in vars(attempt) if name.endswith("_")]:
-                delattr(attempt, name)
-        with warn_once():
-            attempt._fit(X, y, sample_weight)
-        self.__dict__ = attempt.__dict__
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        with fit_task(
+            self,
+            {"X": X, "y": y, "metadata": metadata},
+            n_epochs=self._n_epochs_at_most(),
+            reconstruct=lambda net: attempt._attributes_at(net),
+        ):
+            attempt = copy.copy(self)
+            if not (self.warm_start and hasattr(self, "net_")):
+                for name in [name for name in vars(attempt) if name.endswith("_")]:
+                    delattr(attempt, name)
+            with warn_once():
+                attempt._fit(X, y, sample_weight)
+            self.__dict__ = attempt.__dict__
         return self
+
+    def _n_epochs_at_most(self) -> int | None:
+        """Return the number of epochs of a fit, if it is known before."""
+        return self.max_epochs
+
+    def _attributes_at(self, net: StructuredNet) -> dict[str, Any] | None:
+        """Return the attributes of an estimator whose fit ends with this net."""
+        return vars(self) | {"net_": net.snapshot()}
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         """Fit; may leave the estimator half done where it fails."""
@@ -225,8 +248,14 @@ class StructuredEstimator(
             seed=seed,
             history=self.history_ if resume else None,
             stage=checkpoint.stage("training"),
+            keep_interrupted=self.verbose >= 1 and called_at_prompt(),
         )
         self._note_structure()
+        if self.net_.was_interrupted:
+            note_problem(
+                f"The training was interrupted; the model is that of {self.n_iter_} "
+                f"whole epochs, of max_epochs={self.max_epochs}."
+            )
         note_failure(self.net_, data, spec)
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, **known: Any) -> None:
@@ -344,7 +373,9 @@ class StructuredEstimator(
             early_stopping=self.early_stopping,
             validation_fraction=self.validation_fraction,
             n_iter_no_change=self.n_iter_no_change,
-            callbacks=tuple(self.callbacks or ()),
+            callbacks=check_callbacks(
+                self.callbacks, early_stopping=self.early_stopping
+            ),
             verbose=int(self.verbose),
             criterion=self.criterion,
         )
@@ -385,39 +416,20 @@ class StructuredEstimator(
     ) -> nn.Module:
         """Build the network to train, with the regularizers attached."""
         sample, target, _ = data.first_batch(SAMPLE_ROWS, spec)
-        first = Standardize.of(data, spec) if self._standardizes() else None
-        return self._build(sample, regularizers, seed, spec.dtype, first, target)
-
-    def _build(
-        self,
-        sample: Tensor,
-        regularizers: RegularizerSequence,
-        seed: int,
-        dtype: torch.dtype,
-        standardize: Standardize | None,
-        target: Tensor | None = None,
-    ) -> nn.Module:
-        """Build the network around its first layer, if it has one."""
         module = build_network(
             self.module,
             self.module_params,
             self.hidden_layer_sizes,
             n_outputs=self._n_outputs,
             sample=sample,
-            dtype=dtype,
+            dtype=spec.dtype,
             seed=seed,
             task=self._task,
-            standardize=standardize,
+            standardize=Standardize.of(data, spec) if self._standardizes() else None,
             target=target,
             criterion=self.criterion,
         )
         return regularizers.attach(module, sample, seed)
-
-    def _rebuild(
-        self, sample: Tensor, regularizers: RegularizerSequence, seed: int
-    ) -> nn.Module:
-        first = Standardize.blank(sample) if self._standardizes() else None
-        return self._build(sample, regularizers, seed, sample.dtype, first)
 
     def _resume(self, regularizers: RegularizerSequence, module: nn.Module) -> Any:
         self._check_structure()

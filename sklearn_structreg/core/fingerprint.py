@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import Dataset
 
-from sklearn_structreg.core.batches import first_of
+from sklearn_structreg.core.items import first_sample
 from sklearn_structreg.core.randomness import seeded
 
 __all__ = ["fingerprint", "fingerprint_of_samples"]
@@ -55,7 +55,7 @@ def fingerprint_of_samples(samples: Any) -> str:
     if not isinstance(samples, Dataset):
         return fingerprint(samples)
     with seeded(0, torch.device("cpu")):
-        items = [fingerprint(first_of(samples[0])) for _ in range(2)]
+        items = [fingerprint(first_sample(samples)) for _ in range(2)]
     n_samples = len(samples)  # type: ignore[arg-type]
     return fingerprint([n_samples, *(items if items[0] == items[1] else [])])
 
@@ -84,7 +84,7 @@ def _feed(digest: Any, value: Any, inside: tuple[int, ...]) -> None:
         else:
             digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
     elif isinstance(value, NAMED):
-        add(_name(value), *_code_of(value))
+        add(*_code_of(value))
     elif isinstance(value, Mapping):
         pairs = [(fingerprint(key), item) for key, item in value.items()]
         add(*sorted(pairs, key=lambda pair: pair[0]))
@@ -150,13 +150,16 @@ def _constant(value: Any) -> Any:
     return value if isinstance(value, (*SIMPLE, *NAMED)) else type(value)
 
 
-def _code_of(function: Any) -> list[Any]:
-    """Return a function's code, with its defaults and the constants around it."""
-    code = getattr(function, "__code__", None)
+def _code_of(value: Any) -> list[Any]:
+    """Return a function's code, with its defaults and the constants around it.
+
+    Of classes and of functions that are built in, return the name.
+    """
+    code = getattr(value, "__code__", None)
     if code is None:
-        return []
-    around = [function.__defaults__ or ()]
-    for cell in function.__closure__ or ():
+        return [_name(value)]
+    around = [value.__defaults__ or ()]
+    for cell in value.__closure__ or ():
         with suppress(ValueError):  # of a name that has no value yet
             around.append(cell.cell_contents)
     return [*_content_of(code), *map(_constant, around)]

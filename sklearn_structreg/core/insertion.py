@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from sklearn_structreg.core.checks import check_network
+from sklearn_structreg.compaction.counting import uncompiled
+from sklearn_structreg.core.checks import check_network, check_share
 from sklearn_structreg.core.inspection import (
     find_layer,
     listening,
     replace_layer,
     run_once,
     run_until,
-    uncompiled,
 )
 
 __all__ = [
@@ -378,6 +378,4 @@ def as_maps(x: Tensor, n_dims: int) -> Tensor:
 
 def check_drop_rate(drop_rate: float) -> float:
     """Return a rate in [0, 1), or raise."""
-    if not 0 <= drop_rate < 1:
-        raise ValueError(f"drop_rate={drop_rate} must be at least 0 and below 1.")
-    return float(drop_rate)
+    return check_share("drop_rate", drop_rate, below_one=True)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from sklearn_structreg.core.messages import explaining
 from sklearn_structreg.core.randomness import GLOBAL_LOCK
 
 __all__ = [
+    "explaining_training",
     "find_layer",
     "has_own_weight",
     "layer_names",
@@ -21,7 +23,6 @@ __all__ = [
     "replace_layer",
     "run_once",
     "run_until",
-    "uncompiled",
     "weighted_layers",
 ]
 
@@ -32,14 +33,8 @@ Listener = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 """Called with a layer, its arguments and its output (None before it ran)."""
 
 
-class _AllSeen(Exception):  # noqa: N818 (no error)
+class _AllSeen(BaseException):
     """Every layer that somebody listens to has run."""
-
-
-def uncompiled(module: nn.Module) -> nn.Module:
-    """Return the network that `torch.compile` has compiled; any other as it is."""
-    compiled = type(module).__name__ == "OptimizedModule"
-    return module.get_submodule("_orig_mod") if compiled else module
 
 
 def run_once(module: nn.Module, batch: Any, *, training: bool = False) -> Any:
@@ -53,13 +48,32 @@ def run_once(module: nn.Module, batch: Any, *, training: bool = False) -> Any:
     modes = {name: part.training for name, part in module.named_modules()}
     module.train(training)
     try:
-        with torch.set_grad_enabled(training), _eager():
-            if isinstance(batch, Mapping):
-                return module(**batch)
-            return module(*batch) if isinstance(batch, tuple | list) else module(batch)
+        explained = explaining_training if training else _explaining_prediction
+        several = isinstance(batch, tuple | list)
+        args = list(batch) if several else [] if isinstance(batch, Mapping) else [batch]
+        named = dict(batch) if isinstance(batch, Mapping) else {}
+        first = [*args, *named.values(), None][0]
+        with explained(first), torch.set_grad_enabled(training), _eager():
+            return module(*args, **named)
     finally:
         for name, part in module.named_modules():
             part.training = modes.get(name, True)
+
+
+def explaining_training(X: Any) -> AbstractContextManager[None]:
+    """Explain the errors of a network in training."""
+    n_rows = len(getattr(X, "shape", ())) and len(X)
+    rows = "a single row, as of batch_size=1" if n_rows == 1 else f"{n_rows} rows"
+    return explaining(f"The module cannot be trained on {rows}: {{}}.")
+
+
+def _explaining_prediction(X: Any) -> AbstractContextManager[None]:
+    """Explain the errors of a network in evaluation mode."""
+    shape = tuple(getattr(X, "shape", ())[1:])
+    return explaining(
+        f"The module does not take samples of shape {shape}: {{}}. Give a module for "
+        "this shape, or image_shape=(C, H, W) if X holds images."
+    )
 
 
 @contextmanager

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import builtins
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Interruption", "TrainingInterrupted", "noting_interrupts"]
+__all__ = [
+    "Interruption",
+    "TrainingInterrupted",
+    "called_at_prompt",
+    "noting_interrupts",
+]
+
+OWN_MODULES = ("sklearn_structreg.core.estimator", "sklearn.base")
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (no error)
@@ -16,9 +25,19 @@ class TrainingInterrupted(Exception):  # noqa: N818 (no error)
 
 
 class Interruption:
-    """Whether Ctrl-C has been pressed."""
+    """Whether Ctrl-C has been pressed, and what is to follow.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    keep : bool, default=False
+        Whether the epochs before are kept, so that the interruption ends here.
+    at_once : bool, default=False
+        Whether to raise in the midst of a step, for a training of others that does not
+        `check`.
+    """
+
+    def __init__(self, *, keep: bool = False, at_once: bool = False) -> None:
+        self.keep, self.at_once = keep, at_once
         self.requested = False
 
     def note(self, number: int, frame: FrameType | None) -> None:
@@ -26,6 +45,8 @@ class Interruption:
         if self.requested:
             signal.default_int_handler(number, frame)
         self.requested = True
+        if self.at_once:
+            raise TrainingInterrupted
 
     def check(self) -> None:
         """Raise `TrainingInterrupted` if Ctrl-C has been pressed."""
@@ -34,12 +55,15 @@ class Interruption:
 
 
 @contextmanager
-def noting_interrupts() -> Iterator[Interruption]:
+def noting_interrupts(
+    *, keep: bool = False, at_once: bool = False
+) -> Iterator[Interruption]:
     """Note Ctrl-C inside of this context, and raise `KeyboardInterrupt` at its end.
 
-    A handler of the user's own stays in place, and other threads get no signals.
+    With `keep` it is not raised if all goes well. A handler of the user's own stays in
+    place, and other threads get no signals.
     """
-    interruption = Interruption()
+    interruption = Interruption(keep=keep, at_once=at_once)
     ours = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -53,5 +77,23 @@ def noting_interrupts() -> Iterator[Interruption]:
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-    if interruption.requested:
+    if interruption.requested and not keep:
         raise KeyboardInterrupt
+
+
+def called_at_prompt() -> bool:
+    """Whether a line at a prompt, or of a notebook's cell, has called `fit` itself.
+
+    Then an interrupted training may end as a shorter one. Whatever else calls `fit`, a
+    grid search, a pipeline or a function, would take it for a whole one.
+    """
+    if not (hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")):
+        return False
+    frame: FrameType | None = sys._getframe(1)
+    while frame and frame.f_globals.get("__name__") in OWN_MODULES:
+        frame = frame.f_back
+    return (
+        frame is not None
+        and frame.f_locals is frame.f_globals  # no function
+        and frame.f_globals.get("__name__") == "__main__"
+    )

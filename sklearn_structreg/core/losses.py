@@ -91,7 +91,8 @@ def _unreduced(criterion: Any) -> Any:
         with explaining(f"criterion={shown(criterion)} cannot be made: {{}}."):
             takes = inspect.signature(criterion).parameters
             return made(reduction="none") if "reduction" in takes else made()
-    if isinstance(criterion, nn.Module) and hasattr(criterion, "reduction"):
-        criterion = copy.deepcopy(criterion)
-        criterion.reduction = "none"
+    if isinstance(criterion, nn.Module):
+        criterion = copy.deepcopy(criterion)  # it may learn, too
+        if hasattr(criterion, "reduction"):
+            criterion.reduction = "none"
     return criterion

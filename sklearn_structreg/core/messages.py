@@ -46,5 +46,5 @@ def explaining(sentence: str) -> Iterator[None]:
 
 def _is_ours(error: Exception) -> bool:
     """Whether this package has raised an error."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return frames[-1].filename.startswith(PACKAGE)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return last.filename.startswith(PACKAGE) and "raise" in (last.line or "")

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from sklearn_structreg.compaction.counting import uncompiled
 from sklearn_structreg.core.checks import check_sizes
-from sklearn_structreg.core.inspection import uncompiled
 from sklearn_structreg.core.messages import explaining, shown
 
 __all__ = ["ModuleLike", "build_module", "make_convnet", "make_mlp"]

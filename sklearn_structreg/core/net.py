@@ -8,19 +8,27 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PrintLog
+from skorch.exceptions import SkorchException
 from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_structreg.core.batches import Batch, Batches
 from sklearn_structreg.core.checkpoint import Stage
-from sklearn_structreg.core.interruption import Interruption, noting_interrupts
+from sklearn_structreg.core.inspection import explaining_training
+from sklearn_structreg.core.interruption import (
+    Interruption,
+    TrainingInterrupted,
+    noting_interrupts,
+)
 from sklearn_structreg.core.randomness import Draws, derive_seed
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
-from sklearn_structreg.core.trial import explaining_training
+from sklearn_structreg.core.task import Task
 
 __all__ = ["ClassifierNet", "RegressorNet", "StructuredNet"]
 
@@ -64,8 +72,14 @@ class StructuredNet(NeuralNet):
         self.seed = seed
         self._listened = False  # whether a callback listens to single batches
         self._best_figures: dict[str, float] = {}
-        self._interruption = Interruption()
+        self._interruption, self._stop_requested = Interruption(), False
+        self._n_before, self._last_epoch, self._valid = 0, None, None
         super().__init__(module, **params)
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether the last training is one that Ctrl-C has cut short."""
+        return self._interruption.keep and self._interruption.requested
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
@@ -76,6 +90,8 @@ class StructuredNet(NeuralNet):
         ]
 
     callbacks_: list[tuple[str, Callback]]
+    _last_epoch: tuple[int, list[Any]] | None
+    _valid: Batches | None
     history: History
 
     # ---- data: `fit(train_batches, valid_batches)` -----------------------------
@@ -87,7 +103,7 @@ class StructuredNet(NeuralNet):
         self, X: Batches, y: Batches | None = None, **params: Any
     ) -> tuple[Batches, Batches | None]:
         """Return training and validation batches as they were passed."""
-        return X, y
+        return X, self._valid
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Return batches as they are; a callback's own data gets skorch's loader."""
@@ -101,13 +117,28 @@ class StructuredNet(NeuralNet):
         valid: Batches | None = None,
         epochs: int | None = None,
         stage: Stage | None = None,
+        keep_interrupted: bool = False,
     ) -> StructuredNet:
         """Train for `epochs`, by default `max_epochs`, and leave the module ready.
 
         A `stage` gives the epochs that it has the state of, and keeps that of others.
+        After Ctrl-C the whole epochs before it may be kept, if there are any.
         """
-        with noting_interrupts() as self._interruption:
-            self.partial_fit(train, valid, epochs=epochs, stage=stage)
+        self._n_before, self._stop_requested = len(self.history), False
+        self._valid, self.batch_size = valid, train.sizes[0]
+        self._fill_momentum()
+        with noting_interrupts(keep=keep_interrupted) as self._interruption:
+            try:
+                self.partial_fit(train, epochs=epochs, stage=stage)
+            except (RuntimeError, ValueError) as error:
+                finite = all(
+                    bool(p.isfinite().all()) for p in self.module_.parameters()
+                )
+                if finite or "non-finite" in str(error):
+                    raise
+                self._raise_diverged("train", len(self.history))
+            finally:
+                self._valid = self._last_epoch = None
         self.module_.eval()
         for _, callback in self.callbacks_:
             if isinstance(callback, EarlyStopping):
@@ -129,29 +160,92 @@ class StructuredNet(NeuralNet):
     def fit_loop(
         self,
         X: Batches,
-        y: Batches | None = None,
+        y: Any = None,
         epochs: int | None = None,
         *,
         stage: Stage | None = None,
         **params: Any,
     ) -> StructuredNet:
-        """Run the epochs, or those that a stage has no state of yet."""
-        n_left = self.max_epochs if epochs is None else epochs
-        if stage is None:
-            super().fit_loop(X, y, n_left, **params)
-            return self
-        n_left += len(self.history)
+        """Train; tell Ctrl-C from callbacks that stop the training early."""
+        try:
+            if stage is None:
+                super().fit_loop(X, y, epochs, **params)
+            else:
+                self._run_stage(X, epochs, stage)
+        except (KeyboardInterrupt, TrainingInterrupted):
+            if self._stop_requested:
+                raise
+            if not self._interruption.keep or self._last_epoch is None:
+                raise TrainingInterrupted from None
+            self._interruption.requested = True
+            self._restore(self._last_epoch)
+        return self
+
+    def _run_stage(self, train: Batches, epochs: int | None, stage: Stage) -> None:
+        """Run the epochs that a stage has no state of yet."""
+        last = len(self.history) + (self.max_epochs if epochs is None else epochs)
         if stage.restore(self):
-            return self
-        for _ in range(n_left - len(self.history)):
+            return
+        for _ in range(last - len(self.history)):
             try:
-                super().fit_loop(X, y, 1, **params)
+                super().fit_loop(train, epochs=1)
             except KeyboardInterrupt:  # early stopping, at the end of an epoch
-                if "dur" in self.history[-1] and not self._interruption.requested:
+                if "dur" in self.history[-1] and self._stop_requested:
                     stage.write(self, ended=True)
                 raise
             stage.write(self)
-        return self
+
+    def notify(self, method_name: str, **params: Any) -> None:
+        """Call the callbacks, which may stop the training by `KeyboardInterrupt`."""
+        try:
+            super().notify(method_name, **params)
+        except (KeyError, SkorchException) as error:
+            if "history" not in str(error):
+                raise
+            raise ValueError(
+                f"A callback found no such figure: {error.args[0]} The epochs have "
+                f"{', '.join(k for k in self.history[-1] if k != 'batches')}."
+            ) from error
+        except KeyboardInterrupt:
+            self._stop_requested = True
+            raise
+
+    def on_epoch_begin(self, net: StructuredNet, **params: Any) -> None:
+        """Keep the state after the last epoch where Ctrl-C may lead back to it."""
+        if self._interruption.keep and len(self.history) > self._n_before:
+            self._last_epoch = self._state()
+        super().on_epoch_begin(net, **params)
+
+    def _state(self) -> tuple[int, list[Any]]:
+        """Copy the number of epochs and the state of module and optimizer."""
+        parts = self.module_, self.optimizer_
+        return len(self.history), [copy.deepcopy(part.state_dict()) for part in parts]
+
+    def _restore(self, state: tuple[int, list[Any]]) -> None:
+        n_epochs, states = state
+        for part, values in zip((self.module_, self.optimizer_), states, strict=True):
+            part.load_state_dict(values)
+        del self.history[n_epochs:]
+
+    def _fill_momentum(self) -> None:
+        """Begin with zeros: fused steps fail where some parameters have no momentum."""
+        sgd = isinstance(self.optimizer_, torch.optim.SGD)
+        for group in self.optimizer_.param_groups if sgd else ():
+            for parameter in group["params"] if group["momentum"] else ():
+                state = self.optimizer_.state[parameter]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def snapshot(self) -> StructuredNet:
+        """Return a net that predicts like this one does now."""
+        net = object.__new__(type(self))
+        net.__dict__.update(self.__dict__)
+        net.__dict__.update(
+            module_=copy.deepcopy(self.module_).eval(),
+            history_=copy.copy(self.history),
+            callbacks_=[],
+        )
+        return net
 
     def drop_schedule(self) -> None:
         """Train on at a constant rate: no schedule, no early stopping."""
@@ -179,15 +273,11 @@ class StructuredNet(NeuralNet):
     @contextmanager
     def kept_on_failure(self) -> Iterator[None]:
         """Restore weights, optimizer and history where a training breaks off."""
-        parts = self.module_, self.optimizer_
-        states = [copy.deepcopy(part.state_dict()) for part in parts]
-        n_epochs = len(self.history)
+        state = self._state()
         try:
             yield
         except BaseException:
-            for part, state in zip(parts, states, strict=True):
-                part.load_state_dict(state)
-            del self.history[n_epochs:]
+            self._restore(state)
             raise
 
     # ---- optimization ----------------------------------------------------------
@@ -221,8 +311,11 @@ class StructuredNet(NeuralNet):
             for group in groups:  # zero_grad(), without its bookkeeping
                 for parameter in group["params"]:
                     parameter.grad = None
-            with explaining_training(X):
+            try:
                 y_pred = self.module_(X)
+            except Exception:
+                with explaining_training(X):  # no context in every step: it takes time
+                    raise
             loss: Tensor = self.criterion_(y_pred, y, weight)
             penalty = self.regularizers.penalty(self.module_)
             if penalty is not None:
@@ -281,11 +374,14 @@ class StructuredNet(NeuralNet):
                     hits = hits.to(step["loss"].dtype)
                     correct.append((hits if weight is None else hits * weight).mean())
                 if self._listened:
-                    self.history.record_batch(f"{prefix}_loss", step["loss"].item())
-                    self.history.record_batch(f"{prefix}_batch_size", len(y))
+                    self._record_batch(prefix, step["loss"].item(), len(y))
                     self.notify("on_batch_end", batch=(X, y), training=training, **step)
         if training:
             self.regularizers.before_validation(self.module_)
+        if self.recipe.callbacks and not self._listened:
+            for value, size in zip(torch.stack(losses).tolist(), sizes, strict=True):
+                self.history.new_batch()
+                self._record_batch(prefix, value, size)
         loss = _mean(losses, sizes)
         if not math.isfinite(loss):
             self._raise_diverged(prefix, epoch)
@@ -306,6 +402,10 @@ class StructuredNet(NeuralNet):
         device = torch.device(self.device)
         return Draws(seed, device, [*parts, *listeners, *loss])
 
+    def _record_batch(self, prefix: str, loss: float, size: int) -> None:
+        self.history.record_batch(f"{prefix}_loss", loss)
+        self.history.record_batch(f"{prefix}_batch_size", size)
+
     def _record(self, name: str, value: float, score: float) -> None:
         """Record a figure, and whether its score is the best yet, as skorch does."""
         best = self._best_figures.get(name, -math.inf)
@@ -323,7 +423,11 @@ class StructuredNet(NeuralNet):
 
     def _has_listener(self, hook: str) -> bool:
         default = getattr(Callback, hook)
-        return any(getattr(type(cb), hook) != default for _, cb in self.callbacks_)
+        return any(
+            getattr(type(callback), hook) != default
+            and getattr(callback, "step_every", "batch") == "batch"  # LRScheduler's
+            for _, callback in self.callbacks_
+        )
 
     # ---- persistence -----------------------------------------------------------
 
@@ -347,6 +451,12 @@ class StructuredNet(NeuralNet):
 
 class ClassifierNet(StructuredNet, NeuralNetClassifier):
     """For classes and for several labels."""
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return class numbers, or an indicator of the labels, for a callback."""
+        if self.recipe.task is not Task.LABELS:
+            return np.asarray(super().predict(X))
+        return np.asarray(self.predict_proba(X) > 0.5, dtype=np.int64)
 
 
 class RegressorNet(StructuredNet, NeuralNetRegressor):

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, dataclass_transform
 import numpy as np
 from sklearn.utils._param_validation import Interval
 
-__all__ = ["component", "parameter", "parameter_of", "strict"]
+__all__ = ["Number", "component", "parameter", "parameter_of", "strict"]
 
 Class = TypeVar("Class", bound=type)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
@@ -51,6 +52,8 @@ def to_plain(value: Any, place: str) -> Any:
         return type(value)(to_plain(item, place) for item in value)
     if isinstance(value, Mapping):
         return {key: to_plain(item, place) for key, item in value.items()}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, torch.device):
         return {KIND: "device", "name": str(value)}
     if isinstance(value, np.random.RandomState):
@@ -87,9 +90,11 @@ def from_plain(value: Any) -> Any:
         random_state = np.random.RandomState()
         random_state.set_state(value["state"])
         return random_state
-    known = known_classes()[value["name"]]
+    known: Any = known_classes().get(value["name"])
+    if known is None or not (kind == "class" or issubclass(known, MADE)):
+        raise ValueError(
+            f"The file names {value['name']}, which this version makes no object of."
+        )
     if kind == "class":
         return known
-    if not issubclass(known, MADE):
-        raise ValueError(f"a file cannot make a {value['name']}")
     return known(**from_plain(value["parameters"]))

@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 from sklearn_structreg.core.checks import check_table
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.estimator import StructuredEstimator
+from sklearn_structreg.core.items import dataset_targets
 from sklearn_structreg.core.parameters import component, parameter_of
 from sklearn_structreg.core.targets import (
     check_weight,
-    dataset_targets,
     mean_and_scale,
 )
 from sklearn_structreg.core.task import Task
@@ -91,7 +91,8 @@ class StructuredRegressor(RegressorMixin, StructuredEstimator):
     ) -> Self:
         """Train for one epoch on these samples, from the present weights.
 
-        The optimizer keeps its state from call to call; the learning rate is constant.
+        The optimizer keeps its state from call to call, but not that of a `fit` before;
+        the learning rate is constant.
         The first call's targets set the scale of all that follow. Parameters set in
         between take effect, or are refused where the network's structure depends on
         them.

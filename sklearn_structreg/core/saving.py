@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import warnings
-from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
+from sklearn import config_context
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import nn
 
+from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.net import StructuredNet
+from sklearn_structreg.core.network_state import (
+    dtype_of,
+    fill,
+    layers_of,
+    network_state,
+)
 from sklearn_structreg.core.plain_values import from_plain, to_plain
+from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.state_files import read_state, write_state
+from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.training import make_net
 from sklearn_structreg.core.versions import versions, warn_of_other_versions
 
 __all__ = ["Savable"]
 
 FORMAT = 1
-SAMPLE_ROWS = 2  # zeros, shown to a network that is built again
 # Code of these is not written: their defaults take its place.
 MAY_HOLD_CODE = ("callbacks", "criterion", "lr_schedule", "optimizer")
-WIDTHS = (
-    *("in_features", "out_features", "in_channels", "out_channels", "num_features"),
-    *("num_channels", "num_parameters", "groups", "num_groups"),
-)
+REQUESTS = "_metadata_request"
 State = dict[str, Any]
 
 
@@ -42,10 +49,13 @@ class Savable:
     input_shape_: tuple[int, ...]
     module: Any
     get_params: Any
+    get_metadata_routing: Any
     _structure: ClassVar[tuple[str, ...]]
     _built_by: State
+    _task: Any
+    _n_outputs: Any
+    _fresh_network: Any
     _make_recipe: Any
-    _rebuild: Any
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to a file that holds numbers and names, no code.
@@ -59,8 +69,8 @@ class Savable:
         ------
         NotFittedError
             If the estimator is not fitted.
-        FileNotFoundError
-            If there is no such folder.
+        FileNotFoundError, IsADirectoryError
+            If there is no such folder, or if the path is one.
         TypeError
             If a parameter or a regularizer is of a class that a file cannot name.
         ValueError
@@ -75,9 +85,25 @@ class Savable:
         Functions are not written: a `module` of your own is passed to `load`, and
         `callbacks`, and a `criterion`, `lr_schedule` or `optimizer` of your own, are
         back at their defaults there.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from sklearn.datasets import load_wine
+        >>> from sklearn_structreg import CGESClassifier
+        >>> X, y = load_wine(return_X_y=True)
+        >>> net = CGESClassifier(max_epochs=20, random_state=0).fit(X, y)
+        >>> with TemporaryDirectory() as folder:
+        ...     net.save(Path(folder) / "wine.safetensors")
+        ...     loaded = CGESClassifier.load(Path(folder) / "wine.safetensors")
+        >>> bool((loaded.predict_proba(X) == net.predict_proba(X)).all())
+        True
         """
         check_is_fitted(self, "net_")
         folder = Path(path).absolute().parent
+        if Path(path).is_dir():
+            raise IsADirectoryError(f"{str(path)!r} is a folder; name a file in it.")
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"There is no folder {str(folder)!r} to save to; make it first."
@@ -146,17 +172,17 @@ class Savable:
 
     def _to_state(self) -> State:
         """Return all that makes this fitted estimator."""
-        parameters = self._plain_parameters()
+        parameters, fitted = self._plain_parameters(), self._plain_fitted()
         network = network_state(self.net_)
         skeleton = self._skeleton(self.net_.regularizers, network)
-        before, after = widths(skeleton), network["widths"]
-        if list(before) != list(after):
+        network["compacted"] = layers_of(skeleton) != network["layers"]
+        try:
+            fill(skeleton, network)
+        except ValueError as error:
             raise ValueError(
-                f"The network has the layers {[*after]}, but those of a new fit would "
-                f"be {[*before]}; pickle this estimator instead."
-            )
-        network["compacted"] = before != after
-        fill(skeleton, network)  # now is the time to say that it cannot be loaded
+                "The network cannot be built again from the parameters, where "
+                f"{error}; pickle the estimator instead."
+            ) from error
         return {
             "format": FORMAT,
             "estimator": type(self).__name__,
@@ -168,7 +194,7 @@ class Savable:
                 for name, value in self._built_by.items()
                 if value is not getattr(self, name) and is_written(name, value)
             },
-            "fitted": self._plain_fitted(),
+            "fitted": fitted,
             "network": network,
         }
 
@@ -187,7 +213,14 @@ class Savable:
         regularizers = RegularizerSequence(
             [(name, from_plain(part["object"])) for name, part in parts.items()]
         )
-        network = fill(estimator._skeleton(regularizers, saved), saved)
+        network = estimator._skeleton(regularizers, saved)
+        try:
+            fill(network, saved)
+        except ValueError as error:
+            raise ValueError(
+                f"The weights in the file are of another network: {error}; pass the "
+                "module that the estimator was fitted with."
+            ) from error
         for name, part in parts.items():
             regularizers[name].restore(part["fitted"])
         recipe = replace(estimator._make_recipe(), **from_plain(saved["recipe"]))
@@ -219,11 +252,22 @@ class Savable:
 
     def _plain_fitted(self) -> State:
         """Return the fitted attributes but for the net."""
-        others = {"net_", "_built_by", *self.get_params(deep=False)}
-        return {name: v for name, v in vars(self).items() if name not in others}
+        others = {"net_", "_built_by", REQUESTS, *self.get_params(deep=False)}
+        fitted = {name: v for name, v in vars(self).items() if name not in others}
+        if REQUESTS in vars(self):
+            routing = self.get_metadata_routing()
+            fitted[REQUESTS] = {
+                method: {**getattr(routing, method).requests}
+                for method in ("fit", "partial_fit", "score")
+                if hasattr(self, f"set_{method}_request")
+            }
+        return fitted
 
     def _restore(self, fitted: State, module: ModuleLike | None) -> None:
         """Take the fitted attributes; `module` is the user's own."""
+        with config_context(enable_metadata_routing=True):
+            for method, requests in fitted.pop(REQUESTS, {}).items():
+                getattr(self, f"set_{method}_request")(**requests)
         vars(self).update(fitted)
 
     def _own_module(self) -> ModuleLike | None:
@@ -232,90 +276,23 @@ class Savable:
         return None if isinstance(module, str) else module
 
     def _skeleton(self, regularizers: RegularizerSequence, network: State) -> nn.Module:
-        """Build the network as in the first fit, with weights of no meaning."""
+        """Build the network as the first fit did, with weights of no meaning."""
         builder = copy.copy(self)
         vars(builder).update(self._built_by)
-        dtype = getattr(torch, network["dtype"])
-        sample = torch.zeros(SAMPLE_ROWS, *self.input_shape_, dtype=dtype)
+        spec = TensorSpec(self.input_shape_, dtype_of(network), torch.device("cpu"))
+        dtype, one_label = network["dtype"], self._task is Task.CLASSES
+        data = TrainingData.from_arrays(  # two rows of zeros
+            np.zeros((2, math.prod(self.input_shape_)), dtype),
+            np.zeros(2, int) if one_label else np.zeros((2, self._n_outputs), dtype),
+        )
         attached = RegularizerSequence([*regularizers.items()])  # of clones
         with warnings.catch_warnings(action="ignore"):  # they came in the fit
-            module: nn.Module = builder._rebuild(sample, attached, network["seed"])
+            module: nn.Module = builder._fresh_network(
+                data, spec, attached, network["seed"]
+            )
         return module
 
 
 def is_written(name: str, value: Any) -> bool:
     """Whether this is any parameter but a module of the user's own."""
     return name != "module" or isinstance(value, str)
-
-
-def network_state(net: StructuredNet) -> State:
-    """Return all that makes a trained net, but for its skeleton."""
-    module, optimizer = net.module_, net.optimizer_
-    recipe = {}
-    for field in fields(net.recipe):
-        with suppress(TypeError):  # code, or the task, which follows from the targets
-            recipe[field.name] = to_plain(getattr(net.recipe, field.name), field.name)
-    trained = bool(optimizer.state) and "optimizer" in recipe
-    return {
-        "tensors": dict(module.state_dict()),
-        "frozen": [n for n, p in module.named_parameters() if not p.requires_grad],
-        "widths": widths(module),
-        "compacted": False,
-        "dtype": str(next(module.parameters()).dtype).removeprefix("torch."),
-        "regularizers": {
-            name: {
-                "object": to_plain(regularizer, name),
-                "fitted": regularizer.fitted_state(),
-            }
-            for name, regularizer in net.regularizers.items()
-        },
-        "recipe": recipe,
-        "seed": net.seed,
-        "history": list(net.history),
-        "best_figures": net._best_figures,
-        "optimizer": optimizer.state_dict() if trained else None,
-    }
-
-
-def widths(module: nn.Module) -> dict[str, dict[str, int]]:
-    """Return the numbers of inputs, outputs and groups of every layer."""
-    return {
-        name: {key: getattr(layer, key) for key in WIDTHS if hasattr(layer, key)}
-        for name, layer in module.named_modules()
-    }
-
-
-def fill(module: nn.Module, network: State) -> nn.Module:
-    """Give a skeleton the saved weights; after compaction its layers are smaller."""
-    if network["compacted"]:
-        resize(module, network)
-    try:
-        module.load_state_dict(network["tensors"])
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip().rstrip(". ")
-        raise ValueError(
-            f"The weights do not fit the network that the parameters make: {reason}."
-        ) from error
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad_(name not in network["frozen"])
-    return module.eval()
-
-
-def resize(module: nn.Module, network: State) -> None:
-    """Make layers as wide as in the saved network."""
-    for name, layer in module.named_modules():
-        for key, value in network["widths"].get(name, {}).items():
-            if getattr(layer, key) != value:
-                setattr(layer, key, value)
-        for key in {*layer._parameters, *layer._buffers}:
-            saved = network["tensors"].get(f"{name}.{key}".lstrip("."))
-            if saved is None or same_shape(getattr(layer, key), saved):
-                continue
-            if key in layer._parameters:
-                saved = nn.Parameter(saved.clone())
-            setattr(layer, key, saved)
-
-
-def same_shape(one: Tensor | None, two: Tensor) -> bool:
-    """Compare a layer's tensor, which may be absent, with a saved one."""
-    return one is not None and one.shape == two.shape

@@ -94,7 +94,8 @@ class NetworkParameters:
         [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         'float or "auto"',
         """Step size of the optimizer, above 0. "auto" is 0.05 for SGD and 1e-3 for Adam
-        and AdamW, for another optimizer the default of its class.""",
+        and AdamW, times ``min(1, 500 / n)`` for n features of a flat row or channels of
+        an image; for another optimizer it is the default of its class.""",
     )
     momentum: float = parameter(
         0.9,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ from sklearn_structreg.core.recipe import TensorSpec
 __all__ = ["Standardize", "fold_standardization", "take_standardization"]
 
 BLOCK_ROWS = 4096
+BLOCK_ENTRIES = 2**18  # in double precision at a time
 
 
 class Standardize(nn.Module):
@@ -53,21 +55,25 @@ class Standardize(nn.Module):
         if data.n_rows <= BLOCK_ROWS and not isinstance(data.samples, Dataset):
             # In canonical order: sums come out the same to the last bit.
             data = data.with_equal_rows_merged()
-        mean, extent = _average(data, spec, lambda x: x)
-        variance, _ = _average(data, spec, lambda x: (x - mean[:, None]) ** 2)
+        mean, variance, extent = _moments(data, spec)
         scale = np.where(extent > 0, np.sqrt(variance), 1.0)
         shape = mean.shape + (1,) * (len(spec.shape) - 1)
         return cls(mean.reshape(shape), scale.reshape(shape))
 
-    @classmethod
-    def blank(cls, sample: Tensor) -> Standardize:
-        """Return a layer that changes nothing, to be loaded with a state dict."""
-        shape = (sample.shape[1],) + (1,) * (sample.ndim - 2)
-        return cls(np.zeros(shape), np.ones(shape))
-
     def forward(self, x: Tensor) -> Tensor:
         """Standardize samples of shape (n, ...)."""
-        return ((x - self.mean) * self.factor).to(self.like.dtype)
+        compiling = torch.compiler.is_compiling() or not isinstance(x, Tensor)
+        if compiling or x.requires_grad or x.numel() <= BLOCK_ENTRIES:
+            return self._standardized(x)
+        result = torch.empty_like(x, dtype=self.like.dtype)
+        n_rows = max(1, BLOCK_ENTRIES * len(x) // x.numel())
+        parts = torch.split(x, n_rows), torch.split(result, n_rows)
+        for part, out in zip(*parts, strict=True):
+            out.copy_(self._standardized(part))
+        return result
+
+    def _standardized(self, x: Tensor) -> Tensor:
+        return (x - self.mean).mul_(self.factor).to(self.like.dtype)
 
     def simplified(self) -> nn.Module:
         """Return a batch normalization that does the same in evaluation."""
@@ -125,19 +131,33 @@ def _fold_into(linear: nn.Linear, layer: Any) -> None:
     linear.weight.copy_(weight)
 
 
-def _average(
-    data: TrainingData, spec: TensorSpec, function: Callable[..., Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the weighted mean of a function of the entries, and their range."""
+def _moments(data: TrainingData, spec: TensorSpec) -> tuple[NDArray[np.float64], ...]:
+    """Return the weighted mean, the variance and the range of entries, in one pass."""
     spec = replace(spec, device=torch.device("cpu"))
-    batches = data.batches(spec, batch_size=BLOCK_ROWS, normalize=False)
+    n_rows = min(BLOCK_ROWS, max(1, BLOCK_ENTRIES // math.prod(spec.shape)))
+    batches = data.batches(spec, batch_size=n_rows, normalize=False)
     unit = 1.0 if data.weight is None else data.weight.max()  # sums might overflow
-    total, sum_of_weights, low, high = 0.0, 0.0, np.inf, -np.inf
+    zeros = np.zeros(spec.shape[0])
+    mean, squares, low, high = zeros, zeros, zeros + np.inf, zeros - np.inf
+    sum_of_weights = 0.0
     for samples, _, weights in batches.epoch(None):
         x = samples.double().numpy().reshape(len(samples), spec.shape[0], -1)
         weight = np.ones(len(x)) if weights is None else weights.double().numpy() / unit
-        total = total + np.einsum("n,ncp->c", weight, function(x)) / x.shape[2]
-        sum_of_weights += weight.sum()
         low = np.minimum(low, x.min(axis=(0, 2)))
         high = np.maximum(high, x.max(axis=(0, 2)))
-    return np.asarray(total / sum_of_weights), np.asarray(high - low)
+        size = weight.sum()
+        share = size / (sum_of_weights + size)
+        sum_of_weights += size
+        center = _sum(weight, x) / size
+        x -= center[:, None]
+        change = center - mean
+        squares = squares + _sum(weight, np.square(x, out=x))
+        squares = squares + change**2 * (1 - share) * size
+        mean = mean + change * share
+    return mean, squares / sum_of_weights, high - low
+
+
+def _sum(weight: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the weighted sum over rows of the means over places."""
+    total: NDArray[np.float64] = np.einsum("n,ncp->c", weight, x) / x.shape[2]
+    return total

@@ -43,7 +43,10 @@ def write_state(path: str | os.PathLike[str], state: Any) -> None:
     metadata = {"state": text, "digest": _digest(text, tensors)}
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
         save_file(tensors, unfinished, metadata)
+        unfinished.chmod(mode)  # safetensors would let nobody else read it
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)

@@ -10,14 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from sklearn_structreg.core.messages import explaining, shown
 
 __all__ = [
     "check_labels",
     "check_weight",
-    "dataset_targets",
     "encode_labels",
     "has_columns",
     "mean_and_scale",
@@ -151,28 +149,3 @@ def mean_and_scale(
     scale = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weight))
     rounding = 10 * np.finfo(np.float64).eps * largest
     return mean * unit, np.where(scale * unit > rounding, scale * unit, 1.0)
-
-
-def dataset_targets(dataset: Dataset[Any]) -> NDArray[Any]:
-    """Find the targets of a map-style dataset, without loading samples if possible.
-
-    They come from an attribute `targets` or `labels`, a `TensorDataset`, a `Subset` or
-    `ConcatDataset` of such, or else from items ``(x, label)``, each read once.
-    """
-    for name in ("targets", "labels"):
-        if hasattr(dataset, name):
-            return np.asarray(getattr(dataset, name))
-    if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
-        return np.asarray(dataset.tensors[1].cpu())
-    if isinstance(dataset, Subset):
-        return np.take(dataset_targets(dataset.dataset), dataset.indices, axis=0)
-    if isinstance(dataset, ConcatDataset):
-        return np.concatenate([dataset_targets(part) for part in dataset.datasets])
-    items = (dataset[row] for row in range(len(dataset)))  # type: ignore[arg-type]
-    labels = [item[1] for item in items if isinstance(item, tuple | list) and item[1:]]
-    if len(labels) != len(dataset):  # type: ignore[arg-type]
-        raise ValueError(
-            "The dataset's items hold no label; pass y, or a dataset whose items are "
-            "(x, label)."
-        )
-    return np.asarray(labels)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler, ProgressBar
+from skorch.callbacks import EarlyStopping, LRScheduler, ProgressBar
 from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.fit_tasks import reported_epochs
 from sklearn_structreg.core.insertion import insert_layer
 from sklearn_structreg.core.losses import WeightedLoss
 from sklearn_structreg.core.messages import explaining, shown
@@ -98,6 +99,7 @@ def train(
     seed: int,
     history: History | None = None,
     stage: Stage | None = None,
+    keep_interrupted: bool = False,
 ) -> StructuredNet:
     """Train a network that the regularizers are attached to.
 
@@ -119,6 +121,8 @@ def train(
         Earlier epochs, to be gone on from.
     stage : Stage or None
         A place for the state of every epoch, to be gone on from.
+    keep_interrupted : bool, default=False
+        Whether Ctrl-C leaves the epochs before it, if there are any.
 
     Returns
     -------
@@ -148,7 +152,8 @@ def train(
         history=history,
     )
     valid = batches[1] if len(batches) > 1 else None
-    net.train(batches[0], valid, stage=stage)
+    with reported_epochs(net):
+        net.train(batches[0], valid, stage=stage, keep_interrupted=keep_interrupted)
     return net.without_optimizer_state()
 
 
@@ -192,6 +197,8 @@ def make_net(
         net.initialize()
     if history is not None:
         net.history.extend(copy.deepcopy(history))
+        for group in net.optimizer_.param_groups:  # for schedules that go on
+            group["initial_lr"] = group["lr"]
     return net
 
 
@@ -212,15 +219,6 @@ def _callbacks(
     recipe: Recipe, regularizers: RegularizerSequence, n_batches: int
 ) -> list[Any]:
     callbacks: list[Any] = []
-    for item in recipe.callbacks:
-        pair = isinstance(item, tuple | list) and len(item) == 2
-        callback = item[1] if pair else item
-        kind = callback if inspect.isclass(callback) else type(callback)
-        if not issubclass(kind, Callback):
-            raise ValueError(
-                f"callbacks holds {item!r}, which is no skorch callback; pass "
-                "instances, classes or (name, callback) pairs."
-            )
     if recipe.lr_schedule is not None:
         policy = Schedule(recipe.lr_schedule, recipe.max_epochs)
         callbacks.append(("lr_schedule", LRScheduler(policy)))

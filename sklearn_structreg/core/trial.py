@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -10,10 +9,9 @@ from torch import Tensor, nn
 
 from sklearn_structreg.core.inspection import run_once
 from sklearn_structreg.core.losses import WeightedLoss
-from sklearn_structreg.core.messages import explaining
 from sklearn_structreg.core.task import Task
 
-__all__ = ["check_parameters", "explaining_training", "try_prediction", "try_training"]
+__all__ = ["check_parameters", "try_prediction", "try_training"]
 
 
 def check_parameters(network: nn.Module) -> None:
@@ -31,12 +29,7 @@ def try_prediction(
     network: nn.Module, sample: Tensor, n_outputs: int, task: Task
 ) -> None:
     """Check the outputs in evaluation mode; lazy layers get their shapes."""
-    shape = tuple(sample.shape[1:])
-    with explaining(
-        f"The module does not take samples of shape {shape}: {{}}. Give a module for "
-        "this shape, or image_shape if X's rows are images."
-    ):
-        outputs = run_once(network, sample)
+    outputs = run_once(network, sample)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError("The module has no parameter to train; give one that has.")
     _check_outputs(outputs, (len(sample), n_outputs), task)
@@ -57,19 +50,12 @@ def try_training(
         if buffer is not None
     ]
     try:
-        with explaining_training(sample):
-            outputs = run_once(network, sample, training=True)
+        outputs = run_once(network, sample, training=True)
         _check_outputs(outputs, (len(sample), n_outputs), loss.task, " in training")
         _check_gradients(network, outputs, loss(outputs, target), loss)
     finally:
         for part, name, buffer, value in buffers:
             part._buffers[name] = buffer.copy_(value)
-
-
-def explaining_training(X: Tensor) -> AbstractContextManager[None]:
-    """Explain the errors of a module in training."""
-    rows = f"{len(X)} rows" if len(X) > 1 else "a single row, as of batch_size=1"
-    return explaining(f"The module cannot be trained on {rows}: {{}}.")
 
 
 def _check_outputs(

@@ -14,17 +14,20 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from sklearn_structreg.core.batches import first_of
 from sklearn_structreg.core.checks import check_sizes, check_table
 from sklearn_structreg.core.image_shapes import (
     refuse_channels_last,
     with_channel,
     without_leading_ones,
 )
+from sklearn_structreg.core.items import first_sample
 
 __all__ = ["Samples", "check_samples"]
 
 Shape = tuple[int, ...]
+FEW_STEPS = 32  # of single precision between the smallest and the largest value
+LOST = 0.05  # share of a feature's spread that may be rounded off
+ROUNDING = 1e-12  # of the size of values: a spread that may come from rounding
 
 
 class Samples(NamedTuple):
@@ -83,6 +86,8 @@ def check_samples(
     )
     if isinstance(rows, tuple):
         rows, y = rows
+    if seen_shape is None and rows.dtype == np.float32:
+        _check_resolution(X, rows)
     n_features = rows.shape[1]
     return Samples(rows, y, _checked_shape(shape, n_features), n_features)
 
@@ -135,6 +140,24 @@ def _precisions(X: Any) -> list[type]:
     return [np.float32] if small else [np.float64, np.float32]
 
 
+def _check_resolution(X: Any, rows: NDArray[np.floating[Any]]) -> None:
+    """Refuse features whose differences are lost in single precision."""
+    X = np.asarray(X)
+    if X.dtype.itemsize <= rows.dtype.itemsize:
+        return
+    low, high = rows.min(axis=0), rows.max(axis=0)
+    few_steps = FEW_STEPS * np.spacing(np.maximum(-low, high))
+    for column in np.flatnonzero(high - low < few_steps):
+        values = X[:, column].astype(np.float64)
+        spread, size = np.ptp(values), np.abs(values).max()
+        if np.abs(values - rows[:, column]).max() > LOST * spread > ROUNDING * size:
+            raise ValueError(
+                f"Feature {column} of X has values around {size:.3g} that differ by "
+                f"{spread:.3g} only, which is lost in dtype='float32'; set "
+                "standardize=True or dtype='float64', or subtract its mean."
+            )
+
+
 def _check_dataset(
     estimator: BaseEstimator,
     dataset: Dataset[Any],
@@ -153,7 +176,7 @@ def _check_dataset(
             f"The dataset has n_samples={len(dataset)}; at least {min_samples} "
             "are needed."
         )
-    x = first_of(dataset[0])
+    x = first_sample(dataset)
     shape = layout.shape_of(tuple(x.shape) if x.ndim > 1 else None)
     seen = layout.seen_shape
     if seen is not None and x.numel() != math.prod(seen):

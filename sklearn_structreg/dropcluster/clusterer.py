@@ -16,7 +16,6 @@ from sklearn.base import (
 )
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_array,
@@ -25,14 +24,19 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
+from sklearn_structreg.core.checks import check_table
 from sklearn_structreg.core.device import resolve_device
+from sklearn_structreg.core.parameters import Number
+from sklearn_structreg.core.versions import VersionedPickle
 from sklearn_structreg.dropcluster.images import flatten_images, split_shape
 from sklearn_structreg.dropcluster.lattice import graph_edges, lattice_edges
 from sklearn_structreg.dropcluster.rena import rena
 from sklearn_structreg.dropcluster.tensors import as_tensor
 
 
-class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class ReNAClusterer(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedPickle, BaseEstimator
+):
     """Group neighbouring features that vary together, and keep a mean per group.
 
     Recursive nearest agglomeration (ReNA): every feature links to its nearest
@@ -57,8 +61,9 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         array, flattened in C order; pixels of different channels are not joined. For
         regions shared by the channels pass ``X.reshape(n * C, H * W)``, so that
         channels are samples. None takes the shape from an `X` of more than two
-        dimensions, (n_samples, n_channels, ...); with neither `connectivity` nor such
-        images the features are a chain, each joined to the next.
+        dimensions, (n_samples, height, width) or (n_samples, channels, height, width)
+        and so on; with neither `connectivity` nor such images the features are a chain,
+        each joined to the next.
     max_iter : int, default=1000
         Most rounds of agglomeration. Each at least halves the number of clusters, so
         the default never cuts a fit short.
@@ -115,10 +120,10 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     """
 
     _parameter_constraints = {  # noqa: RUF012 (scikit-learn's way to declare them)
-        "n_clusters": [Interval(Integral, 1, None, closed="left")],
+        "n_clusters": [Number(Integral, 1, None, closed="left")],
         "connectivity": ["array-like", "sparse matrix", None],
         "image_shape": [Sequence, np.ndarray, None],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Number(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
     }
 
@@ -168,6 +173,7 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             was too low.
         """
         self._validate_params()
+        check_table(X, "X")
         images, dtypes = X, [np.float64, np.float32]
         X = validate_data(self, flatten_images(X), dtype=dtypes, order="C")
         n_features = X.shape[1]
@@ -181,6 +187,8 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
             weight = torch.tensor(sample_weight)
         shape, edges = self._graph(images, n_features)
+        own = getattr(images, "shape", ())[1:]
+        self._shape = own if len(own) > 1 else self.image_shape
         data = as_tensor(X).to(resolve_device(self.device))
         result = rena(
             data.view(len(X), 1, *shape),
@@ -218,6 +226,8 @@ class ReNAClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             Cluster means, in the dtype of `X` if it is float32 or float64.
         """
         check_is_fitted(self)
+        if getattr(X, "ndim", 2) > 2 and self._shape is not None:
+            split_shape(self._shape, X, self.n_features_in_)
         dtypes = [np.float64, np.float32]
         X = validate_data(self, flatten_images(X), dtype=dtypes, reset=False)
         labels = torch.from_numpy(self.labels_)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sklearn_structreg.core.checks import check_network
 from sklearn_structreg.core.insertion import (
     as_maps,
     check_spatial,
@@ -55,6 +56,7 @@ def feature_maps(
     >>> {name: tuple(values.shape) for name, values in maps.items()}
     {'0': (2, 4, 6, 6), '1': (2, 4, 6, 6)}
     """
+    check_network(module=module)
     found: dict[str, Tensor] = {}
 
     def keep(names: list[str], output: Any) -> None:

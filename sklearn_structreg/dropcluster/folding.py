@@ -8,6 +8,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from sklearn_structreg.core.checks import check_network
 from sklearn_structreg.core.insertion import (
     CONVOLUTIONS,
     insertions,
@@ -56,6 +57,7 @@ def fold_masks(module: nn.Module) -> nn.Module:
     >>> bool((folded[0].weight[1] == 0).all()), len(list(folded.buffers()))
     (True, 0)
     """
+    check_network(module=module)
     result = copy.deepcopy(module)
     kept = set()
     for each in insertions(result):

@@ -7,7 +7,7 @@ other ratio, which goes to 0 with structure.)
 from collections.abc import Sequence
 from itertools import product
 from math import prod
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -20,15 +20,24 @@ from sklearn.base import (
 )
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
+from sklearn_structreg.core.checks import (
+    check_integer,
+    check_table,
+    is_integer,
+    is_number,
+)
+from sklearn_structreg.core.parameters import Number
+from sklearn_structreg.core.versions import VersionedPickle
 from sklearn_structreg.dropcluster.images import flatten_images, split_shape
-from sklearn_structreg.dropcluster.tensors import as_tensor
+from sklearn_structreg.dropcluster.tensors import as_numbers, as_tensor
 
 _Count = int | Literal["auto"]
 _Indices = npt.NDArray[np.int64]
+_BLOCK = 2**17  # drawn pixels of all channels at a time, to need little memory
 
 
 def hopkins(
@@ -82,13 +91,13 @@ def hopkins(
     """
     X = check_array(X, dtype=[np.float64, np.float32], ensure_min_samples=2)
     n, d = X.shape
-    m = max(1, n // 10) if n_points == "auto" else n_points
-    if not 1 <= m <= n:
+    m: Any = max(1, n // 10) if n_points == "auto" else n_points
+    if not is_integer(m) or m > n:
         raise ValueError(
-            f"n_points={n_points} cannot be drawn from {n} data points: choose from 1 "
-            "to their number."
+            f"n_points={n_points!r} cannot be drawn from {n} data points: choose from "
+            "1 to their number."
         )
-    if power != "d" and not (isinstance(power, Real) and 0 < power < np.inf):
+    if power != "d" and not (is_number(power) and 0 < power < np.inf):
         raise ValueError(f"power={power!r} must be a positive number, or 'd'.")
     rng = _generator(random_state)
     artificial = rng.uniform(X.min(axis=0), X.max(axis=0), size=(m, d))
@@ -149,7 +158,7 @@ def spatial_hopkins(
     >>> spatial_hopkins(images, 500, random_state=0)
     tensor([[0.93..., 0.49...]])
     """
-    maps = as_tensor(images)
+    maps = as_numbers(images, "images")
     if maps.ndim < 3 or maps.numel() == 0:
         raise ValueError(
             "images must have shape (n_images, n_channels, ...) and not be empty, got "
@@ -176,8 +185,7 @@ def draw_pixels(
     borders = [1 if length > 2 else 0 for length in lengths]
     inner = prod(n - 2 * border for n, border in zip(lengths, borders, strict=True))
     m = max(100, inner // 10) if n_points == "auto" else n_points
-    if m < 1:
-        raise ValueError(f"n_points={n_points} must be at least 1, or 'auto'.")
+    check_integer("n_points", m, more=", or 'auto'")
     rng = _generator(random_state)
     here = np.stack(
         [
@@ -205,7 +213,15 @@ def draw_pixels(
 def _statistic(
     images: Tensor, here: Tensor, neighbors: Tensor, there: Tensor
 ) -> Tensor:
-    """Return Eq. 5 per image and channel for given pixels."""
+    """Return Eq. 5 per image and channel for given pixels, some images at a time."""
+    n_images = max(1, _BLOCK // (images.shape[1] * len(here)))
+    blocks = torch.split(images, n_images)
+    return torch.cat([_block_statistic(x, here, neighbors, there) for x in blocks])
+
+
+def _block_statistic(
+    images: Tensor, here: Tensor, neighbors: Tensor, there: Tensor
+) -> Tensor:
     if not images.is_floating_point():
         images = images.to(torch.float32)
     pixels = images.flatten(2)
@@ -220,7 +236,9 @@ def _statistic(
     return z_sum / (z_sum + w_sum)
 
 
-class SpatialHopkins(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class SpatialHopkins(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedPickle, BaseEstimator
+):
     """Spatial Hopkins statistic of every image and channel: 0.5 is no structure.
 
     Towards 1, neighbouring pixels are alike: the channel is smooth or falls into
@@ -235,8 +253,9 @@ class SpatialHopkins(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     image_shape : tuple of 1 to 4 ints, default=None
         Shape of a flattened row of `X`: (length,), (height, width), (channels, height,
         width) or (channels, depth, height, width). None takes the shape from an `X` of
-        more than two dimensions, (n_samples, n_channels, ...), and rows of a
-        two-dimensional `X` as signals of one channel.
+        more than two dimensions, (n_samples, height, width) or (n_samples, channels,
+        height, width) and so on, and rows of a two-dimensional `X` as signals of one
+        channel.
     random_state : int, RandomState instance or None, default=None
         Seed of the draws. The global generator of numpy is neither read nor advanced.
 
@@ -279,7 +298,7 @@ class SpatialHopkins(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     """
 
     _parameter_constraints = {  # noqa: RUF012 (scikit-learn's way to declare them)
-        "n_points": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "n_points": [Number(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "image_shape": [Sequence, np.ndarray, None],
         "random_state": ["random_state"],
     }
@@ -311,6 +330,7 @@ class SpatialHopkins(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             The fitted object.
         """
         self._validate_params()
+        check_table(X, "X")
         rows = validate_data(self, flatten_images(X), dtype=[np.float64, np.float32])
         self.n_channels_, self.shape_ = split_shape(self.image_shape, X, rows.shape[1])
         self._pixels = draw_pixels(self.shape_, self.n_points, self.random_state)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
+from sklearn_structreg.core.checks import is_integer
 from sklearn_structreg.core.image_shapes import (
     refuse_channels_last,
     without_leading_ones,
@@ -35,7 +35,7 @@ def split_shape(
     """
     own = tuple(getattr(X, "shape", (1, n_features))[1:])
     shape = own if image_shape is None else tuple(image_shape)
-    positive = all(isinstance(n, Integral) and int(n) > 0 for n in shape)
+    positive = all(map(is_integer, shape))
     same = len(own) == 1 or without_leading_ones(own) == without_leading_ones(shape)
     if not (1 <= len(shape) <= 4 and positive and prod(shape) == n_features and same):
         raise ValueError(

@@ -84,6 +84,8 @@ def graph_edges(connectivity: Any, n_features: int) -> Tensor:
             f"connectivity has shape {connectivity.shape}, but X has {n_features} "
             f"features: pass a graph of shape ({n_features}, {n_features})."
         )
+    if np.isnan(sp.csr_array(connectivity).data).any():
+        raise ValueError("connectivity contains NaN; give 0 where nothing is joined.")
     joined: Any = sp.csr_array(connectivity).astype(bool)
     if (joined != joined.T).nnz:
         raise ValueError(

@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sklearn_structreg.core.checks import check_integer, check_share
 from sklearn_structreg.core.insertion import CONVOLUTIONS, as_maps, check_drop_rate
 from sklearn_structreg.dropcluster.clusters import find_clusters, resolve_clusters
 from sklearn_structreg.dropcluster.masks import cluster_mask, draw_clusters
+from sklearn_structreg.dropcluster.tensors import as_numbers
 
 __all__ = ["DropCluster1d", "DropCluster2d", "DropCluster3d"]
 
@@ -37,20 +39,15 @@ class _DropCluster(nn.Module):
         hopkins_threshold: float = 0.55,
     ) -> None:
         super().__init__()
-        if n_clusters != "auto" and (isinstance(n_clusters, str) or n_clusters < 1):
-            raise ValueError(
-                f"n_clusters={n_clusters!r} must be a positive integer or 'auto'."
-            )
+        if n_clusters != "auto":
+            check_integer("n_clusters", n_clusters, more=", or 'auto'")
         if rounding not in ROUNDINGS:
             raise ValueError(f"rounding={rounding!r} must be 'stochastic' or 'down'.")
         if unstructured not in UNSTRUCTURED:
             raise ValueError(
                 f"unstructured={unstructured!r} must be 'auto', 'hopkins' or None."
             )
-        if not 0 <= hopkins_threshold <= 1:
-            raise ValueError(
-                f"hopkins_threshold={hopkins_threshold} must be from 0 to 1."
-            )
+        check_share("hopkins_threshold", hopkins_threshold)
         self.n_clusters = n_clusters
         self.drop_rate = check_drop_rate(drop_rate)
         self.rounding = rounding
@@ -84,7 +81,9 @@ class _DropCluster(nn.Module):
         ValueError
             If the shapes do not fit, or if a channel lacks a cluster.
         """
-        device = self.cluster_labels.device
+        device, labels = self.cluster_labels.device, as_numbers(labels, "labels")
+        if labels.is_floating_point():
+            raise ValueError("labels must be integers, numbers of clusters from 0 on.")
         if structured is None:
             structured = torch.ones(len(labels), dtype=torch.bool)
         if structured.shape != labels.shape[:1]:
@@ -134,9 +133,13 @@ class _DropCluster(nn.Module):
             finite, or if more clusters are asked for than there are pixels. With
             ``n_clusters="auto"`` too few samples leave everything as it is.
         """
-        maps = as_maps(maps, self.n_dims)
+        maps = as_maps(as_numbers(maps, "maps"), self.n_dims)
         n_clusters = resolve_clusters(self.n_clusters, maps[0, 0].numel())
         weight = torch.ones(len(maps)) if sample_weight is None else sample_weight
+        if weight.shape != maps.shape[:1]:
+            raise ValueError(
+                f"sample_weight has shape {tuple(weight.shape)} for {len(maps)} maps."
+            )
         n_samples = int((weight > 0).sum())
         self.check_n_samples(n_samples)
         self.is_too_small = n_clusters == 0

@@ -144,13 +144,12 @@ class DropCluster(DropClusterParameters, Regularizer):
         return [("clusters", update)]
 
     def remedy_if_idle(self, module: nn.Module) -> str | None:
-        """Begin earlier, if no layer has got clusters."""
+        """Begin earlier, if no layer has got clusters, though it has enough pixels."""
         found = cluster_layers(module)
         layers = [found[name] for name in self.updated_ if name in found]
-        if self.drop_rate == 0 or any(layer.is_active for layer in layers):
+        done = any(layer.is_active or layer.is_too_small for layer in layers)
+        if done or self.drop_rate == 0:
             return None
-        if any(layer.is_too_small for layer in layers):
-            return "name a layer of larger maps, as in layer='input'"
         return f"lower start_epoch={self.start_epoch!r}"
 
     def simplify(self, module: nn.Module) -> nn.Module:

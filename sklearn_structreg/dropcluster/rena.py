@@ -9,7 +9,6 @@ channel at a time.
 """
 
 from math import log2
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from sklearn_structreg.core.checks import check_integer, is_integer
 from sklearn_structreg.dropcluster._compiled import can_compile, cluster_compiled
 from sklearn_structreg.dropcluster.lattice import (
     lattice_edges,
@@ -24,7 +24,7 @@ from sklearn_structreg.dropcluster.lattice import (
     lattice_links,
     lattice_steps,
 )
-from sklearn_structreg.dropcluster.tensors import as_tensor
+from sklearn_structreg.dropcluster.tensors import as_numbers
 
 # Differences computed at a time, to need little memory.
 _BLOCK = 2**22
@@ -104,16 +104,15 @@ def rena(
     >>> rena(X, 3)
     ReNAResult(labels=tensor([0, 0, 1, 1, 2]), n_clusters=tensor(3), n_iter=1)
     """
-    data = as_tensor(X)
+    data = as_numbers(X, "X")
     maps, weight = _checked(data, sample_weight)
     n_features = maps.shape[2:].numel()
-    if not isinstance(n_clusters, Integral) or not 1 <= n_clusters <= n_features:
+    if not is_integer(n_clusters) or n_clusters > n_features:
         raise ValueError(
-            f"n_clusters={n_clusters} must be an integer from 1 to the number of "
+            f"n_clusters={n_clusters!r} must be an integer from 1 to the number of "
             f"features, n_features={n_features}."
         )
-    if not isinstance(max_iter, Integral) or max_iter < 0:
-        raise ValueError(f"max_iter={max_iter} must be a non-negative integer.")
+    check_integer("max_iter", max_iter, 0)
     if edges is not None:
         edges = _checked_edges(edges, n_features).to(maps.device)
     cluster = cluster_compiled if can_compile(maps, edges) else cluster_tensors
@@ -169,7 +168,7 @@ def _checked(X: Tensor, sample_weight: Any) -> tuple[Tensor, Tensor | None]:
         maps = maps.to(torch.float32)
     if sample_weight is None:
         return maps, None
-    weight = as_tensor(sample_weight).to(maps)
+    weight = as_numbers(sample_weight, "sample_weight").to(maps)
     if weight.shape != maps.shape[:1]:
         raise ValueError(
             f"sample_weight has shape {tuple(weight.shape)}, but X has "
@@ -352,7 +351,7 @@ def _means(rows: Tensor, merged: Tensor, n_nodes: int) -> Tensor:
 
 def _checked_edges(edges: Tensor, n_features: int) -> Tensor:
     """Return edges sorted and without repetition."""
-    edges = as_tensor(edges)
+    edges = as_numbers(edges, "edges")
     if edges.ndim != 2 or edges.shape[0] != 2 or edges.is_floating_point():
         raise ValueError(
             f"edges must be integers of shape (2, n_edges), got {edges.dtype} of "

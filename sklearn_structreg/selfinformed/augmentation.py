@@ -194,11 +194,11 @@ def _keep_features(
     if data.n_rows * module.n_kept * data.samples.itemsize > MAX_KEPT_BYTES:
         return None
     module.eval()
-    rows: list[Tensor] = []
+    kept, start = torch.empty(data.n_rows, module.n_kept, dtype=spec.dtype), 0
     with torch.no_grad():
         batches = data.batches(spec, batch_size=PREDICTION_ROWS, normalize=False)
-        rows.extend(module.join(X).cpu() for X, _, _ in batches.epoch(None))
+        for X, _, _ in batches.epoch(None):
+            kept[start : start + len(X)] = module.join(X)
+            start += len(X)
     weight = None if data.weight is None else data.weight[data.rows]
-    return TrainingData.from_arrays(
-        torch.cat(rows).numpy(), data.target[data.rows], weight
-    )
+    return TrainingData.from_arrays(kept.numpy(), data.target[data.rows], weight)

@@ -23,6 +23,7 @@ from sklearn_structreg.core.checkpoint import Checkpoint
 from sklearn_structreg.core.convergence import note_failure
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.modules import ModuleLike
+from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component, parameter, parameter_of
 from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.core.sequence import RegularizerSequence, named_regularizers
@@ -32,15 +33,12 @@ from sklearn_structreg.selfinformed.augmentation import HeadPlan, HeadTraining, 
 from sklearn_structreg.selfinformed.conditional import ConditionalNet
 from sklearn_structreg.selfinformed.defaults import resolve_top_k
 from sklearn_structreg.selfinformed.heads import AugmentedNet, check_layer_sizes
-from sklearn_structreg.selfinformed.holdout import (
-    HoldOut,
-    check_labels_occur,
-    hold_out,
-)
+from sklearn_structreg.selfinformed.holdout import HoldOut, hold_out
 from sklearn_structreg.selfinformed.network import (
     SAMPLE_ROWS,
     Expected,
     check_estimator,
+    classes_of,
     fit_estimator,
     network_of,
     unwrap,
@@ -249,6 +247,9 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
             super()._fit(X, y, sample_weight)
             return
         check_layer_sizes(self.head_layer_sizes)
+        known = classes_of(self.estimator)
+        if known is not None and y is not None and np.isin(y, known).all():
+            self.classes_ = known  # y may lack some of them
         data = self._read_data(X, y, sample_weight, min_samples=2)
         self._check_groups(data)
         estimator = self._estimator_to_use()
@@ -274,6 +275,8 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
             split_seed = derive_seed(seed, 0)
             split = hold_out(data, self.classes_, self.holdout_fraction, split_seed)
         self.held_out_indices_ = split.held_out
+        if y is None and isinstance(estimator, StructuredClassifier):
+            y = self._labels_of(data)  # else all of the dataset would be read for them
         checkpoint.begin()
         folder = checkpoint.subfolder("network")
         self.estimator_ = fit_estimator(
@@ -318,6 +321,16 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
             isinstance(network, StructuredClassifier) and not network._has_own_network
         )
 
+    def _n_epochs_at_most(self) -> None:
+        """Return None: rounds, stages and the network's own training have their own."""
+
+    def _attributes_at(self, net: StructuredNet) -> None:
+        """Return None: a net that trains on features makes no estimator yet."""
+
+    def _labels_of(self, data: TrainingData) -> NDArray[Any]:
+        """Return the labels as they came; any one for rows of weight zero."""
+        return data.target if self.multilabel_ else self.classes_[data.target]
+
     def _standardizes(self) -> bool:
         """Whether the network to augment does."""
         network = unwrap(getattr(self, "estimator_", self.estimator))
@@ -355,7 +368,6 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
             )
         if self.n_clusters != 0:
             resolve_top_k(self.top_k, n_classes, self.source)
-            check_labels_occur(data, self.classes_)
 
     def _check_simple(self) -> None:
         raise ValueError(

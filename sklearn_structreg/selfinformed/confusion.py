@@ -33,6 +33,8 @@ def check_counts(matrix: Any) -> sparse.csr_array:
             "Negative values in data passed to ConfusionSpectralPartitioner; a "
             "precomputed confusion matrix holds counts or frequencies."
         )
+    if not counts.nnz:
+        raise ValueError("X is zero all over, so it counts no confusion; give counts.")
     return counts
 
 

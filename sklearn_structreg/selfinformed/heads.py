@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
 from sklearn_structreg.core import make_mlp
+from sklearn_structreg.core.checks import check_sizes
 from sklearn_structreg.core.inspection import find_layer, replace_layer
 from sklearn_structreg.core.randomness import seeded
 from sklearn_structreg.selfinformed.attachment import AttachmentPoint, capture
@@ -21,11 +21,7 @@ __all__ = ["AugmentedNet", "check_layer_sizes"]
 
 def check_layer_sizes(sizes: Sequence[int]) -> None:
     """Check the hidden layers of a head; without any it is a linear head."""
-    if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
-        raise ValueError(
-            f"head_layer_sizes={tuple(sizes)} must hold positive integers, the units "
-            "of each hidden layer of a head."
-        )
+    check_sizes("head_layer_sizes", sizes, empty=True)
 
 
 class Head(nn.Module):

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from sklearn_structreg.core.data import TrainingData
 
-__all__ = ["HoldOut", "check_labels_occur", "hold_out"]
+__all__ = ["HoldOut", "hold_out"]
 
 # Nothing is held out where that would be fewer different rows per class on average.
 MIN_ROWS_PER_CLASS = 2
@@ -57,7 +57,7 @@ def hold_out(
     is_held[order] = held[row]
     train = replace(data, rows=data.rows[~is_held])
     scored = replace(data, rows=data.rows[is_held])
-    _check_present(train, scored, classes)
+    _check_present(data, train, classes)
     return HoldOut(train, scored, scored.rows)
 
 
@@ -92,29 +92,17 @@ def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return keys ^ (keys >> np.uint64(32))
 
 
-def check_labels_occur(data: TrainingData, classes: NDArray[Any]) -> None:
-    """Check that every class, or label of an indicator, is true for some sample."""
-    absent = ~_present(data, classes)
+def _check_present(
+    data: TrainingData, train: TrainingData, classes: NDArray[Any]
+) -> None:
+    """Check that the training part has samples of every class that occurs."""
+    absent = _present(data, classes) & ~_present(train, classes)
     if absent.any():
         raise ValueError(
-            f"The label(s) {classes[absent][:5].tolist()} are true for no sample of "
-            "positive weight, so they have no confusions; leave them out of y."
+            "The training part has no sample of the class(es) "
+            f"{classes[absent][:5].tolist()}, which have too few different samples to "
+            "split; give more, or score the training part with holdout_fraction=0."
         )
-
-
-def _check_present(
-    train: TrainingData, scored: TrainingData, classes: NDArray[Any]
-) -> None:
-    """Check that both parts have samples of every class."""
-    for part, name in ((train, "training"), (scored, "held-out")):
-        absent = ~_present(part, classes)
-        if absent.any():
-            raise ValueError(
-                f"The {name} part has no sample of the class(es) "
-                f"{classes[absent][:5].tolist()}, which have too few different samples "
-                "to split; give more, or score the training part with "
-                "holdout_fraction=0."
-            )
 
 
 def _present(data: TrainingData, classes: NDArray[Any]) -> NDArray[np.bool_]:

@@ -18,7 +18,9 @@ _NOT_AN_INDICATOR = (
 
 def check_classes(classes: ArrayLike, n_classes: int) -> NDArray[Any]:
     """Check that `classes` names every column of the scores once."""
-    names = column_or_1d(classes)
+    names = np.asarray(classes)
+    if names.ndim != 1:
+        raise ValueError(f"classes has shape {names.shape}; give one name per column.")
     if names.size != n_classes:
         raise ValueError(
             f"classes names {names.size} classes, but X has {n_classes} feature(s), "
@@ -27,6 +29,17 @@ def check_classes(classes: ArrayLike, n_classes: int) -> NDArray[Any]:
     if len(set(names.tolist())) != names.size:
         raise ValueError("classes holds a name twice; give each column its own.")
     return np.asarray(names)
+
+
+def check_names(display_labels: Any, classes: NDArray[Any]) -> NDArray[Any]:
+    """Check names to show, one for each class."""
+    names = np.asarray(display_labels)
+    if names.shape != classes.shape:
+        raise ValueError(
+            f"display_labels has shape {names.shape} for {len(classes)} classes; give "
+            "one name per class."
+        )
+    return names
 
 
 def infer_classes(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_array
 
+from sklearn_structreg.core.checks import is_integer
 from sklearn_structreg.core.targets import check_weight
 from sklearn_structreg.selfinformed.labels import (
     check_classes,
@@ -86,7 +86,7 @@ def mean_average_precision_at_k(
     >>> mean_average_precision_at_k(y_true, y_score, k=3)
     0.666...
     """
-    if not isinstance(k, Integral) or k < 1:
+    if not is_integer(k):
         raise ValueError(
             f"k={k!r} must be a positive integer, the number of best scores that count."
         )

@@ -22,9 +22,11 @@ from torch.utils.data import Dataset, Subset
 
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.fit_tasks import reported_network
 from sklearn_structreg.core.image_shapes import with_channel
 from sklearn_structreg.core.insertion import simplify_inserted
 from sklearn_structreg.core.inspection import find_layer, replace_layer
+from sklearn_structreg.core.interruption import noting_interrupts
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.standardization import take_standardization
 from sklearn_structreg.core.task import Task
@@ -32,7 +34,14 @@ from sklearn_structreg.core.training import build_network
 from sklearn_structreg.selfinformed.attachment import find_attachment_point
 from sklearn_structreg.selfinformed.holdout import HoldOut
 
-__all__ = ["Expected", "check_estimator", "fit_estimator", "network_of", "unwrap"]
+__all__ = [
+    "Expected",
+    "check_estimator",
+    "classes_of",
+    "fit_estimator",
+    "network_of",
+    "unwrap",
+]
 
 SAMPLE_ROWS = 2  # shown to a network before it is trained
 
@@ -55,6 +64,14 @@ def is_fitted(estimator: Any) -> bool:
     except (NotFittedError, TypeError):
         return False
     return True
+
+
+def classes_of(estimator: Any) -> NDArray[Any] | None:
+    """Return the classes of a fitted classifier of one label per sample."""
+    inner = unwrap(estimator)
+    if not is_fitted(estimator) or getattr(inner, "multilabel_", False):
+        return None
+    return getattr(inner, "classes_", None)
 
 
 def unwrap(estimator: Any) -> Any:
@@ -111,6 +128,7 @@ def check_estimator(
     if fitted:
         _check_seen(inner, expected)
     elif isinstance(inner, StructuredClassifier):
+        inner._validate_params()
         _try_network(inner, expected, data)
 
 
@@ -172,7 +190,8 @@ def fit_estimator(
     if is_fitted(estimator):
         return unwrap(estimator)
     if isinstance(estimator, NeuralNet) and not isinstance(X, Dataset):
-        return _fit_skorch(clone(estimator), split.train, spec)
+        with noting_interrupts(at_once=True):
+            return _fit_skorch(clone(estimator), split.train, spec)
     if split.held_out.size:
         rows = split.train.rows
         y = None if y is None else _safe_indexing(y, rows)
@@ -184,10 +203,14 @@ def fit_estimator(
             X = X[rows] if isinstance(X, Tensor) else _safe_indexing(X, rows)
     weights = {} if sample_weight is None else {"sample_weight": sample_weight}
     model = clone(estimator)
-    if folder is None or model.checkpoint is not None:
-        return model.fit(X, y, **weights)
-    model.set_params(checkpoint=folder).fit(X, y, **weights)
-    return model.set_params(checkpoint=None)
+    if isinstance(model, NeuralNet):
+        with noting_interrupts(at_once=True):
+            return model.fit(X, y, **weights)
+    with reported_network(model):
+        if folder is None or model.checkpoint is not None:
+            return model.fit(X, y, **weights)
+        model.set_params(checkpoint=folder).fit(X, y, **weights)
+        return model.set_params(checkpoint=None)
 
 
 def _fit_skorch(net: NeuralNet, part: TrainingData, spec: TensorSpec) -> NeuralNet:

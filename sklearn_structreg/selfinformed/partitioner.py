@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_structreg.core.parameters import component, parameter
 from sklearn_structreg.core.targets import check_weight
+from sklearn_structreg.core.versions import VersionedPickle
 from sklearn_structreg.selfinformed.confusion import (
     SparseSum,
     check_counts,
@@ -45,7 +46,7 @@ NUMBER = [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})]
 
 @component
 class ConfusionSpectralPartitioner(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedPickle, BaseEstimator
 ):
     """Group the classes that a fitted model confuses with each other.
 
@@ -339,7 +340,12 @@ class ConfusionSpectralPartitioner(
             strict = self.classes is not None
             truth = detected if y is None else read_truth(y, classes, strict=strict)
             counts = confusion_counts(detected, truth, weight)
-        weight_sum = float(X.shape[0] if weight is None else weight.sum())
+        with np.errstate(over="ignore"):
+            weight_sum = float(X.shape[0] if weight is None else weight.sum())
+        if not np.isfinite(weight_sum):
+            raise ValueError(
+                "sample_weight has an infinite sum; scale the weights down."
+            )
         if reset:
             self._counts = SparseSum()
             self.source_: str = source
@@ -358,7 +364,9 @@ class ConfusionSpectralPartitioner(
         """Partition the classes by the counts, on first use."""
         check_is_fitted(self)
         if self._partition is None:
-            counts = self._counts.value()
+            counts = self._counts.value().copy()
+            if counts.nnz:  # products of counts of any scale stay in range
+                counts.data = np.ldexp(counts.data, -np.frexp(counts.data.max())[1])
             degrees = confusion_degrees(counts)
             n_connected = int(np.count_nonzero(degrees))
             n_clusters = choose_n_groups(self.n_clusters, degrees.size, n_connected)

@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.frozen import FrozenEstimator
-from torch import Tensor, nn
+from torch import nn
 
+from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.plain_values import from_plain, known_classes
+from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.selfinformed.attachment import find_attachment_point
 from sklearn_structreg.selfinformed.augmentation import attach, share_units
 from sklearn_structreg.selfinformed.heads import AugmentedNet
-from sklearn_structreg.selfinformed.network import network_of, unwrap
+from sklearn_structreg.selfinformed.network import (
+    SAMPLE_ROWS,
+    network_of,
+    unwrap,
+)
 from sklearn_structreg.selfinformed.partition import ClassPartition
 
 if TYPE_CHECKING:
@@ -101,10 +107,15 @@ class SavableHeads(Base):
         module: ModuleLike | None = self.estimator_._own_module()
         return module
 
-    def _rebuild(
-        self, sample: Tensor, regularizers: RegularizerSequence, seed: int
+    def _fresh_network(
+        self,
+        data: TrainingData,
+        spec: TensorSpec,
+        regularizers: RegularizerSequence,
+        seed: int,
     ) -> nn.Module:
-        """Add all heads to the network, with weights of no meaning."""
+        """Add all heads to the network, with new weights."""
+        sample = data.first_rows(SAMPLE_ROWS, spec)
         network = network_of(self.estimator_).to(sample)
         n_classes = len(self.classes_)
         point = find_attachment_point(network, sample, n_classes, self.layer)

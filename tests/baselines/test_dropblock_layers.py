@@ -104,12 +104,3 @@ def test_drop_rate_zero_draws_nothing():
     state = torch.get_rng_state()
     assert DropBlock1d(2, 0)(x) is x
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_bad_input():
-    with pytest.raises(ValueError, match=r"block_size=\(5, 5\) does not fit into maps"):
-        DropBlock2d(5)(torch.zeros(1, 1, 4, 9))
-    with pytest.raises(ValueError, match=r"block_size=\(2, 2, 2\) must be"):
-        DropBlock2d((2, 2, 2))
-    with pytest.raises(ValueError, match="drop_rate=-0.1 must be"):
-        DropBlock2d(drop_rate=-0.1)

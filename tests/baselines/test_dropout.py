@@ -134,6 +134,7 @@ def test_flat_features(flat):
         fit(SpatialDropout(), flat)
 
 
+@pytest.mark.filterwarnings(IGNORE)
 @pytest.mark.parametrize(
     "layers", [["layer1", "layer2.bn1"], np.array(["conv1", "bn1"])]
 )

@@ -125,10 +125,3 @@ def test_a_resumed_training_keeps_the_initial_weights(flat):
 def test_a_regressor_in_double_precision(flat):
     model = StructuredRegressor(regularizers=[L2SP(0.1)], dtype="float64", **FAST)
     assert np.isfinite(model.fit(*flat).predict(flat[0])).all()
-
-
-@pytest.mark.parametrize("params", [{"alpha": -1}, {"how": "both"}])
-def test_bad_parameters(flat, params):
-    (name,) = params
-    with pytest.raises(ValueError, match=f"The '{name}' parameter of L2SP"):
-        StructuredClassifier(regularizers=[L2SP(**params)], **FAST).fit(*flat)

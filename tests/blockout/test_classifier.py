@@ -277,23 +277,6 @@ def test_a_skorch_net_of_ones_own(digits):
 # ---- bad input -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("n_clusters", 0),
-        ("assignment", "firm"),
-        ("init_probability", 0),
-        ("init_probability", 1.5),
-        ("mask_per", "row"),
-        ("logit_rate_factor", -1),
-        ("layers", "head"),
-    ],
-)
-def test_parameters_out_of_range(blobs, name, value):
-    with pytest.raises(ValueError, match=f"The '{name}' parameter of Blockout"):
-        BlockoutClassifier(**{name: value}).fit(*blobs)
-
-
 def test_modules_and_names_without_a_chain(digits):
     X, y = digits
     convolutions = nn.Sequential(

@@ -168,7 +168,7 @@ def test_they_draw_where_they_are_told(fitted):
     ax = axes[0]
     assert ExpectedClustersDisplay.from_estimator(fitted, ax=ax).ax_ is ax
     assert BlockoutDisplay.from_estimator(fitted, ax=ax).ax_ is ax
-    with pytest.raises(ValueError, match="axes holds 2 Axes for 3 node sets"):
+    with pytest.raises(ValueError, match="axes must hold 1 x 3 matplotlib Axes"):
         NodeEmbeddingDisplay.from_estimator(fitted, axes=axes[:2])
 
 

@@ -71,15 +71,3 @@ def test_classes_keep_their_type_and_probabilities_are_not_changed():
     found = ClassHierarchy.of(given, [7, 8, 9, 10])
     assert found.clusters()[0] == [7, 8]
     np.testing.assert_array_equal(given, P)
-
-
-def test_bad_input():
-    with pytest.raises(ValueError, match="one name per class"):
-        ClassHierarchy.of(P, NAMES[:3])
-    with pytest.raises(ValueError, match="at least two classes"):
-        ClassHierarchy.of(P[:1])
-    with pytest.raises(ValueError, match="distance='cosine' is unknown"):
-        ClassHierarchy.of(P, distance="cosine")
-    for n_groups in (0, 5):
-        with pytest.raises(ValueError, match="between 1 and the number of classes, 4"):
-            ClassHierarchy.of(P).labels(n_groups)

@@ -140,24 +140,6 @@ def test_a_forward_that_broke_off_leaves_no_draw_to_the_next(path):
             assert torch.equal(receiving, sending)
 
 
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: NodeSet(0), "n_nodes=0"),
-        (lambda: NodeSet(4, 0), "n_clusters=0"),
-        (lambda: NodeSet(4, init_probability=0), r"not in \(0, 1\]"),
-        (lambda: NodeSet(4, init_probability=1.1), r"not in \(0, 1\]"),
-        (lambda: NodeSet(4, init_probability=float("nan")), r"not in \(0, 1\]"),
-        (lambda: NodeSet(4, assignment="firm"), "'firm' is unknown"),
-        (lambda: BlockoutLinear(NodeSet(4, 2), NodeSet(4, 3)), "same n_clusters"),
-        (lambda: BlockoutLinear(NodeSet(4), NodeSet(4), mask_per="row"), "'row'"),
-    ],
-)
-def test_bad_parameters_are_named(build, message):
-    with pytest.raises(ValueError, match=message):
-        build()
-
-
 @pytest.mark.parametrize("between", [lambda h: h.mean(1), lambda h: h[:, 0]])
 def test_a_sample_of_several_rows_has_one_draw(between, monkeypatch):
     drawn = []

@@ -178,22 +178,6 @@ def test_training_solves_the_penalised_problem(penalty):
         np.testing.assert_array_equal(found == 0, np.abs(expected) < 1e-7)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("alpha", -1e-3),
-        ("penalty", "l0"),
-        ("exclusivity", 1.5),
-        ("groups", "row"),
-        ("prox", "approximate"),
-        ("layer_scale", "none"),
-    ],
-)
-def test_parameters_out_of_range(blobs, name, value):
-    with pytest.raises(ValueError, match=f"The '{name}' parameter of CGESClassifier"):
-        CGESClassifier(**{name: value}).fit(*blobs)
-
-
 def test_a_linear_regressor_is_the_lasso():
     X, y = load_diabetes(return_X_y=True, scaled=False)
     alpha = 3.0

@@ -114,7 +114,7 @@ def test_maps_into_given_axes(model):
     display = SparsityDisplay.from_estimator(model, layers=layers, ax=axes)
     assert display.figure_ is figure
     assert (display.axes_ == axes).all()
-    with pytest.raises(ValueError, match="ax must hold 2 Axes"):
+    with pytest.raises(ValueError, match="ax must hold 2 x 1 matplotlib Axes"):
         display.plot(axes[:1])
     with pytest.raises(ValueError, match=r"layers=\[.0.bias.\] must list some of"):
         SparsityDisplay.from_estimator(model, layers=["0.bias"])
@@ -224,7 +224,7 @@ def test_trade_off_into_given_axes():
     assert display.figure_ is figure
     assert axes[0].get_legend() is not None
     assert not figure.legends
-    with pytest.raises(ValueError, match="ax must hold two Axes, got 1"):
+    with pytest.raises(ValueError, match="ax must hold 1 x 2 matplotlib Axes"):
         TradeOffDisplay({"a": curve}).plot(axes[0])
 
 

@@ -58,12 +58,6 @@ def test_from_strong_to_weak_networks_stay_empty(halves, model):
     assert model.set_params(alpha=0.0).fit(X, y).score(X_test, y_test) > 0.8
 
 
-@pytest.mark.parametrize("alphas", [[], [-1.0], [np.inf], [np.nan]])
-def test_strengths_that_make_no_sense(halves, model, alphas):
-    with pytest.raises(ValueError, match="must hold one strength or more"):
-        cges_path(model, *halves, alphas=alphas)
-
-
 def test_an_unknown_order(halves, model):
     with pytest.raises(ValueError, match="order='up' must be"):
         cges_path(model, *halves, alphas=[0.1], order="up")

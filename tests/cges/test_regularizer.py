@@ -1,7 +1,6 @@
 """The penalty in a network: on which weights, how strongly, and when."""
 
 import copy
-import math
 import pickle
 
 import pytest
@@ -22,7 +21,7 @@ from sklearn_structreg.cges.layers import (
     weight_sparsity,
 )
 from sklearn_structreg.cges.proximal import prox_l1, prox_l2
-from sklearn_structreg.core import RegularizerCallback, make_convnet, make_mlp
+from sklearn_structreg.core import make_convnet, make_mlp
 
 LR, ALPHA = 0.1, 0.5
 
@@ -276,39 +275,6 @@ def test_one_layer_gets_the_top_layers_share():
     layer = attached(net, torch.ones(1, 3), exclusivity=0.2, layer_scale=None)
     assert layer.layers_[0].group == pytest.approx(0.2)
     assert layer.layers_[0].exclusive == pytest.approx(0.8)
-
-
-def test_layer_scale_of_the_wrong_length():
-    with pytest.raises(ValueError, match="layer_scale has 3 entries, but .* 2 linear"):
-        attached(make_mlp(3, 2), torch.ones(1, 3), layer_scale=[1, 2, 3])
-
-
-@pytest.mark.parametrize(
-    "scale",
-    [
-        *([(1, 2, 3), 1], [-1, 1], [1, (1, -1)]),
-        *([1, (1, math.inf)], [math.nan, 1], ["much", "little"]),
-    ],
-)
-def test_layer_scale_that_makes_no_sense(scale):
-    with pytest.raises(ValueError, match="layer_scale holds"):
-        attached(make_mlp(3, 2), torch.ones(1, 3), layer_scale=scale)
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        *({"penalty": "lasso"}, {"groups": "unit"}, {"prox": "approximate"}),
-        *({"alpha": -1.0}, {"alpha": math.nan}, {"alpha": math.inf}, {"alpha": "0.1"}),
-        *({"layer_scale": "none"}, {"layer_scale": 3}, {"exclusivity": 1.5}),
-    ],
-)
-def test_bad_parameters_without_an_estimator(params):
-    (name,) = params
-    with pytest.raises(ValueError, match=f"The '{name}' parameter of CGES must be"):
-        RegularizerCallback(CGES(**params)).initialize()
-    with pytest.raises(ValueError, match=f"The '{name}' parameter of CGES must be"):
-        CGES(**params).check_parameters()
 
 
 def test_a_constant_per_layer_serves_both_terms():

@@ -420,14 +420,6 @@ def test_the_path_is_a_grid_for_a_search(wine):
     assert not hasattr(model, "net_")
 
 
-@pytest.mark.parametrize(
-    "bad", [{"n_alphas": 0}, {"n_alphas": 2.5}, {"eps": 0.0}, {"eps": 1.0}]
-)
-def test_bad_grids(wine, bad):
-    with pytest.raises(ValueError, match="must be an integer of at least 1 and eps="):
-        alpha_path(CGESClassifier(penalty="l1"), *wine, **bad)
-
-
 def test_bad_parameters_are_the_estimators_own_errors(wine):
     with pytest.raises(ValueError, match="'penalty' parameter of CGESClassifier"):
         alpha_max(CGESClassifier(penalty="l0"), *wine)

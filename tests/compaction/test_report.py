@@ -3,11 +3,8 @@
 import json
 import time
 
-import numpy as np
-import pytest
 import torch
 from compaction.networks import ResNet, randomize
-from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from sklearn_structreg import CGESClassifier
@@ -181,21 +178,3 @@ def test_a_classifier_s_report(digits):
         weight = model.module_.get_parameter(f"{name}.weight")
         by_hand += 2 * positions * int((weight == 0).sum())
     assert zeros == by_hand
-
-
-def test_errors(digits):
-    with pytest.raises(NotFittedError):
-        CGESClassifier().size_report(digits[0])
-    model = CGESClassifier(max_epochs=1).fit(*digits)
-    with pytest.raises(ValueError, match="features"):
-        model.size_report(digits[0][:, :5])
-    with pytest.raises(ValueError, match="batch_size=0 must"):
-        model.size_report(digits[0], batch_size=0)
-    network = convnet()
-    with pytest.raises(ValueError, match="n_repeats=-1 must"):
-        size_report(network, X, n_repeats=-1)
-    with pytest.raises(ValueError, match="at least one sample"):
-        size_report(network, X[:0])
-    with pytest.raises(ValueError, match="other layers than module"):
-        size_report(network, X, compacted=network[:2])
-    np.testing.assert_equal(model.size_report(digits[0], n_repeats=0).latency, None)

@@ -323,13 +323,3 @@ def test_a_lazy_layer_that_has_not_run():
         compact(network, X)
     network(X)
     assert_same_outputs(network, compact(network, X), X)
-
-
-def test_wrong_arguments():
-    for sample in (X.numpy(), (X,), X[:0]):
-        with pytest.raises(ValueError, match="tensor of at least one sample"):
-            compact(perceptron(), sample)
-    with pytest.raises(ValueError, match="unsupported='skip' must be"):
-        compact(perceptron(), X, unsupported="skip")
-    with pytest.raises(TypeError, match="module must be a torch.nn.Module, not a str"):
-        compact("net", X)

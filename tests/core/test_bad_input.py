@@ -628,7 +628,7 @@ FUNCTIONS = [
     ),
     Case("count_multiply_adds: other shape", "does not take", lambda: count_multiply_adds(NET, torch.zeros(1, 5))),
     Case("count_multiply_adds: no rows", "at least one sample", lambda: count_multiply_adds(NET, torch.zeros(0, 6))),
-    Case("count_multiply_adds: array", "must be a tensor", lambda: count_multiply_adds(NET, X)),
+    Case("count_multiply_adds: array", "must be a dense tensor", lambda: count_multiply_adds(NET, X)),
     Case("count_multiply_adds: no module", "module must be a torch.nn.Module", lambda: count_multiply_adds(print, torch.zeros(1, 6)), error=TypeError),
     Case("count_multiply_adds: estimator", "module must be a torch.nn.Module", lambda: count_multiply_adds(classifier(), torch.zeros(1, 6)), error=TypeError),
     Case("insert_layer: no such layer", "no layer named 'head'", lambda: insert_layer(NET, "head", nn.ReLU())),
@@ -672,7 +672,7 @@ class Stream(IterableDataset):
 
 TENSORS = torch.from_numpy(X), torch.from_numpy(Y)
 DATASETS = [
-    Case("no labels", "items hold no label", lambda m: m.fit(Unlabelled()), classifier()),
+    Case("no labels", "holds no label", lambda m: m.fit(Unlabelled()), classifier()),
     Case("one row", "n_samples=1", lambda m: m.fit(TensorDataset(*(t[:1] for t in TENSORS))), classifier()),
     Case("fewer labels", "inconsistent numbers of samples", fit_with(TensorDataset(*TENSORS), Y[:5]), classifier()),
     Case("other features", "have 4 features, but .* expects 6", lambda m: m.predict(TensorDataset(TENSORS[0][:, :4])), on_classifier),

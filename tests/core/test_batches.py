@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
+from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core import batches as module
 from sklearn_structreg.core.batches import DatasetBatches, TensorBatches
 from sklearn_structreg.core.data import TrainingData, to_tensor
 from sklearn_structreg.core.recipe import TensorSpec
+from sklearn_structreg.core.validation import check_samples
 
 CPU = torch.device("cpu")
 
@@ -124,3 +126,26 @@ def test_equal_rows_merge_by_their_total_weight(pairs, weighted):
     assert got.keys() == totals.keys()
     for key, total in totals.items():
         assert got[key] == pytest.approx(total)
+
+
+def test_parts_of_the_data_are_no_copies(tmp_path):
+    """Held-out rows, weights of zero, equal rows, and files that are mapped."""
+    path = tmp_path / "X"
+    rng = np.random.default_rng(0)
+    np.memmap(path, np.float32, "w+", shape=(50, 6))[:] = rng.integers(2, size=(50, 6))
+    X = np.memmap(path, np.float32, "r", shape=(50, 6))
+    model = StructuredClassifier(max_epochs=1)
+    rows = check_samples(model, X, np.arange(50), dtype=None).rows
+    weight = np.arange(50.0) % 3
+    data = TrainingData.from_arrays(rows, np.arange(50) % 2, weight)
+    spec = TensorSpec((6,), torch.float32, CPU)
+    for part in (*data.split(0.3, seed=0), data, data.with_equal_rows_merged()):
+        batches = part.batches(spec, batch_size=50, normalize=True)
+        assert batches._X.data_ptr() == X.ctypes.data
+        (samples, y, _), *rest = batches.epoch(0)
+        assert not rest
+        assert torch.equal(batches.X, samples)  # as callbacks see them
+        assert torch.equal(batches[1][0], samples[1])
+        assert set(zip(map(tuple, samples.tolist()), y.tolist(), strict=True)) == {
+            (tuple(X[row].tolist()), row % 2) for row in part.rows
+        }

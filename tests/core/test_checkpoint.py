@@ -1,183 +1,47 @@
 """Fits that are broken off and go on: the same as uninterrupted ones, bit for bit."""
 
+import copy
+import doctest
+import itertools
+import json
 import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
+import checkpoint_cases
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback, EpochScoring, Freezer, LRScheduler
+from checkpoint_cases import FITS, SMALL, STOPPING, assert_same, data_for
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, EpochTimer, LRScheduler
 from torch import nn
-from torch.optim import lr_scheduler
+from torch.optim.lr_scheduler import StepLR
 
 from sklearn_structreg import (
-    BlockoutClassifier,
-    BlockoutRegressor,
     CGESClassifier,
-    CGESRegressor,
-    DropClusterClassifier,
-    DropClusterRegressor,
     SelfInformedClassifier,
     StructuredClassifier,
-    StructuredRegressor,
 )
-from sklearn_structreg.baselines import (
-    L2SP,
-    DropBlock,
-    Dropout,
-    SpatialDropout,
-    StochasticDepth,
-)
-from sklearn_structreg.blockout import Blockout
-from sklearn_structreg.cges import CGES, IterativePruning
+from sklearn_structreg.cges import CGES
+from sklearn_structreg.core import Regularizer, checkpoint
 from sklearn_structreg.core.estimator import StructuredEstimator
-from sklearn_structreg.core.state_files import encode, read_state
-from sklearn_structreg.dropcluster import DropCluster
+from sklearn_structreg.core.net import StructuredNet
+from sklearn_structreg.core.state_files import read_state, write_state
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::sklearn.exceptions.ConvergenceWarning",
     "ignore:The default value of divide_by_zero:UserWarning",
 )
 
-SMALL = {"max_epochs": 7, "hidden_layer_sizes": (12,), "random_state": 0}
-STOPPING = {"early_stopping": True, "n_iter_no_change": 2}
-IMAGES = {"image_shape": (1, 8, 8), **SMALL}
-CLUSTERS = {"start_epoch": 1, "update_every": 2, **IMAGES}
-
 
 class BrokenOffError(Exception):
     """Stands for a killed process."""
-
-
-class Averaged(Callback):
-    """A user's callback: an average of the weights, which the training ends with."""
-
-    def on_train_begin(self, net, **kwargs):
-        self.average = torch.optim.swa_utils.AveragedModel(net.module_)
-        self.n_calls, self.scores = 0, [np.inf]
-
-    def on_epoch_end(self, net, **kwargs):
-        self.n_calls += 1
-        self.scores.append(np.float64(net.history[-1, "train_loss"]))
-        self.average.update_parameters(net.module_)
-        net.history.record("n_calls", self.n_calls + len(self.scores))
-
-    def on_train_end(self, net, **kwargs):
-        net.module_.load_state_dict(self.average.module.state_dict())
-
-
-class Branched(nn.Module):
-    """A residual network with batch normalization."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.branch = nn.Linear(64, 16), nn.Linear(16, 16)
-        self.norm, self.head = nn.BatchNorm1d(16), nn.Linear(16, 10)
-
-    def forward(self, x):
-        x = self.stem(x).relu()
-        return self.head(self.norm(x + self.branch(x)))
-
-
-def one_cycle(optimizer, n_epochs):
-    return lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=n_epochs)
-
-
-def plateau(optimizer, n_epochs):
-    return lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=1.0)
-
-
-def halving(optimizer, n_epochs):
-    parts = [lr_scheduler.LambdaLR(optimizer, lambda e: 0.5**e) for _ in range(2)]
-    return lr_scheduler.SequentialLR(optimizer, parts, [3])
-
-
-FITS = {
-    "cosine": StructuredClassifier(lr_schedule="cosine", **STOPPING, **SMALL),
-    "one-cycle": StructuredClassifier(lr_schedule=one_cycle, optimizer="adam", **SMALL),
-    "plateau": StructuredClassifier(lr_schedule=plateau, **SMALL),
-    "sequence of schedules": StructuredClassifier(lr_schedule=halving, **SMALL),
-    "stops early": StructuredClassifier(
-        learning_rate=3.0, **STOPPING, **SMALL | {"max_epochs": 30}
-    ),
-    "a new seed": StructuredClassifier(**SMALL | {"random_state": None}),
-    "callbacks": StructuredClassifier(
-        Branched(),
-        callbacks=[
-            Averaged(),
-            EpochScoring("accuracy", lower_is_better=False, on_train=True),
-            LRScheduler(lr_scheduler.StepLR, step_size=2),
-            Freezer("stem.*", at=3),
-        ],
-        **SMALL,
-    ),
-    "penalty, pruning": CGESClassifier(
-        target_density=0.2, pruning_rounds=3, lr_schedule="cosine", **STOPPING, **SMALL
-    ),
-    "draws": BlockoutClassifier(lr_schedule="cosine", **STOPPING, **SMALL),
-    "clusters": DropClusterClassifier(lr_schedule="cosine", **STOPPING, **CLUSTERS),
-    "stages": SelfInformedClassifier(
-        n_clusters=3,
-        head_layer_sizes=(6,),
-        n_rounds=2,
-        fine_tune=True,
-        lr_schedule="cosine",
-        regularizers=[CGES(0.01), IterativePruning(0.5, pruning_start=0.2)],
-        **STOPPING,
-        **SMALL | {"max_epochs": 3, "random_state": None},
-    ),
-    "own network with heads": SelfInformedClassifier(
-        CGESClassifier(alpha=0.01, **SMALL),
-        n_clusters=2,
-        head_layer_sizes=(6,),
-        **SMALL,
-    ),
-    "all on images": StructuredClassifier(
-        regularizers=[
-            *[IterativePruning(0.3), CGES(0.02), Blockout(3), Dropout(0.2), L2SP(0.01)],
-            DropCluster(0.2, start_epoch=1, update_every=2),
-            *[SpatialDropout(0.2), DropBlock(0.2)],
-        ],
-        **IMAGES,
-    ),
-    "residual": StructuredClassifier(
-        Branched(), regularizers=[StochasticDepth(0.5)], **SMALL
-    ),
-    "numbers": StructuredRegressor(lr_schedule=one_cycle, **STOPPING, **SMALL),
-    "pruned numbers": CGESRegressor(
-        target_density=0.2, dtype="float64", optimizer=torch.optim.NAdam, **SMALL
-    ),
-    "drawn numbers": BlockoutRegressor(lr_schedule="cosine", **STOPPING, **SMALL),
-    "clustered numbers": DropClusterRegressor(**STOPPING, **CLUSTERS),
-    "line search": StructuredRegressor(
-        optimizer=torch.optim.LBFGS, learning_rate=0.1, batch_size=None, **SMALL
-    ),
-}
-
-
-def data_for(name, digits):
-    X, y = (part[:200] for part in digits)
-    return (X, y + 0.5) if "number" in name or "line" in name else (X, y)
-
-
-def fitted_state(model):
-    """Return all that a fit leaves, comparable, with its tensors."""
-    tensors = {}
-    rows = [{k: v for k, v in row.items() if k != "dur"} for row in model.history_]
-    parts = [rows, model.n_iter_, model.module_.state_dict(), model.net_.seed]
-    parts += [r.fitted_state() for r in model.regularizers_.values()]
-    parts += [model.net_.optimizer_.state_dict(), vars(model).get("held_out_indices_")]
-    return repr(encode(parts, tensors)), tensors
-
-
-def assert_same(one, two, X):
-    np.testing.assert_array_equal(one.predict(X), two.predict(X))
-    (text, tensors), (other, others) = fitted_state(one), fitted_state(two)
-    assert text == other
-    for key, tensor in tensors.items():
-        assert tensor.dtype == others[key].dtype
-        np.testing.assert_array_equal(tensor, others[key])  # NaN equals NaN
-    if hasattr(one, "estimator_"):
-        assert_same(one.estimator_, two.estimator_, X)
 
 
 def break_writes(monkeypatch, every):
@@ -217,17 +81,255 @@ def seeds_in(folder):
     return [read_state(path)["seed"] for path in paths if path.exists()]
 
 
+def whole_fit(model, folder, X, y, monkeypatch):
+    """Fit without a break, by the seeds of a fit in this folder."""
+    model = clone(model).set_params(checkpoint=None)
+    with monkeypatch.context() as patch:
+        if model.random_state is None:
+            seeds = iter(seeds_in(folder))
+            patch.setattr(StructuredEstimator, "_draw_seed", lambda self: next(seeds))
+        return model.fit(X, y)
+
+
 @pytest.mark.parametrize("name", FITS)
-def test_a_fit_in_pieces_is_the_uninterrupted_one(name, digits, tmp_path, monkeypatch):
-    X, y = data_for(name, digits)
-    model = FITS[name].set_params(checkpoint=tmp_path / "folder")
+def test_a_fit_in_pieces_is_the_uninterrupted_one(name, tmp_path, monkeypatch):
+    X, y = data_for(name)
+    model = clone(FITS[name]).set_params(checkpoint=tmp_path / "folder")
     with monkeypatch.context() as patch:
         break_writes(patch, every=3)
         in_pieces, n_attempts = fit_in_pieces(model, X, y)
     assert n_attempts > 2
-    if model.random_state is None:
-        seeds = iter(seeds_in(tmp_path / "folder"))
-        monkeypatch.setattr(StructuredEstimator, "_draw_seed", lambda self: next(seeds))
-    whole = model.set_params(checkpoint=None).fit(X, y)
+    whole = whole_fit(model, tmp_path / "folder", X, y, monkeypatch)
     assert_same(in_pieces, whole, X)
     assert not list(tmp_path.rglob("*.unfinished"))
+
+
+KILLED = [name for name in FITS if name.startswith(("cosine", "penalty", "draws"))]
+KILLED += ["clusters", "stages", *(name for name in FITS if "number" in name)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+def test_fits_that_are_killed_twenty_times_go_on(tmp_path, monkeypatch):
+    command = [sys.executable, checkpoint_cases.__file__, str(tmp_path), *KILLED]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    n_writes = 0
+    for name, folder, traces in map(json.loads, run.stdout.splitlines()):
+        X, y = data_for(name)
+        model = clone(FITS[name]).set_params(checkpoint=folder).fit(X, y)
+        assert_same(model, whole_fit(model, Path(folder), X, y, monkeypatch), X)
+        assert len(traces) == 20
+        assert len({n_epochs for n_epochs, _ in traces}) > 2
+        n_writes += sum(in_write for _, in_write in traces)
+    assert n_writes > 20
+
+
+def test_a_finished_fit_comes_back_without_training(blobs, tmp_path, monkeypatch):
+    model = StructuredClassifier(learning_rate=3.0, checkpoint=tmp_path, **STOPPING)
+    first = clone(model).fit(*blobs)
+    assert first.n_iter_ < first.max_epochs
+    monkeypatch.setattr(StructuredNet, "train_step", None)
+    assert_same(clone(model).fit(*blobs), first, blobs[0])
+    assert pickle.loads(pickle.dumps(first)).n_iter_ == first.n_iter_
+
+
+def test_an_estimator_with_a_checkpoint_is_saved(blobs, tmp_path):
+    model = fit_with(tmp_path / "folder", *blobs, **SMALL)
+    model.save(tmp_path / "file")
+    loaded = StructuredClassifier.load(tmp_path / "file")
+    assert loaded.checkpoint == str(tmp_path / "folder")
+    assert_same(clone(loaded).fit(*blobs), model, blobs[0])
+
+
+def test_ctrl_c_leaves_the_last_whole_epoch(blobs, tmp_path):
+    class Impatient(Callback):
+        def on_batch_end(self, net, training, **kwargs):
+            if len(net.history) == self.at and training:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    model = StructuredClassifier(checkpoint=tmp_path, batch_size=30, **SMALL)
+    model.set_params(callbacks=[Impatient()])
+    for Impatient.at in (3, 5):
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(*blobs)
+        [path] = tmp_path.glob("training*")
+        assert len(read_state(path)["history"]) == Impatient.at - 1
+    Impatient.at = None
+    resumed, whole = model.fit(*blobs), clone(model).set_params(checkpoint=None)
+    assert_same(resumed, whole.fit(*blobs), blobs[0])
+
+
+def test_a_warm_start_is_a_fit_of_its_own(blobs, tmp_path, monkeypatch):
+    X, y = blobs
+    model = StructuredClassifier(warm_start=True, checkpoint=tmp_path / "1", **SMALL)
+    model.fit(X, y)
+    with pytest.raises(ValueError, match="differs in the network to go on from;"):
+        model.fit(X, y)
+    whole = copy.deepcopy(model).set_params(checkpoint=None).fit(X, y)
+    model.set_params(checkpoint=tmp_path / "2")
+    with monkeypatch.context() as patch:
+        break_writes(patch, every=5)
+        with pytest.raises(BrokenOffError):
+            copy.deepcopy(model).fit(X, y)
+    assert_same(model.fit(X, y), whole, X)
+
+
+CLOCK = itertools.count()
+
+
+class Rows(torch.utils.data.Dataset):
+    """A dataset; `shift` None draws every item anew."""
+
+    def __init__(self, X, y, shift=0.0):
+        self.X, self.targets, self.shift = torch.as_tensor(X), y, shift
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, row):
+        return self.X[row] + (next(CLOCK) if self.shift is None else self.shift)
+
+
+def shallow(shape, n_outputs):
+    return nn.Linear(shape[0], n_outputs)
+
+
+def test_other_data_or_parameters_are_named(blobs, tmp_path):
+    X, y = blobs
+    X = X.astype("float32")
+    base = {"max_epochs": 1, "random_state": 0, "module": nn.Linear(4, 3)}
+    other_weights = copy.deepcopy(base["module"])
+    other_weights.bias.detach()[0] += 1
+    rows = {**base, "X": Rows(X, y)}
+    cases = [
+        (base, {"X": X + (np.arange(90) == 80)[:, None]}, "X"),
+        (base, {"y": np.where(np.arange(90) == 80, 0, y)}, "y"),
+        (base, {"sample_weight": np.ones(90)}, "sample_weight"),
+        (base, {"X": X[:80], "y": y[:80], "max_epochs": 2}, "X, max_epochs, y"),
+        (base, {"learning_rate": 0.1, "momentum": 0}, "learning_rate, momentum"),
+        (base, {"class_weight": {0: 1, 1: 2, 2: 1}}, "class_weight"),
+        (base, {"random_state": 1}, "random_state"),
+        (base, {"module": other_weights}, "module"),
+        (base, {"module": shallow}, "module"),
+        (base, {"optimizer": torch.optim.Adam}, "optimizer"),
+        (base, {"kind": CGESClassifier}, "alpha"),
+        (
+            base | {"lr_schedule": lambda optimizer, n: StepLR(optimizer, 2)},
+            {"lr_schedule": lambda optimizer, n: StepLR(optimizer, 3)},
+            "lr_schedule",
+        ),
+        (
+            base | {"callbacks": [LRScheduler(StepLR, step_size=2)]},
+            {"callbacks": [LRScheduler(StepLR, step_size=3)]},
+            "callbacks",
+        ),
+        (
+            base | {"regularizers": [CGES(0.1)]},
+            {"regularizers": [CGES(0.2)]},
+            "regularizers__cges__alpha",
+        ),
+        (rows, {"X": Rows(X, y, shift=1.0)}, "X"),
+        (rows, {"X": Rows(X[1:], y[1:])}, "X, y"),
+    ]
+    for number, (one, other, names) in enumerate(cases):
+        fit_with(tmp_path / str(number), X, y, **one)
+        with pytest.raises(ValueError, match=f"which differs in .*{names}[;,]"):
+            fit_with(tmp_path / str(number), X, y, **one | other)
+
+
+def fit_with(
+    folder, X, y, /, *, kind=StructuredClassifier, sample_weight=None, **params
+):
+    data = {"X": X, "y": y} | {k: params.pop(k) for k in ("X", "y") if k in params}
+    if isinstance(data["X"], Rows):
+        data["y"] = None
+    return kind(checkpoint=folder, **params).fit(**data, sample_weight=sample_weight)
+
+
+def test_what_does_not_change_the_result_is_free(blobs, tmp_path, capsys):
+    X, y = blobs
+    first = fit_with(tmp_path / "1", X, y, **SMALL, callbacks=[EpochTimer()])
+    again = fit_with(
+        f"{tmp_path}/1", X.tolist(), y.tolist(), callbacks=[EpochTimer()],
+        **SMALL, verbose=2, device="cpu", warm_start=True,
+    )  # fmt: skip
+    assert_same(again, first, X)
+    rng = np.random.RandomState(0)
+    seeds = {
+        fit_with(tmp_path / "2", X, y, **SMALL | {"random_state": rng}).net_.seed
+        for _ in range(2)
+    }
+    assert len(seeds) == 1
+    drawn = Rows(X.astype("float32"), y, shift=None)
+    for _ in range(2):
+        fit_with(tmp_path / "3", drawn, None, **SMALL)
+
+
+def test_files_that_cannot_be_gone_on_from(blobs, tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    fit_with(folder, *blobs, **SMALL)
+    [training] = folder.glob("training*")
+    for path in (training, folder / "fit.safetensors"):
+        whole = path.read_bytes()
+        changed = bytearray(whole)
+        changed[-100] ^= 1
+        foreign = tmp_path / "foreign"
+        write_state(foreign, {"of": "another program"})
+        for content in (whole[:-7], bytes(changed), b"", foreign.read_bytes()):
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=r"delete the folder '.*' to start"):
+                fit_with(folder, *blobs, **SMALL)
+        path.write_bytes(whole)
+    (folder / ".training.safetensors.1.unfinished").touch()
+    fit_with(folder, *blobs, **SMALL)
+    assert not list(folder.glob(".*"))
+    with pytest.raises(ValueError, match="is a file; name a folder"):
+        fit_with(training, *blobs, **SMALL)
+    monkeypatch.setattr(checkpoint, "version", lambda package: "0.0")
+    with pytest.warns(UserWarning, match=r"made with sklearn_structreg \d.*unlike now"):
+        fit_with(folder, *blobs, **SMALL)
+
+
+class Unheld(Regularizer):
+    """A regularizer whose state no file holds."""
+
+    def attach(self, module, sample):
+        self.layer_ = module
+        return module
+
+
+def test_calls_that_keep_no_state_say_so_before_any_work(blobs, tmp_path):
+    X, y = blobs
+    model = StructuredClassifier(checkpoint=tmp_path, **SMALL)
+    with pytest.raises(ValueError, match="partial_fit leaves no state"):
+        model.partial_fit(X, y, classes=[0, 1, 2])
+    net = NeuralNetClassifier(nn.Linear(4, 3), criterion=nn.CrossEntropyLoss)
+    with pytest.raises(ValueError, match="keeps no state for checkpoint"):
+        SelfInformedClassifier(net, n_clusters=2, checkpoint=tmp_path).fit(X, y)
+    assert not list(tmp_path.iterdir())
+    model.set_params(regularizers=[Unheld()], callbacks=[Never()])
+    with pytest.raises(TypeError, match="'layer_'.*no file of safetensors"):
+        model.fit(X, y)
+    search = GridSearchCV(
+        CGESClassifier(checkpoint=tmp_path / "folder", **SMALL),
+        {"alpha": [0.0, 0.1]},
+        cv=2,
+        error_score="raise",
+    )
+    with pytest.raises(ValueError, match=r"a folder of its own"):
+        search.fit(X, y)
+
+
+class Never(Callback):
+    def on_epoch_begin(self, net, **kwargs):
+        raise AssertionError("an epoch has begun")
+
+
+def test_the_example_of_the_guide(tmp_path, monkeypatch):
+    guide = Path(__file__).parents[2] / "docs" / "guide.rst"
+    monkeypatch.chdir(tmp_path)
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testfile(str(guide), module_relative=False, optionflags=options)
+    assert result.attempted > 5
+    assert result.failed == 0

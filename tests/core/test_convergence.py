@@ -127,7 +127,9 @@ HOPELESS = {
         *(X, Y, "no weight left.*lower alpha=10 of 'cges'.$", {"alpha": 0.01}),
     ),
     "group, adam": (
-        CGESClassifier(alpha=5, penalty="group", optimizer="adam", **TEN),
+        CGESClassifier(
+            alpha=5, penalty="group", optimizer="adam", learning_rate=0.05, **TEN
+        ),
         *(X, Y, "lower alpha=5 of 'cges'", {"alpha": 0.01, **SLOW}),
     ),
     "l2 penalty": (
@@ -218,11 +220,6 @@ HOPELESS = {
         *(DIGITS, DIGIT, "lower start_epoch=20"),
         {"regularizers__dropcluster__start_epoch": 2},
     ),
-    "dropcluster on three pixels": (
-        classifier(DropCluster()),
-        *(X[:, :3], Y, "name a layer of larger maps"),
-        {"regularizers__dropcluster__n_clusters": 2},
-    ),
     "dropcluster of all": (
         dropcluster(drop_rate=0.99, start_epoch=0),
         *(DIGITS, DIGIT, "lower drop_rate=0.99", {"drop_rate": 0.1}),
@@ -288,6 +285,7 @@ FINE = {
     "soft blockout": (BlockoutClassifier(assignment="soft", **TEN), X, Y),
     "dropcluster": (dropcluster(), DIGITS, DIGIT),
     "dropcluster off": (dropcluster(drop_rate=0, start_epoch=50), DIGITS, DIGIT),
+    "dropcluster on three pixels": (classifier(DropCluster()), X[:, :3], Y),
     "self-informed": (informed(), X, Y),
     "fine-tuned": (informed(fine_tune=True, n_rounds=2), X, Y),
     "fitted network": (informed(classifier().fit(X, Y)), X, Y),

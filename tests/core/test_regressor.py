@@ -88,6 +88,7 @@ def test_another_loss_is_minimised(diabetes):
     X, y = diabetes
     y = np.where(np.arange(len(y)) % 10 == 0, 50 * y, y)  # outliers
     settings = {**LINEAR, "max_epochs": 300, "random_state": 0}
+    settings["lr_schedule"] = "cosine"
     squared = StructuredRegressor(**settings).fit(X, y)
     settings["learning_rate"] = 0.01  # the slopes of this loss never get smaller
     robust = StructuredRegressor(criterion=nn.L1Loss, **settings).fit(X, y)

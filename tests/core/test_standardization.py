@@ -1,23 +1,86 @@
 """Raw samples: any scale, any offset, any precision, and the network as deployed."""
 
+from functools import partial
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
-from sklearn.model_selection import cross_val_score
+from sklearn.base import is_regressor
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_diabetes,
+    load_digits,
+    load_wine,
+)
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from sklearn_structreg import BlockoutClassifier, DropClusterClassifier
+from sklearn_structreg import (
+    BlockoutClassifier,
+    BlockoutRegressor,
+    CGESClassifier,
+    CGESRegressor,
+    DropClusterClassifier,
+    DropClusterRegressor,
+    SelfInformedClassifier,
+)
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
+from sklearn_structreg.core import standardization as module
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.standardization import Standardize
+from sklearn_structreg.core.validation import check_samples
 
+CLASSIFIERS = (
+    StructuredClassifier,
+    CGESClassifier,
+    BlockoutClassifier,
+    DropClusterClassifier,
+    SelfInformedClassifier,
+)
+REGRESSORS = (
+    StructuredRegressor,
+    CGESRegressor,
+    BlockoutRegressor,
+    DropClusterRegressor,
+)
 FAST = {"max_epochs": 5, "random_state": 0}
 CPU = torch.device("cpu")
+
+
+def mean_score(model, X, y):
+    folds = KFold if is_regressor(model) else StratifiedKFold
+    cv = folds(3, shuffle=True, random_state=0)
+    return cross_val_score(model, X, y, cv=cv).mean()
+
+
+def few_digits(return_X_y):
+    X, y = load_digits(return_X_y=return_X_y)
+    return X[:600], y[:600]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("estimator", "load"),
+    [
+        *product(CLASSIFIERS, [load_wine, load_breast_cancer]),
+        *product(CLASSIFIERS[:-1], [few_digits]),
+        *product(REGRESSORS, [partial(load_diabetes, scaled=False)]),
+    ],
+)
+def test_raw_data_is_as_good_as_scaled_data_in_every_estimator(estimator, load):
+    X, y = load(return_X_y=True)
+    model = estimator(random_state=0)
+    if not is_regressor(model):
+        model.set_params(max_epochs=25)
+    scaled = mean_score(make_pipeline(StandardScaler(), model), X, y)
+    for raw in (X, 255 * X + 1000):
+        assert mean_score(model, raw, y) > scaled - 0.01
+    assert scaled > (0.45 if is_regressor(model) else 0.93)
 
 
 @pytest.mark.parametrize("load", [load_wine, load_breast_cancer])
@@ -37,6 +100,34 @@ def test_raw_targets_and_features_of_a_regressor():
         assert StructuredRegressor(random_state=0).fit(features, y).score(
             features, y
         ) == pytest.approx(0.6, abs=0.1)
+
+
+def test_an_offset_that_single_precision_loses():
+    X, y = load_breast_cancer(return_X_y=True)
+    far = (X - X.mean(0)) / X.std(0) + 1e9
+    raw = StructuredClassifier(standardize=False, **FAST)
+    with pytest.raises(ValueError, match="Feature 0 of X .* lost in dtype='float32'"):
+        raw.fit(far, y)
+    with pytest.raises(ValueError, match="Feature 0 of X .* lost in dtype='float32'"):
+        StructuredClassifier(nn.Linear(30, 2), **FAST).partial_fit(far, y, [0, 1])
+    check = partial(check_samples, StructuredClassifier())
+    for fine in (2.0**24 + 2 * y, 0.1 + 1e-16 * y, 1000 + far[:, 0] - 1e9):
+        assert len(check(fine[:, None], dtype="float32").rows) == len(y)
+    for lost in (1e9 + y, 0.1 + 1e-9 * y, (1e9 + y).tolist()):
+        with pytest.raises(ValueError, match="lost in dtype='float32'"):
+            check(np.reshape(lost, (-1, 1)), dtype="float32")
+        check(np.reshape(lost, (-1, 1)), dtype="float64")
+
+
+def test_equal_rows_are_merged_and_close_ones_are_not():
+    rows = np.array([[1e9], [1e9 + 1], [1e9], [0.0], [-0.0]])
+    target = np.array([0, 0, 0, 1, 1])
+    merged = TrainingData.from_arrays(rows, target).with_equal_rows_merged()
+    assert merged.n_rows == 3
+    assert sorted(merged.weight[merged.rows]) == [1, 2, 2]
+    close = np.array([[1.0], [1.0 + 1e-12]])
+    same = np.ones((2, 1), np.float32)
+    assert TrainingData.from_arrays(same, close).with_equal_rows_merged().n_rows == 2
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64"])
@@ -66,6 +157,23 @@ def test_mean_and_scale_are_those_of_numpy():
         images.mean.flatten(), pixels.mean(axis=(0, 2)), rtol=1e-15
     )
     assert images.mean.shape == (3, 1, 1)
+
+
+def test_large_data_is_taken_in_blocks(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = 1e9 + rng.normal(size=(101, 3, 4)) * np.array([[1.0], [1e-2], [0.0]])
+    weight = rng.integers(3, size=101).astype(float)
+    data = TrainingData.from_arrays(X.reshape(101, -1), np.zeros(101, int), weight)
+    spec = TensorSpec((3, 4), torch.float32, CPU)
+    whole = Standardize.of(data, spec)
+    expected = whole(torch.from_numpy(X))
+    monkeypatch.setattr(module, "BLOCK_ENTRIES", 50)
+    layer = Standardize.of(data, spec)
+    torch.testing.assert_close(layer.mean, whole.mean, rtol=1e-15, atol=0)
+    torch.testing.assert_close(layer.factor, whole.factor, rtol=1e-6, atol=0)
+    copies = np.repeat(X, weight.astype(int), axis=0)
+    np.testing.assert_allclose(1 / layer.factor[0], copies[:, 0].std(), rtol=1e-6)
+    assert torch.equal(whole(torch.from_numpy(X)), expected)
 
 
 @pytest.mark.parametrize("value", [0.1, 1e9 + 0.1, 0.0, -1e-300])

@@ -20,8 +20,9 @@ dtypes = (
 )
 shapes = hnp.array_shapes(min_dims=0, min_side=0, max_dims=3, max_side=3)
 arrays = hnp.arrays(dtypes, shapes)
+letters = st.characters(exclude_characters="\0")  # NumPy cuts it off at the end
 texts = hnp.arrays(
-    np.dtype("U3"), hnp.array_shapes(max_dims=2), elements=st.text(max_size=3)
+    np.dtype("U3"), hnp.array_shapes(max_dims=2), elements=st.text(letters, max_size=3)
 )
 leaves = plain | arrays | texts | arrays.map(lambda a: a[..., None][..., 0])
 values = st.recursive(
@@ -109,6 +110,13 @@ def test_no_file_and_another_kind_of_file(tmp_path):
     (tmp_path / "b.state").write_text("hello")
     with pytest.raises(ValueError, match=r"b\.state' is damaged, or none that"):
         read_state(tmp_path / "b.state")
+
+
+def test_a_file_is_readable_by_those_who_may_read_any_new_one(tmp_path):
+    (tmp_path / "any").touch()
+    write_state(tmp_path / "a.state", {})
+    modes = [(tmp_path / name).stat().st_mode for name in ("any", "a.state")]
+    assert modes[0] == modes[1]
 
 
 def test_a_write_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch):

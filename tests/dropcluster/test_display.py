@@ -94,7 +94,7 @@ def test_rena_from_maps_into_given_axes():
     assert display.figure_ is figure
     assert (display.ax_ == axes).all()
     assert ReNADisplay.from_maps(labels, maps).ax_.shape == (2, 3)
-    with pytest.raises(ValueError, match="ax must hold 2 x 3 Axes"):
+    with pytest.raises(ValueError, match="ax must hold 2 x 3 matplotlib Axes"):
         display.plot(axes[0])
 
 

@@ -101,7 +101,7 @@ def test_layer_display(model, images):
     marks = [ax.lines[-1].get_xdata()[0] for ax in display.ax_]
     means = [np.nanmean(values, axis=0) for values in display.statistics.values()]
     np.testing.assert_allclose(marks, [np.median(mean) for mean in means], rtol=1e-6)
-    with pytest.raises(ValueError, match="ax must hold 3 x 1 Axes"):
+    with pytest.raises(ValueError, match="ax must hold 3 x 1 matplotlib Axes"):
         display.plot(plt.subplots(2)[1])
     with pytest.raises(ValueError, match="holds no layer"):
         LayerHopkinsDisplay({}).plot()
@@ -180,7 +180,7 @@ def test_bad_arguments(model, images):
     display = DropClusterDisplay.from_estimator(model, images[0])
     with pytest.raises(ValueError, match="kind='pie' must be"):
         display.plot(kind="pie")
-    with pytest.raises(ValueError, match="ax must hold 3 x 9 Axes"):
+    with pytest.raises(ValueError, match="ax must hold 3 x 9 matplotlib Axes"):
         display.plot(plt.subplots(2)[1])
     for channels in ([8], [-1], []):
         with pytest.raises(ValueError, match="must be some from 0 to 7"):

@@ -1,3 +1,4 @@
+import importlib
 import pickle
 
 import numpy as np
@@ -148,6 +149,22 @@ def test_dtypes(dtype, expected):
     )
 
 
+def test_images_are_taken_in_blocks(monkeypatch):
+    module = importlib.import_module("sklearn_structreg.dropcluster.hopkins")
+    images = torch.randn(7, 3, 6, 6)
+    expected = spatial_hopkins(images, 20, random_state=0)
+    sizes, block_statistic = [], module._block_statistic
+
+    def spy(block, *pixels):
+        sizes.append(len(block))
+        return block_statistic(block, *pixels)
+
+    monkeypatch.setattr(module, "_block_statistic", spy)
+    monkeypatch.setattr(module, "_BLOCK", 2 * 3 * 20)
+    assert torch.equal(spatial_hopkins(images, 20, random_state=0), expected)
+    assert sizes == [2, 2, 2, 1]
+
+
 def test_seeded_and_global_state_left_alone():
     images = torch.rand(2, 2, 9, 9, generator=torch.Generator().manual_seed(0))
     state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
@@ -186,6 +203,10 @@ def test_shapes(image_shape, n_channels):
     found = SpatialHopkins(image_shape=image_shape, random_state=0).fit_transform(X)
     assert found.shape == (4, n_channels)
     assert ((found > 0) & (found < 1)).all()
+    if image_shape is not None:
+        images = X.reshape(-1, *image_shape)
+        again = SpatialHopkins(random_state=0).fit_transform(images)
+        np.testing.assert_array_equal(again, found)
 
 
 def test_digits_have_structure_and_shuffled_digits_have_less():
@@ -265,19 +286,3 @@ def test_other_shapes_than_fitted():
     with pytest.raises(ValueError, match=r"in samples of shape \(3, 9, 8\)"):
         fitted.transform(np.ones((2, 3, 9, 8)))
     assert fitted.transform(np.ones((2, 216))).shape == (2, 3)
-
-
-@pytest.mark.parametrize("power", [np.nan, np.inf, 0, -1, "e"])
-def test_bad_power(power):
-    with pytest.raises(ValueError, match="must be a positive number, or 'd'"):
-        hopkins(np.random.default_rng(0).normal(size=(9, 2)), power=power)
-
-
-@pytest.mark.parametrize("n_points", [0, 6])
-def test_bad_number_of_points(n_points):
-    with pytest.raises(ValueError, match="cannot be drawn from 5 data points"):
-        hopkins(np.ones((5, 2)), n_points)
-    with pytest.raises(ValueError, match="minimum of 2"):
-        hopkins(np.ones((1, 2)))
-    with pytest.raises(ValueError, match="must be at least 1"):
-        spatial_hopkins(torch.ones(1, 1, 5, 5), 0)

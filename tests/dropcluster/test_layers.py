@@ -348,22 +348,6 @@ def test_maps_that_are_not_finite():
         DropCluster2d(5).update_clusters(maps)
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"n_clusters": 0}, "n_clusters=0 must be a positive integer"),
-        ({"n_clusters": "many"}, "n_clusters='many' must be"),
-        ({"drop_rate": 1}, "drop_rate=1 must be at least 0 and below 1"),
-        ({"rounding": "up"}, "rounding='up' must be"),
-        ({"unstructured": "dead"}, "unstructured='dead' must be"),
-        ({"hopkins_threshold": 5}, "hopkins_threshold=5 must be from 0 to 1"),
-    ],
-)
-def test_bad_parameters(params, message):
-    with pytest.raises(ValueError, match=message):
-        DropCluster2d(**params)
-
-
 def test_labels_that_leave_a_cluster_out():
     with pytest.raises(ValueError, match="every channel must have all clusters"):
         DropCluster1d().set_clusters(torch.tensor([[0, 1, 2], [0, 0, 2]]))

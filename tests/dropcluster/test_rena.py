@@ -271,12 +271,6 @@ def test_impossible_number_of_clusters(k):
         rena(torch.zeros(2, 5), k)
 
 
-@pytest.mark.parametrize("max_iter", [-1, 2.5])
-def test_impossible_number_of_rounds(max_iter):
-    with pytest.raises(ValueError, match="max_iter=.* must be a non-negative integer"):
-        rena(torch.zeros(2, 5), 2, max_iter=max_iter)
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_non_finite_data(bad, dtype):

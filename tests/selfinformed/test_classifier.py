@@ -304,36 +304,6 @@ def test_conditional_heads_cost_less_and_can_be_switched(some_digits, base):
 # ---- bad input -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"n_clusters": 11}, "11 groups were asked for, but y has only 10 class"),
-        ({"layer": "nowhere"}, "no layer named 'nowhere'"),
-        ({"layer": "2"}, "before the classifier layer"),
-        ({"head_layer_sizes": (0,)}, "head_layer_sizes=.* positive integers"),
-        ({"top_k": 10}, "top_k=10, but there are scores of 10 class"),
-        ({"top_k": 1, "source": "random_codetection"}, "top_k=1 leaves no two classes"),
-        ({"class_weight": {3: 0.0}}, r"label\(s\) \[3\] are true for no sample of pos"),
-        ({"source": "luck"}, "source"),
-        ({"holdout_fraction": 1.0}, "holdout_fraction"),
-    ],
-)
-def test_bad_parameters_are_one_clear_sentence(some_digits, params, message):
-    model = SelfInformedClassifier(max_epochs=1, random_state=0).set_params(**params)
-    with pytest.raises(ValueError, match=message):
-        model.fit(*some_digits)
-
-
-def test_a_class_that_cannot_be_held_out_is_an_error(some_digits):
-    X, y = some_digits
-    y = y.copy()
-    y[0] = 77
-    model = SelfInformedClassifier(**HEADS, **FAST)
-    with pytest.raises(ValueError, match=r"class\(es\) \[77\], which have too few"):
-        model.fit(X, y)
-    model.set_params(holdout_fraction=0).fit(X, y)
-
-
 def test_before_fit_there_is_nothing_to_predict():
     with pytest.raises(NotFittedError):
         SelfInformedClassifier().predict(np.zeros((2, 3)))

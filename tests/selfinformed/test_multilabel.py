@@ -94,14 +94,6 @@ def test_samples_without_a_label_are_samples(several):
     assert model.predict(X).shape == y.shape
 
 
-def test_a_label_that_is_never_true_is_an_error(several):
-    X, y = several
-    y = np.column_stack([y, np.zeros(len(y), dtype=int)])
-    with pytest.raises(ValueError, match=r"label\(s\) \[13\] are true for no sample"):
-        SelfInformedClassifier(**HEADS, **FAST).fit(X, y)
-    SelfInformedClassifier(n_clusters=0, **FAST).fit(X, y)  # as the plain net
-
-
 def test_a_base_of_one_label_is_an_error(several, base):
     X, y = several
     one = StructuredClassifier(**FAST).fit(X, np.arange(600) % 13)

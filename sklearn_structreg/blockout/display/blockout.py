@@ -13,10 +13,11 @@ from sklearn_structreg.blockout.display.parts import (
     check_names,
     class_names_of,
     cluster_colors,
-    new_axes,
     node_set_names,
 )
 from sklearn_structreg.blockout.memberships import BoolArray, group_nodes
+from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.checks import check_integer, check_kind
 
 __all__ = ["BlockoutDisplay"]
 
@@ -105,6 +106,7 @@ class BlockoutDisplay:
         -------
         BlockoutDisplay
         """
+        check_kind(estimator, "harden", "a BlockoutClassifier or BlockoutRegressor")
         memberships = estimator.harden(threshold=threshold).memberships
         shown, sets = class_names_of(estimator, class_names), node_set_names(estimator)
         return cls(memberships, sets, shown, max_groups=max_groups).plot(ax=ax)
@@ -123,12 +125,13 @@ class BlockoutDisplay:
         -------
         BlockoutDisplay
         """
+        check_integer("max_groups", self.max_groups)
         sets = [np.asarray(members, dtype=bool) for members in self.memberships]
         names = None
         if self.class_names is not None:
             names = check_names(self.class_names, len(sets[-1]))
         size = (2.3 * len(sets) + 2.0 * (names is not None), 5.6)
-        self.ax_ = ax = new_axes(self, ax, size)
+        self.ax_ = ax = take_axes(ax, size).item()
         self.figure_ = ax.figure
         colors = cluster_colors(sets[0].shape[1], cmap)
         self.groups_ = [_largest(members, self.max_groups) for members in sets]

@@ -17,6 +17,7 @@ from sklearn_structreg.blockout.display.parts import (
     panels,
 )
 from sklearn_structreg.blockout.memberships import FloatArray, check_probabilities
+from sklearn_structreg.core.checks import check_kind
 
 __all__ = ["NodeEmbeddingDisplay"]
 
@@ -86,6 +87,7 @@ class NodeEmbeddingDisplay:
         -------
         NodeEmbeddingDisplay
         """
+        check_kind(estimator, "harden", "a BlockoutClassifier or BlockoutRegressor")
         check_is_fitted(estimator, "net_")
         probabilities = estimator.cluster_probabilities_
         shown = class_names_of(estimator, class_names)
@@ -108,7 +110,7 @@ class NodeEmbeddingDisplay:
         P = check_probabilities(self.probabilities)
         if self.class_names is not None:
             names = check_names(self.class_names, len(P[-1]))
-        self.axes_, self.figure_ = panels(self, axes, len(P), 3.4)
+        self.axes_, self.figure_ = panels(axes, len(P), 3.4)
         self.points_, self.texts_ = [], []
         colors = cluster_colors(P[0].shape[1], cmap)
         for j, (ax, rows) in enumerate(zip(self.axes_, P, strict=True)):

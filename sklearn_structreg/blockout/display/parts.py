@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sklearn_structreg.blockout.conversion import ends_at_outputs
+from sklearn_structreg.core.axes import take_axes
 
 __all__ = [
     "check_names",
     "class_names_of",
     "cluster_colors",
-    "new_axes",
     "node_set_names",
     "panels",
 ]
@@ -59,33 +58,10 @@ def cluster_colors(n_clusters: int, cmap: Any = "tab10") -> list[Any]:
     return [colors(cluster % colors.N) for cluster in range(n_clusters)]
 
 
-def new_axes(display: Any, ax: Any, size: tuple[float, float]) -> Any:
-    """Return `ax`, or the axes of a new figure where it is None."""
-    check_matplotlib_support(f"{type(display).__name__}.plot")
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
-
-
 def panels(
-    display: Any, axes: Any, n_panels: int, side: float = 2.9, share: bool = False
+    axes: Any, n_panels: int, side: float = 2.9, share: bool = False
 ) -> tuple[NDArray[Any], Any]:
     """Return axes for as many panels, new ones where there are none, and the figure."""
-    check_matplotlib_support(f"{type(display).__name__}.plot")
-    import matplotlib.pyplot as plt
-
-    if axes is None:
-        _, axes = plt.subplots(
-            1,
-            n_panels,
-            figsize=(side * n_panels + 0.4, side * 0.95),
-            sharey=share,
-            squeeze=False,
-            layout="constrained",
-        )
-    axes = np.asarray(axes, dtype=object).ravel()
-    if len(axes) != n_panels:
-        raise ValueError(
-            f"axes holds {len(axes)} Axes for {n_panels} node sets; give one for each."
-        )
+    figsize = (side * n_panels + 0.4, side * 0.95)
+    axes = take_axes(axes, figsize, (1, n_panels), name="axes", sharey=share)[0]
     return axes, axes[0].figure

@@ -11,11 +11,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_structreg.blockout.display.parts import (
     check_names,
-    new_axes,
     node_set_names,
     panels,
 )
 from sklearn_structreg.blockout.recorder import QUANTILES
+from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.checks import check_kind
 
 __all__ = ["ExpectedClustersDisplay", "ProbabilityHistoryDisplay"]
 
@@ -81,6 +82,7 @@ class ProbabilityHistoryDisplay:
         -------
         ProbabilityHistoryDisplay
         """
+        check_kind(estimator, "harden", "a BlockoutClassifier or BlockoutRegressor")
         check_is_fitted(estimator, "net_")
         history = estimator.history_
         histograms = np.array(history[:, "probability_histogram"])
@@ -104,7 +106,7 @@ class ProbabilityHistoryDisplay:
         """
         counts = np.asarray(self.histograms, dtype=float)
         n_epochs, n_sets, _ = counts.shape
-        self.axes_, self.figure_ = panels(self, axes, n_sets, share=True)
+        self.axes_, self.figure_ = panels(axes, n_sets, share=True)
         peaks = counts.max(axis=2, keepdims=True)
         density = counts / np.where(peaks > 0, peaks, 1)
         settings = {"origin": "lower", "aspect": "auto", "vmin": 0, "vmax": 1}
@@ -177,6 +179,7 @@ class ExpectedClustersDisplay:
         -------
         ExpectedClustersDisplay
         """
+        check_kind(estimator, "class_hierarchy", "a BlockoutClassifier")
         found = estimator.class_hierarchy(class_names)
         return cls(found.expected_clusters, found.classes).plot(ax=ax)
 
@@ -200,7 +203,7 @@ class ExpectedClustersDisplay:
         names = np.arange(n) if self.class_names is None else self.class_names
         names = [str(name) for name in check_names(names, n)[self.order_]]
         size = (5.6, 6.0 if many else max(2.2, 0.24 * n + 1.0))
-        self.ax_ = ax = new_axes(self, ax, size)
+        self.ax_ = ax = take_axes(ax, size).item()
         self.figure_ = ax.figure
         rows, values = np.arange(n), expected[self.order_]
         if many:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sklearn_structreg.cges.estimator import SparseEstimator, check_estimator
+from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.checks import check_integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,21 +137,18 @@ class SparsityDisplay:
         check_matplotlib_support("SparsityDisplay.plot")
         import matplotlib.pyplot as plt
 
+        for name, number in (("n_outputs", n_outputs), ("n_inputs", n_inputs)):
+            check_integer(name, number)
         weights = {name: np.asarray(w) for name, w in self.weights.items()}
-        maps = [_map(w, n_outputs, n_inputs) for w in weights.values()]
-        if ax is None:
-            heights = [np.clip(7.0 * m.shape[0] / m.shape[1], 0.5, 4.0) for m in maps]
-            _, ax = plt.subplots(
-                len(maps),
-                figsize=(7.5, sum(heights) + 0.75 * len(maps)),
-                height_ratios=heights,
-                layout="constrained",
-            )
-        axes = np.array(ax, dtype=object).ravel()
-        if len(axes) != len(maps):
+        if not weights or any(w.ndim < 2 for w in weights.values()):
             raise ValueError(
-                f"ax must hold {len(maps)} Axes, one for each layer, got {len(axes)}."
+                "weights must hold a weight of two axes or more, by layer."
             )
+        maps = [_map(w, n_outputs, n_inputs) for w in weights.values()]
+        heights = [np.clip(7.0 * m.shape[0] / m.shape[1], 0.5, 4.0) for m in maps]
+        figsize = (7.5, sum(heights) + 0.75 * len(maps))
+        size = (len(maps), 1)
+        axes = take_axes(ax, figsize, size, height_ratios=heights)[:, 0]
         self.axes_: npt.NDArray[Any] = axes
         self.figure_: Figure | SubFigure = axes[0].figure
         colors = plt.get_cmap(cmap).with_extremes(bad="white", under="0.6")
@@ -318,11 +317,8 @@ class SparsityHistoryDisplay:
             The display.
         """
         check_matplotlib_support("SparsityHistoryDisplay.plot")
-        import matplotlib.pyplot as plt
 
-        if ax is None:
-            _, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
-        assert ax is not None
+        ax = take_axes(ax, (6.4, 3.8)).item()
         self.ax_, self.figure_ = ax, ax.figure
         marker = "o" if np.size(self.epochs) == 1 else None
         self.lines_ = [

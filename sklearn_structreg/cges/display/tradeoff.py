@@ -11,6 +11,8 @@ from scipy import stats
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sklearn_structreg.cges.path import CGESPath
+from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.messages import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -91,9 +93,14 @@ class TradeOffDisplay:
         TradeOffDisplay
             The display, drawn.
         """
+        if not isinstance(paths, Mapping) or not paths:
+            raise TypeError(f"paths={shown(paths)} must map names to paths.")
         curves = {}
         for label, group in paths.items():
-            seeds = [group] if isinstance(group, CGESPath) else list(group)
+            seeds = [group] if isinstance(group, CGESPath) else group
+            several = isinstance(seeds, Sequence) and len(seeds)
+            if not several or not all(isinstance(seed, CGESPath) for seed in seeds):
+                raise TypeError(f"paths holds {shown(group)}, which is no CGESPath.")
             curves[label] = {
                 name: np.stack([getattr(path, name) for path in seeds], axis=1)
                 for name in ("scores", "parameters", "multiply_adds")
@@ -126,16 +133,9 @@ class TradeOffDisplay:
             raise ValueError(
                 f"reference={self.reference!r} must be one of {list(self.curves)}."
             )
-        import matplotlib.pyplot as plt
 
         own_figure = ax is None
-        if own_figure:
-            _, ax = plt.subplots(
-                1, 2, figsize=(10.5, 4.2), sharey=True, layout="constrained"
-            )
-        axes = np.array(ax, dtype=object).ravel()
-        if len(axes) != 2:
-            raise ValueError(f"ax must hold two Axes, got {len(axes)}.")
+        axes = take_axes(ax, (10.5, 4.2), (1, 2), sharey=True)[0]
         self.axes_: npt.NDArray[Any] = axes
         self.figure_: Figure | SubFigure = axes[0].figure
         for axis, cost in zip(axes, ("parameters", "multiply_adds"), strict=True):

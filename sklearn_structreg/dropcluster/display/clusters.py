@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.checks import check_kind
 from sklearn_structreg.dropcluster.clusterer import ReNAClusterer
-from sklearn_structreg.dropcluster.display.axes import take_axes
 from sklearn_structreg.dropcluster.images import split_shape
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class ReNADisplay:
         ReNADisplay
             The display, drawn.
         """
+        check_kind(estimator, "inverse_transform", "a ReNAClusterer")
         check_is_fitted(estimator)
         labels = estimator.labels_
         images = np.asarray(X, dtype=float)
@@ -168,7 +170,7 @@ class ReNADisplay:
             size, figsize = (2, n_channels), (width * n_channels, 2 * height)
         else:
             size, figsize = (1, 2), (2 * width, height)
-        self.ax_: npt.NDArray[Any] = take_axes(ax, size, figsize).reshape(2, n_channels)
+        self.ax_: npt.NDArray[Any] = take_axes(ax, figsize, size).reshape(2, n_channels)
         self.figure_: Figure | SubFigure = self.ax_[0, 0].figure
         for channel in range(n_channels):
             top, bottom = self.ax_[:, channel]

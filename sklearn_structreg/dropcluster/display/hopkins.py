@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.checks import check_kind
 from sklearn_structreg.dropcluster.hopkins import SpatialHopkins, spatial_hopkins
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ class HopkinsDisplay:
         HopkinsDisplay
             The display, drawn.
         """
+        check_kind(estimator, "transform", "a SpatialHopkins")
         return cls(np.asarray(estimator.transform(X))).plot(ax, kind=kind)
 
     @classmethod
@@ -134,16 +137,15 @@ class HopkinsDisplay:
         HopkinsDisplay
             The display.
         """
-        import matplotlib.pyplot as plt
-
         if kind not in ("channels", "histogram"):
             raise ValueError(f"kind={kind!r} must be 'channels' or 'histogram'.")
-        if ax is None:
-            _, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
+        ax = take_axes(ax, (6, 3.5)).item()
         self.ax_: Axes = ax
         self.figure_: Figure | SubFigure = ax.figure
         draw = _draw_channels if kind == "channels" else _draw_histogram
         layers = _layers(self.statistics)
+        if not layers:
+            raise ValueError("statistics holds no layer; give those of one or more.")
         draw(ax, {name: np.asarray(values) for name, values in layers.items()})
         if any(layers):
             ax.legend(frameon=False)

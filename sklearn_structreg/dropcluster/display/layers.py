@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from sklearn_structreg.dropcluster.display.axes import take_axes
+from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.checks import check_kind
 from sklearn_structreg.dropcluster.display.hopkins import channel_means
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class LayerHopkinsDisplay:
         LayerHopkinsDisplay
             The display, drawn.
         """
+        check_kind(estimator, "layer_hopkins", "a DropClusterClassifier or -Regressor")
         return cls(estimator.layer_hopkins(X, layers)).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
@@ -113,7 +115,7 @@ class LayerHopkinsDisplay:
                 "spatial output, layers='input' shows its input."
             )
         figsize = (5.5, 0.6 + 0.75 * len(means))
-        axes = take_axes(ax, (len(means), 1), figsize, sharex=True)[:, 0]
+        axes = take_axes(ax, figsize, (len(means), 1), sharex=True)[:, 0]
         self.ax_: npt.NDArray[Any] = axes
         self.figure_: Figure | SubFigure = axes[0].figure
         finite = {name: mean[np.isfinite(mean)] for name, mean in means.items()}

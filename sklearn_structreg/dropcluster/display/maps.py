@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from sklearn_structreg.dropcluster.display.axes import take_axes
+from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.checks import check_integer, check_kind
 from sklearn_structreg.dropcluster.display.clusters import color_map
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ class DropClusterDisplay:
         DropClusterDisplay
             The display, drawn.
         """
+        check_kind(estimator, "clustered_maps", "a DropClusterClassifier or -Regressor")
+        check_integer("n_samples", n_samples)
         images, maps = estimator.clustered_maps(X[:n_samples])
         labels, structured = estimator.cluster_labels_, estimator.structured_channels_
         display = cls(labels, structured, maps, images)
@@ -154,10 +157,10 @@ class DropClusterDisplay:
         with_maps = kind == "maps"
         if channels is None:
             channels = range(min(8, len(labels)) if with_maps else len(labels))
-        channels = [int(channel) for channel in channels]
-        if not channels or not {*channels} <= {*range(len(labels))}:
+        known = range(len(labels))
+        if not len(channels) or not {*channels} <= {*known}:
             raise ValueError(
-                f"channels={channels} must be some from 0 to {len(labels) - 1}."
+                f"channels={list(channels)} must be some from 0 to {len(labels) - 1}."
             )
         if with_maps:
             size = (len(maps) + 1, len(channels) + 1)
@@ -166,7 +169,7 @@ class DropClusterDisplay:
             size = (math.ceil(len(channels) / n_columns), n_columns)
         width, height = (1.25, 1.35) if labels.ndim == 3 else (1.9, 0.75)
         figsize = (max(3.0, width * size[1]), max(1.5, height * size[0]))
-        self.ax_: npt.NDArray[Any] = take_axes(ax, size, figsize)
+        self.ax_: npt.NDArray[Any] = take_axes(ax, figsize, size)
         axes = self.ax_.ravel()
         self.figure_: Figure | SubFigure = axes[0].figure
         for axis in axes:

@@ -11,6 +11,8 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.selfinformed.labels import check_names
 from sklearn_structreg.selfinformed.partitioner import ConfusionSpectralPartitioner
 
 # Single cells of a larger matrix are too small to see: it is averaged down to this.
@@ -113,8 +115,10 @@ class ConfusionPartitionDisplay:
         if isinstance(estimator, ConfusionSpectralPartitioner):
             groups = estimator
         if groups is not None:
+            labels = groups.labels_  # raises where it is not fitted
             names = groups.classes_ if display_labels is None else display_labels
-            display = cls(groups.confusion_, groups.labels_, display_labels=names)
+            names = check_names(names, groups.classes_)
+            display = cls(groups.confusion_, labels, display_labels=names)
             return display.plot(**plot_params)
         if X is None:
             raise ValueError(
@@ -210,9 +214,8 @@ class ConfusionPartitionDisplay:
         order = np.argsort(labels, kind="stable")
         sizes = np.bincount(labels)
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        if ax is None:
-            side = float(np.clip(_INCHES_PER_NAME * n_classes, 4.0, 14.0))
-            _, ax = plt.subplots(figsize=(side + 2.0, side + 1.0), layout="constrained")
+        side = float(np.clip(_INCHES_PER_NAME * n_classes, 4.0, 14.0))
+        ax = take_axes(ax, (side + 2.0, side + 1.0)).item()
         self.ax_, self.figure_ = ax, ax.figure
 
         shares = _shares(self.confusion, order)

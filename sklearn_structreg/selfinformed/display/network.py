@@ -9,6 +9,10 @@ from typing import Any, Self
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.checks import check_kind
+from sklearn_structreg.selfinformed.labels import check_names
+
 __all__ = ["SelfInformedDisplay"]
 
 _OLD, _NEW, _TEXT = "0.88", "#fde0c5", 9
@@ -83,6 +87,7 @@ class SelfInformedDisplay:
         ValueError
             If the estimator was fitted without groups.
         """
+        check_kind(estimator, "partition_", "a SelfInformedClassifier")
         check_is_fitted(estimator)
         partition = estimator.partition_
         if partition is None:
@@ -91,6 +96,7 @@ class SelfInformedDisplay:
                 "heads to draw; fit it with some."
             )
         names = estimator.classes_ if display_labels is None else display_labels
+        names = check_names(names, estimator.classes_)
         module = estimator.module_
         heads = module.rounds[-1].heads
         display = cls(
@@ -116,13 +122,11 @@ class SelfInformedDisplay:
         self : SelfInformedDisplay
         """
         check_matplotlib_support("SelfInformedDisplay.plot")
-        import matplotlib.pyplot as plt
         from matplotlib.patches import FancyBboxPatch
 
         n_groups = len(self.group_names)
         width = 1.5 * (n_groups + 1)
-        if ax is None:
-            _, ax = plt.subplots(figsize=(max(5.0, width), 4.6), layout="constrained")
+        ax = take_axes(ax, (max(5.0, width), 4.6)).item()
         self.ax_, self.figure_ = ax, ax.figure
 
         def box(

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_structreg.core.checks import check_integer
+from sklearn_structreg.selfinformed.labels import check_names
+
 __all__ = ["GroupTable"]
 
 
@@ -45,6 +48,15 @@ class GroupTable:
     _: KW_ONLY
     inside: Sequence[float] | None = None
     max_classes: int = 12
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        check_integer("max_classes", self.max_classes)
+        if self.inside is not None and len(self.inside) != len(self.clusters):
+            raise ValueError(
+                f"inside holds {len(self.inside)} shares for {len(self.clusters)} "
+                "clusters; give one for each."
+            )
 
     @classmethod
     def from_estimator(
@@ -84,7 +96,7 @@ class GroupTable:
                 "no groups; fit it with some."
             )
         names = partition.classes_ if display_labels is None else display_labels
-        names, labels = np.asarray(names), partition.labels_
+        names, labels = check_names(names, partition.classes_), partition.labels_
         together, total = _confusions_inside(partition.confusion_, labels)
         clusters, inside = [], []
         for group in range(partition.n_clusters_):
