@@ -176,6 +176,7 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
     def attach(self, module: nn.Module, sample: Any) -> nn.Module:
         """Look up the weights; the network stays as it is."""
         self.start_, self.strength_ = 0.0, self.alpha
+        self.layers_: list[LayerPenalty] = []
         self.fixed_: dict[str, Tensor] = {}
         self._share_out(module, find_weights(module, sample))
         return module
@@ -219,11 +220,11 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
 
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Apply the proximal operators to all weights that are being trained."""
+        if not all(layer.is_measured for layer in self.layers_):
+            self._measure(module)  # also for an alpha to come
         if self.alpha == 0:
             return
         with torch.no_grad():
-            if not all(layer.is_measured for layer in self.layers_):
-                self._measure(module)
             for weight, layer, group in self._bind(module, optimizer):
                 if not weight.w.requires_grad:
                     continue
@@ -282,7 +283,7 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
         }.get(self.penalty, [0.0] * len(names))
         terms = zip(names, shapes, shares, self._scales(shapes), strict=True)
         measured = not isinstance(self.layer_scale, str) or self.penalty == "l2"
-        self.layers_: list[LayerPenalty] = [
+        self.layers_ = [
             LayerPenalty(
                 name, group_dims(len(s), self.groups), (1 - mu) * a, mu * b, measured
             )
