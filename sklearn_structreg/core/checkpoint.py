@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import resolve_device
 from sklearn_structreg.core.fingerprint import fingerprint, fingerprint_of_samples
+from sklearn_structreg.core.optimizers import load_exactly
 from sklearn_structreg.core.regularizer import on_device
 from sklearn_structreg.core.state_files import read_state, write_state
 
@@ -225,7 +225,7 @@ def _restore(net: Any, state: dict[str, Any]) -> None:
     net.criterion_.load_state_dict(state["criterion"])
     for parameter, learned in zip(module.parameters(), state["learned"], strict=True):
         parameter.requires_grad_(learned)
-    _restore_optimizer(net.optimizer_, state["optimizer"])
+    load_exactly(net.optimizer_, state["optimizer"])
     net.history[:] = state["history"]
     net._best_figures = state["best_figures"]
     for name, callback in net.callbacks_:
@@ -233,17 +233,6 @@ def _restore(net: Any, state: dict[str, Any]) -> None:
             _restore_callback(callback, on_device(state["callbacks"][name], net.device))
     for name, regularizer in net.regularizers.items():
         regularizer.restore(on_device(state["regularizers"][name], net.device))
-
-
-def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    optimizer.load_state_dict(state)
-    # torch casts to the precision of the parameters; the numbers may have had another.
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, saved in state["state"].items():
-        held = optimizer.state[parameters[index]]
-        for key, value in saved.items():
-            if isinstance(value, Tensor) and value.dtype != held[key].dtype:
-                held[key] = value.to(held[key].device)
 
 
 def _callback_state(callback: Callback) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import resolve_device, resolve_dtype
 from sklearn_structreg.core.fit_tasks import CallbackSupportMixin, fit_task
 from sklearn_structreg.core.interruption import called_at_prompt
-from sklearn_structreg.core.learning_rate import resolve_learning_rate
 from sklearn_structreg.core.net import StructuredNet
+from sklearn_structreg.core.optimizers import resolve_learning_rate, resolve_optimizer
 from sklearn_structreg.core.parameters import component
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.regularizer import Regularizer, check_unchanged
@@ -44,7 +44,6 @@ from sklearn_structreg.core.training import (
     build_network,
     make_net,
     predict_outputs,
-    resolve_optimizer,
     train,
 )
 from sklearn_structreg.core.validation import check_samples

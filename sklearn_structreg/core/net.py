@@ -25,6 +25,7 @@ from sklearn_structreg.core.interruption import (
     TrainingInterrupted,
     noting_interrupts,
 )
+from sklearn_structreg.core.optimizers import begin_momentum, move, with_rates
 from sklearn_structreg.core.randomness import Draws, derive_seed
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
@@ -126,7 +127,7 @@ class StructuredNet(NeuralNet):
         """
         self._n_before, self._stop_requested = len(self.history), False
         self._valid, self.batch_size = valid, train.sizes[0]
-        self._fill_momentum()
+        begin_momentum(self.optimizer_)
         with noting_interrupts(keep=keep_interrupted) as self._interruption:
             try:
                 self.partial_fit(train, epochs=epochs, stage=stage)
@@ -219,15 +220,6 @@ class StructuredNet(NeuralNet):
         for part, values in zip((self.module_, self.optimizer_), states, strict=True):
             part.load_state_dict(values)
         del self.history[n_epochs:]
-
-    def _fill_momentum(self) -> None:
-        """Begin with zeros: fused steps fail where some parameters have no momentum."""
-        sgd = isinstance(self.optimizer_, torch.optim.SGD)
-        for group in self.optimizer_.param_groups if sgd else ():
-            for parameter in group["params"] if group["momentum"] else ():
-                state = self.optimizer_.state[parameter]
-                if state.get("momentum_buffer") is None:
-                    state["momentum_buffer"] = torch.zeros_like(parameter)
 
     def snapshot(self) -> StructuredNet:
         """Return a net that predicts like this one does now."""
@@ -420,15 +412,18 @@ class StructuredNet(NeuralNet):
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move module and optimizer state, so that training can go on there."""
         self.device = str(device)
-        _move(self.module_, self.optimizer_, device, dtype)
+        self.module_.to(device, dtype)
+        move(self.optimizer_, device, dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         # skorch would pickle the module twice, as it was given and as it was trained.
         state = {name: v for name, v in vars(self).items() if name != "module"}
         if getattr(self, "module_", None) is not None and self.device != "cpu":
-            pair = copy.deepcopy((self.module_, self.optimizer_))
-            _move(*pair, torch.device("cpu"))
-            state |= {"device": "cpu", "module_": pair[0], "optimizer_": pair[1]}
+            device = torch.device("cpu")
+            module, optimizer = copy.deepcopy((self.module_, self.optimizer_))
+            module.to(device)
+            move(optimizer, device)
+            state |= {"device": "cpu", "module_": module, "optimizer_": optimizer}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -449,32 +444,7 @@ class RegressorNet(StructuredNet, NeuralNetRegressor):
     """For numbers."""
 
 
-def with_rates(groups: list[dict[str, Any]], lr: float) -> list[dict[str, Any]]:
-    """Turn each group's ``lr_factor`` into a learning rate."""
-    result = []
-    for group in groups:
-        rest = {key: value for key, value in group.items() if key != "lr_factor"}
-        if "lr_factor" in group:
-            rest["lr"] = lr * group["lr_factor"]
-        result.append(rest)
-    return result
-
-
 def _mean(values: list[Tensor], sizes: list[int]) -> float:
     """Mean over rows of per-batch means, read from the device at once."""
     rows = torch.tensor(sizes, dtype=torch.float64)
     return float(torch.stack(values).cpu().double() @ rows / rows.sum())
-
-
-def _move(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    device: torch.device,
-    dtype: torch.dtype | None = None,
-) -> None:
-    module.to(device, dtype)
-    for state in optimizer.state.values():
-        for key, value in state.items():
-            # Adam keeps its step counts on the CPU unless it is fused; leave them.
-            if isinstance(value, Tensor) and value.ndim:
-                state[key] = value.to(device, dtype)

@@ -26,6 +26,7 @@ from sklearn_structreg.core.losses import WeightedLoss
 from sklearn_structreg.core.messages import explaining, shown
 from sklearn_structreg.core.modules import ModuleLike, build_module
 from sklearn_structreg.core.net import ClassifierNet, RegressorNet, StructuredNet
+from sklearn_structreg.core.optimizers import resolve_optimizer
 from sklearn_structreg.core.randomness import seeded
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
@@ -37,7 +38,6 @@ from sklearn_structreg.core.trial import (
 )
 
 __all__ = [
-    "OPTIMIZERS",
     "build_network",
     "make_net",
     "predict_outputs",
@@ -45,11 +45,6 @@ __all__ = [
     "train",
 ]
 
-OPTIMIZERS = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
 FUSED_DEVICES = ("cpu", "cuda")
 MIN_FLAT_ROWS = 16
 
@@ -200,19 +195,6 @@ def make_net(
         for group in net.optimizer_.param_groups:  # for schedules that go on
             group["initial_lr"] = group["lr"]
     return net
-
-
-def resolve_optimizer(optimizer: Any) -> type[Optimizer]:
-    """Return the class that the `optimizer` parameter stands for."""
-    found: Any = OPTIMIZERS.get(optimizer, optimizer)
-    known = inspect.isclass(found) and issubclass(found, Optimizer)
-    if not known or found is torch.optim.SparseAdam:  # for other gradients than ours
-        raise ValueError(
-            f"optimizer={optimizer!r} is no torch optimizer class; pass one, such as "
-            f"torch.optim.RMSprop, or one of {sorted(OPTIMIZERS)}."
-        )
-    kind: type[Optimizer] = found
-    return kind
 
 
 def _callbacks(recipe: Recipe, n_batches: int) -> list[Any]:
