@@ -7,8 +7,10 @@ one thread at a time, and their former state after it.
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -16,10 +18,20 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["GLOBAL_LOCK", "Draws", "derive_seed", "own_generator", "seeded"]
+__all__ = [
+    "GLOBAL_LOCK",
+    "Draws",
+    "derive_seed",
+    "kept_global_state",
+    "own_generator",
+    "seed_globals",
+    "seeded",
+]
 
 GLOBAL_LOCK = threading.RLock()
 """Held by a thread that has changed something global for a while."""
+
+MASK = 2**64 - 1
 
 # Of these no class draws from the global generators,
 PACKAGES = (f"{__name__.partition('.')[0]}.", "skorch.", "torch.optim.")
@@ -113,6 +125,34 @@ class Draws:
 def seeded(seed: int, device: torch.device) -> Draws:
     """Seed torch's generators of the CPU and of `device`, and restore them after."""
     return Draws(seed, device)
+
+
+@contextmanager
+def kept_global_state() -> Iterator[None]:
+    """Restore the generators of torch, numpy and Python in the end."""
+    with GLOBAL_LOCK:
+        states = (
+            torch.default_generator.get_state(),
+            np.random.get_state(),  # noqa: NPY002 (the one that others' code draws from)
+            random.getstate(),
+        )
+        try:
+            yield
+        finally:
+            torch.default_generator.set_state(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+            random.setstate(states[2])
+
+
+def seed_globals(seed: int, row: int) -> None:
+    """Seed the generators of torch, numpy and Python for a row."""
+    mixed = (seed + (row + 1) * 0x9E3779B97F4A7C15) & MASK  # SplitMix64: fast
+    mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 & MASK
+    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB & MASK
+    mixed ^= mixed >> 31
+    torch.default_generator.manual_seed(mixed)
+    np.random.seed(mixed >> 32)  # noqa: NPY002
+    random.seed(mixed)
 
 
 def _may_draw(part: Any) -> bool:

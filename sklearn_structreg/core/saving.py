@@ -17,14 +17,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.device import resolve_dtype
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.net import StructuredNet
-from sklearn_structreg.core.network_state import (
-    dtype_of,
-    fill,
-    layers_of,
-    network_state,
-)
+from sklearn_structreg.core.net_state import fill, layers_of, network_state
 from sklearn_structreg.core.plain_values import from_plain, to_plain
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
@@ -279,8 +275,9 @@ class Savable:
         """Build the network as the first fit did, with weights of no meaning."""
         builder = copy.copy(self)
         vars(builder).update(self._built_by)
-        spec = TensorSpec(self.input_shape_, dtype_of(network), torch.device("cpu"))
-        dtype, one_label = network["dtype"], self._task is Task.CLASSES
+        dtype, cpu = network["dtype"], torch.device("cpu")
+        spec = TensorSpec(self.input_shape_, resolve_dtype(dtype), cpu)
+        one_label = self._task is Task.CLASSES
         data = TrainingData.from_arrays(  # two rows of zeros
             np.zeros((2, math.prod(self.input_shape_)), dtype),
             np.zeros(2, int) if one_label else np.zeros((2, self._n_outputs), dtype),

@@ -18,9 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["decode", "encode", "read_state", "write_state"]
+__all__ = ["add_tensor", "decode", "encode", "is_plain", "read_state", "write_state"]
 
 KIND = "__kind__"
+PLAIN = (type(None), bool, int, float, str, Tensor, np.generic)
 
 
 def write_state(path: str | os.PathLike[str], state: Any) -> None:
@@ -130,6 +131,17 @@ def encode(value: Any, tensors: dict[str, Tensor], place: str = "state") -> Any:
     )
 
 
+def is_plain(value: Any) -> bool:
+    """Whether `encode` takes a value, arrays of objects left out."""
+    if isinstance(value, Mapping):
+        return all(map(is_plain, [*value.keys(), *value.values()]))
+    if type(value) in (list, tuple, set, frozenset):
+        return all(map(is_plain, value))
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biufU"
+    return isinstance(value, PLAIN)
+
+
 def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     """Return what `encode` was given."""
     if isinstance(value, list):
@@ -174,7 +186,12 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     """Return a checksum of the text, and of every tensor's name, type, shape, bits."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+        digest.update(f"{name} ".encode())
+        add_tensor(digest, tensors[name])
     return digest.hexdigest()
+
+
+def add_tensor(digest: Any, tensor: Tensor) -> None:
+    """Add the type, shape and bits of a tensor on the CPU to a digest."""
+    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.flatten().view(torch.uint8).numpy())

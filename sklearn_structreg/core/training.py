@@ -20,7 +20,6 @@ from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.data import TrainingData
-from sklearn_structreg.core.fit_tasks import reported_epochs
 from sklearn_structreg.core.insertion import insert_layer
 from sklearn_structreg.core.losses import WeightedLoss
 from sklearn_structreg.core.messages import explaining, shown
@@ -30,6 +29,7 @@ from sklearn_structreg.core.optimizers import resolve_optimizer
 from sklearn_structreg.core.randomness import seeded
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
+from sklearn_structreg.core.sklearn_callbacks import reported_epochs
 from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.trial import (
     check_parameters,
@@ -38,6 +38,8 @@ from sklearn_structreg.core.trial import (
 )
 
 __all__ = [
+    "PREDICTION_ROWS",
+    "SAMPLE_ROWS",
     "build_network",
     "make_net",
     "predict_outputs",
@@ -45,6 +47,8 @@ __all__ = [
     "train",
 ]
 
+SAMPLE_ROWS = 2  # shown to a network before it is trained
+PREDICTION_ROWS = 1024  # per forward pass: keeps the activations of images small
 FUSED_DEVICES = ("cpu", "cuda")
 MIN_FLAT_ROWS = 16
 
@@ -149,7 +153,8 @@ def train(
     valid = batches[1] if len(batches) > 1 else None
     with reported_epochs(net):
         net.train(batches[0], valid, stage=stage, keep_interrupted=keep_interrupted)
-    return net.without_optimizer_state()
+    net.optimizer_.state.clear()
+    return net
 
 
 def make_net(

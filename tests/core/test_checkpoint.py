@@ -286,8 +286,8 @@ def test_files_that_cannot_be_gone_on_from(blobs, tmp_path, monkeypatch):
     assert not list(folder.glob(".*"))
     with pytest.raises(ValueError, match="is a file; name a folder"):
         fit_with(training, *blobs, **SMALL)
-    monkeypatch.setattr(checkpoint, "version", lambda package: "0.0")
-    with pytest.warns(UserWarning, match=r"made with sklearn_structreg \d.*unlike now"):
+    monkeypatch.setattr(checkpoint, "versions", lambda: {"sklearn-structreg": "0.0"})
+    with pytest.warns(UserWarning, match=r"made with sklearn-structreg \d.*unlike now"):
         fit_with(folder, *blobs, **SMALL)
 
 

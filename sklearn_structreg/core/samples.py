@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from sklearn_structreg.core.checks import check_sizes, check_table
+from sklearn_structreg.core.dataset_items import first_sample
 from sklearn_structreg.core.image_shapes import (
     refuse_channels_last,
     with_channel,
     without_leading_ones,
 )
-from sklearn_structreg.core.items import first_sample
 
 __all__ = ["Samples", "check_samples"]
 

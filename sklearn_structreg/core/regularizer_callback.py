@@ -11,11 +11,11 @@ from skorch.dataset import unpack_data
 from skorch.utils import to_tensor
 from torch.optim import Optimizer
 
-from sklearn_structreg.core.checks import is_integer
+from sklearn_structreg.core.checks import check_integer
 from sklearn_structreg.core.optimizers import regroup, with_rates
 from sklearn_structreg.core.randomness import derive_seed, seeded
 from sklearn_structreg.core.regularizer import Regularizer
-from sklearn_structreg.core.sequence import RegularizerSequence
+from sklearn_structreg.core.sequence import RegularizerSequence, name_of
 
 __all__ = ["RegularizerCallback"]
 
@@ -80,12 +80,9 @@ class RegularizerCallback(Callback):
                 f"regularizer={self.regularizer!r} is no regularizer; give an instance "
                 "such as CGES(alpha=0.05)."
             )
-        if not is_integer(self.random_state, 0):
-            raise ValueError(
-                f"random_state={self.random_state!r} must be an integer of at least 0."
-            )
+        check_integer("random_state", self.random_state, 0)
         self.regularizer.check_parameters()
-        name = type(self.regularizer).__name__.lower()
+        name = name_of(type(self.regularizer))
         self.sequence_ = RegularizerSequence([(name, self.regularizer)])
         self.callbacks_: list[Callback] | None = None
         self.hook_: Any = None
