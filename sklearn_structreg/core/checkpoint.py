@@ -28,21 +28,9 @@ FORMAT = "checkpoint 1"
 class Checkpoint:
     """The folder of one fit: whose it is, and a file for each stage of the training.
 
-    Parameters
-    ----------
-    folder : path-like or None
-        It need not exist. None keeps nothing.
-    identity : mapping of str to str
-        Fingerprints of the data and of all parameters that change the result.
-    seed : int
-        Of a new fit; one that goes on has the seed that it began with.
-    device : str
-        The kind of device that computes.
-
-    Raises
-    ------
-    ValueError
-        If the folder is another fit's, or damaged.
+    It need not exist; None keeps nothing. `identity` has fingerprints of the data and
+    of all parameters that change the result. `seed` is that of a new fit; one that goes
+    on has the seed that it began with. Another fit's folder is an error.
     """
 
     def __init__(

@@ -14,13 +14,7 @@ __all__ = ["EpochFigures"]
 
 
 class EpochFigures:
-    """Collects losses, and the shares of rows that are right, of mini-batches.
-
-    Parameters
-    ----------
-    task : Task or None
-        None counts no rows that are right.
-    """
+    """Losses of mini-batches; for a task also the shares of rows that are right."""
 
     def __init__(self, task: Task | None) -> None:
         self.task = task

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
+
+from sklearn.base import BaseEstimator
 
 from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.sequence import (
@@ -12,17 +14,12 @@ from sklearn_structreg.core.sequence import (
     named_regularizers,
 )
 
-if TYPE_CHECKING:
-    from sklearn.base import BaseEstimator as Base
-else:
-    Base = object
-
 __all__ = ["NestedRegularizers"]
 
 PREFIX = "regularizers__"
 
 
-class NestedRegularizers(Base):
+class NestedRegularizers(BaseEstimator):
     """Mixin of estimators: ``regularizers__<name>__<parameter>``, as in a pipeline.
 
     A method's estimator names its regularizers in `_regularizers` and has their

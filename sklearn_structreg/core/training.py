@@ -100,38 +100,12 @@ def train(
     stage: Stage | None = None,
     keep_interrupted: bool = False,
 ) -> StructuredNet:
-    """Train a network that the regularizers are attached to.
+    """Train a network in place that the regularizers are attached to, or resumed on.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Trained in place.
-    regularizers : RegularizerSequence
-        Attached to `module`, or resumed on it.
-    data : TrainingData
-        Rows; early stopping holds out some of them.
-    recipe : Recipe
-        How to train.
-    spec : TensorSpec
-        Samples as the module takes them.
-    seed : int
-        Of the order of the rows, the hold-out, and the draws of every epoch.
-    history : skorch.history.History or None
-        Earlier epochs, to be gone on from.
-    stage : Stage or None
-        A place for the state of every epoch, to be gone on from.
-    keep_interrupted : bool, default=False
-        Whether Ctrl-C leaves the epochs before it, if there are any.
-
-    Returns
-    -------
-    StructuredNet
-        Holds the module, the history and a fresh optimizer.
-
-    Raises
-    ------
-    ValueError
-        If the loss becomes non-finite.
+    The order of the rows, the hold-out and the draws of every epoch follow from `seed`.
+    The epochs of `history`, and those that `stage` has the state of, are gone on from.
+    `keep_interrupted` is whether Ctrl-C leaves the epochs before it, if there are any.
+    The net's optimizer is a fresh one.
     """
     parts = [data]
     if recipe.early_stopping:
