@@ -242,7 +242,7 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
 
     def _step_size(self, group: dict[str, Any]) -> float:
         """Length of the proximal step; the metric of an optimizer would enter here."""
-        return float(group["lr"]) * self.alpha
+        return float(group["lr"]) * float(self.alpha)
 
     def _shrink(self, weight: BoundWeight, layer: LayerPenalty, step: float) -> None:
         w, exact = weight.w, self.prox == "exact"

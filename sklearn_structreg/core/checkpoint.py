@@ -41,7 +41,7 @@ class Checkpoint:
         device: str = "cpu",
     ) -> None:
         self.folder = None if folder is None else Path(folder)
-        if self.folder is not None and self.folder.is_file():
+        if self.folder and self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"checkpoint={str(folder)!r} is a file; name a folder.")
         self.seed, self.identity = seed, dict(identity)
         if self.folder is not None:
@@ -121,10 +121,10 @@ class Stage:
 
     def run(self, net: Any, n_epochs: int, run_epoch: Callable[[], Any]) -> None:
         """Run those of so many epochs that there is no state of yet."""
-        last = len(net.history) + n_epochs
+        net._n_at_end = len(net.history) + n_epochs
         if self.restore(net):
             return
-        for _ in range(last - len(net.history)):
+        while len(net.history) < net._n_at_end:
             try:
                 run_epoch()
             except KeyboardInterrupt:  # early stopping, at the end of an epoch

@@ -77,6 +77,7 @@ class StructuredNet(NeuralNet):
         self._best_figures: dict[str, float] = {}
         self._interruption, self._stop_requested = Interruption(), False
         self._n_before, self._last_epoch, self._valid = 0, None, None
+        self._n_at_end = 0  # epochs, with those before, where a stage goes on
         super().__init__(module, **params)
 
     @property
@@ -136,7 +137,13 @@ class StructuredNet(NeuralNet):
             try:
                 self.partial_fit(train, epochs=epochs, stage=stage)
             except (RuntimeError, ValueError) as error:
-                weights = self.module_.parameters()
+                weights = [*self.module_.parameters()]
+                learned = any(weight.requires_grad for weight in weights)
+                if "require grad" in str(error) and not learned:
+                    raise ValueError(
+                        "A callback has frozen all weights, which leaves nothing to "
+                        "train; let one layer learn, or leave the callback out."
+                    ) from error
                 finite = all(bool(weight.isfinite().all()) for weight in weights)
                 if finite or "non-finite" in str(error):
                     raise

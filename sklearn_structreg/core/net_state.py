@@ -88,6 +88,7 @@ def _load_weights(module: nn.Module, state: State) -> None:
 def training_state(net: NeuralNet) -> State:
     """Return all that a training needs to go on as if nothing had happened."""
     return _state_of(net) | {
+        "n_at_end": net._n_at_end,  # a callback may load another history first
         "criterion": net.criterion_.state_dict(),
         "optimizer": net.optimizer_.state_dict(),
         "callbacks": {name: _callback_state(x) for name, x in net.callbacks_},
@@ -102,6 +103,7 @@ def restore_training(net: NeuralNet, state: State) -> None:
     load_exactly(net.optimizer_, state["optimizer"])
     net.history[:] = state["history"]
     net._best_figures = state["best_figures"]
+    net._n_at_end = state["n_at_end"]
     for name, callback in net.callbacks_:
         if name in state["callbacks"]:  # but for a progress bar, which may be new
             _restore_callback(callback, on_device(state["callbacks"][name], net.device))

@@ -7,6 +7,7 @@ one thread at a time, and their former state after it.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections.abc import Iterable, Iterator
@@ -31,6 +32,7 @@ __all__ = [
 GLOBAL_LOCK = threading.RLock()
 """Held by a thread that has changed something global for a while."""
 
+LONGEST_STEP = 10.0  # seconds that a fork waits for other threads
 MASK = 2**64 - 1
 
 # Of these no class draws from the global generators,
@@ -52,9 +54,35 @@ DRAWING = ("FractionalMaxPool2d", "FractionalMaxPool3d", "MultiheadAttention", "
 
 class _Thread(threading.local):
     generators: dict[str, torch.Generator] | None = None
+    forking = False  # whether it holds the lock for the moment of a fork
 
 
 _thread = _Thread()
+
+
+def _before_fork() -> None:
+    """Let the step of another thread end: a child has no thread to end it."""
+    _thread.forking = GLOBAL_LOCK.acquire(timeout=LONGEST_STEP)
+
+
+def _after_fork() -> None:
+    if _thread.forking:
+        GLOBAL_LOCK.release()
+
+
+def _after_fork_in_child() -> None:
+    if _thread.forking:
+        GLOBAL_LOCK.release()
+    else:  # its owner does not exist here
+        GLOBAL_LOCK._at_fork_reinit()  # type: ignore[attr-defined]
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 def derive_seed(*parts: int) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from sklearn_structreg.core.checks import check_sizes, check_table
 from sklearn_structreg.core.dataset_items import first_sample
@@ -63,10 +63,12 @@ def check_samples(
     if image_shape is not None:
         image_shape = check_sizes("image_shape", image_shape)
     layout = Layout(image_shape, seen_shape, as_given)
-    if isinstance(X, Dataset):
+    if isinstance(X, Dataset | DataLoader):
         return _check_dataset(estimator, X, y, layout, min_samples)
     if isinstance(X, Tensor):
         X = _array_of(X)
+    elif isinstance(X, list | tuple) and len(X) and np.ndim(X[0]) > 1:
+        X = np.asarray(X)
     check_table(X, "X")
     given = None
     if getattr(X, "ndim", 2) > 2:
@@ -160,13 +162,14 @@ def _check_resolution(X: Any, rows: NDArray[np.floating[Any]]) -> None:
 
 def _check_dataset(
     estimator: BaseEstimator,
-    dataset: Dataset[Any],
+    dataset: Any,
     y: Any,
     layout: Layout,
     min_samples: int,
 ) -> Samples:
     """Check a dataset by its length and its first item."""
-    if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
+    streams = IterableDataset, DataLoader
+    if not hasattr(dataset, "__len__") or isinstance(dataset, streams):
         raise TypeError(
             f"{type(dataset).__name__} cannot be indexed; pass a map-style torch "
             "Dataset, one with __len__ and __getitem__."

@@ -27,6 +27,8 @@ PLAIN = (type(None), bool, int, float, str, Tensor, np.generic)
 def write_state(path: str | os.PathLike[str], state: Any) -> None:
     """Write a nested value; an earlier file stays whole until the new one is.
 
+    The new file has the earlier one's permissions. A link stays one.
+
     Parameters
     ----------
     path : path-like
@@ -38,19 +40,25 @@ def write_state(path: str | os.PathLike[str], state: Any) -> None:
     ------
     TypeError
         For a value of another type; it names its place.
+    OSError
+        If the file cannot be written, as on a full disk.
     """
-    path, tensors = Path(path), dict[str, Tensor]()
+    path, tensors = Path(path).resolve(), dict[str, Tensor]()
     text = json.dumps(encode(state, tensors))
     metadata = {"state": text, "digest": _digest(text, tensors)}
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         unfinished.touch()
-        mode = unfinished.stat().st_mode
+        mode = (path if path.exists() else unfinished).stat().st_mode
         save_file(tensors, unfinished, metadata)
-        unfinished.chmod(mode)  # safetensors would let nobody else read it
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
+        unfinished.chmod(mode)  # safetensors would let nobody else read it
         os.replace(unfinished, path)
+    except (OSError, SafetensorError) as error:
+        kind = type(error) if isinstance(error, OSError) else OSError
+        reason = getattr(error, "strerror", None) or error
+        raise kind(f"{str(path)!r} cannot be written: {reason}.") from error
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -125,9 +133,10 @@ def encode(value: Any, tensors: dict[str, Tensor], place: str = "state") -> Any:
         if all(type(key) is str and key != KIND for key in value):
             return {k: encode(v, tensors, f"{place}[{k!r}]") for k, v in value.items()}
         return tagged("pairs", items=inner(map(list, value.items())))
+    dtype = f" of dtype {value.dtype}" if isinstance(value, np.ndarray) else ""
     raise TypeError(
-        f"{place} is of type {type(value).__name__}, which no file of safetensors and "
-        "JSON can hold."
+        f"{place} is of type {type(value).__name__}{dtype}, which no file of "
+        "safetensors and JSON can hold."
     )
 
 

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochTimer
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from sklearn_structreg.blockout import Blockout
 from sklearn_structreg.cges import CGES
@@ -203,6 +203,7 @@ TARGETS = [
     ("None", None, "requires y to be passed|y.*None"),
     ("a column of None", [None] * 20, "y|label"),
     ("words and numbers", np.array(["a", 1] * 10, dtype=object), "cannot be sorted"),
+    ("bytes", Y.astype("S1"), "labels represented as bytes"),
     ("three axes", np.zeros((20, 2, 2)), "y|dim"),
     ("ragged", [[1], [1, 2]] * 10, "y|inhomogeneous"),
     ("a number", 1, "y|1d|sample"),
@@ -673,6 +674,8 @@ class Stream(IterableDataset):
 TENSORS = torch.from_numpy(X), torch.from_numpy(Y)
 DATASETS = [
     Case("no labels", "holds no label", lambda m: m.fit(Unlabelled()), classifier()),
+    Case("a loader", "DataLoader cannot be indexed; pass a map-style", lambda m: m.fit(DataLoader(TensorDataset(*TENSORS))), classifier(), TypeError),
+    Case("a loader to predict", "DataLoader cannot be indexed", lambda m: m.predict(DataLoader(TensorDataset(*TENSORS))), on_classifier, TypeError),
     Case("one row", "n_samples=1", lambda m: m.fit(TensorDataset(*(t[:1] for t in TENSORS))), classifier()),
     Case("fewer labels", "inconsistent numbers of samples", fit_with(TensorDataset(*TENSORS), Y[:5]), classifier()),
     Case("other features", "have 4 features, but .* expects 6", lambda m: m.predict(TensorDataset(TENSORS[0][:, :4])), on_classifier),

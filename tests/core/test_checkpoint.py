@@ -284,8 +284,9 @@ def test_files_that_cannot_be_gone_on_from(blobs, tmp_path, monkeypatch):
     (folder / ".training.safetensors.1.unfinished").touch()
     fit_with(folder, *blobs, **SMALL)
     assert not list(folder.glob(".*"))
-    with pytest.raises(ValueError, match="is a file; name a folder"):
-        fit_with(training, *blobs, **SMALL)
+    for no_folder in (training, Path(os.devnull)):
+        with pytest.raises(ValueError, match="is a file; name a folder"):
+            fit_with(no_folder, *blobs, **SMALL)
     monkeypatch.setattr(checkpoint, "versions", lambda: {"sklearn-structreg": "0.0"})
     with pytest.warns(UserWarning, match=r"made with sklearn-structreg \d.*unlike now"):
         fit_with(folder, *blobs, **SMALL)
@@ -319,6 +320,29 @@ def test_calls_that_keep_no_state_say_so_before_any_work(blobs, tmp_path):
     )
     with pytest.raises(ValueError, match=r"a folder of its own"):
         search.fit(X, y)
+
+
+def test_a_callback_may_load_a_history_of_its_own(blobs, tmp_path):
+    class Loading(Callback):  # as skorch's LoadInitState does
+        n_loaded, broken = 0, False
+
+        def on_train_begin(self, net, **kwargs):
+            for _ in range(self.n_loaded):
+                net.history.new_epoch()
+
+        def on_epoch_end(self, net, **kwargs):
+            if self.broken and len(net.history) == 2:
+                raise BrokenOffError
+
+    loading = Loading()
+    model = StructuredClassifier(callbacks=[loading], **SMALL)
+    whole = clone(model).fit(*blobs)
+    Loading.broken = True
+    model.set_params(checkpoint=tmp_path)
+    with pytest.raises(BrokenOffError):
+        model.fit(*blobs)
+    Loading.n_loaded, Loading.broken = 1, False
+    assert_same(model.fit(*blobs), whole, blobs[0])
 
 
 class Never(Callback):

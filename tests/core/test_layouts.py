@@ -110,6 +110,19 @@ def test_a_network_of_your_own_gets_the_shape_that_you_give(digits):
     assert StructuredClassifier(make_convnet, **FAST).fit(lines, y).n_features_in_ == 32
 
 
+@pytest.mark.filterwarnings(SHORT)
+def test_lists_of_images(digits):
+    images, y = digits[0][:50].reshape(-1, 8, 8).astype(np.uint8), digits[1][:50]
+    wanted = StructuredClassifier(**FAST).fit(images, y)
+    pictures = [Image.fromarray(image) for image in images]
+    for given in (list(images), [torch.from_numpy(x) for x in images], pictures):
+        model = StructuredClassifier(**FAST).fit(given, y)
+        assert torch.equal(weights(model), weights(wanted))
+        np.testing.assert_array_equal(model.predict(given), wanted.predict(images))
+    nested = images.tolist()
+    assert StructuredClassifier(**FAST).fit(nested, y).input_shape_ == (1, 8, 8)
+
+
 def test_channels_that_come_last(photographs):
     X, y = photographs
     last = np.ascontiguousarray(X.transpose(0, 2, 3, 1))
