@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from sklearn_structreg.core.versions import versions
 __all__ = ["Checkpoint", "Stage"]
 
 FORMAT = "checkpoint 1"
+LEFT_AFTER = 60.0  # seconds without a change, while a file is being written
 
 
 class Checkpoint:
@@ -109,7 +112,10 @@ class Checkpoint:
             )
         self.seed = found["seed"]
         for unfinished in self._path("fit").parent.glob(".*.safetensors.*.unfinished"):
-            unfinished.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                # A younger one may be of the same fit, started twice by mistake.
+                if time.time() - unfinished.stat().st_mtime > LEFT_AFTER:
+                    unfinished.unlink()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def write_state(path: str | os.PathLike[str], state: Any) -> None:
     path, tensors = Path(path).resolve(), dict[str, Tensor]()
     text = json.dumps(encode(state, tensors))
     metadata = {"state": text, "digest": _digest(text, tensors)}
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    own = f"{os.getpid()}-{threading.get_ident()}"
+    unfinished = path.with_name(f".{path.name}.{own}.unfinished")
     try:
         unfinished.touch()
         mode = (path if path.exists() else unfinished).stat().st_mode

@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import checkpoint_cases
@@ -281,9 +282,12 @@ def test_files_that_cannot_be_gone_on_from(blobs, tmp_path, monkeypatch):
             with pytest.raises(ValueError, match=r"delete the folder '.*' to start"):
                 fit_with(folder, *blobs, **SMALL)
         path.write_bytes(whole)
-    (folder / ".training.safetensors.1.unfinished").touch()
+    old, new = (folder / f".training.safetensors.{i}.unfinished" for i in (1, 2))
+    for left in (old, new):
+        left.touch()
+    os.utime(old, (0, 0))
     fit_with(folder, *blobs, **SMALL)
-    assert not list(folder.glob(".*"))
+    assert list(folder.glob(".*")) == [new]  # it may still be written
     for no_folder in (training, Path(os.devnull)):
         with pytest.raises(ValueError, match="is a file; name a folder"):
             fit_with(no_folder, *blobs, **SMALL)
@@ -343,6 +347,17 @@ def test_a_callback_may_load_a_history_of_its_own(blobs, tmp_path):
         model.fit(*blobs)
     Loading.n_loaded, Loading.broken = 1, False
     assert_same(model.fit(*blobs), whole, blobs[0])
+
+
+def test_a_fit_that_is_started_twice(blobs, tmp_path):
+    def fit(_):
+        return fit_with(tmp_path, *blobs, **SMALL)
+
+    with ThreadPoolExecutor(4) as pool:
+        models = [*pool.map(fit, range(4))]
+    for model in models[1:]:
+        assert_same(model, models[0], blobs[0])
+    assert not list(tmp_path.glob(".*"))
 
 
 class Never(Callback):
