@@ -68,6 +68,8 @@ def check_samples(
     if isinstance(X, Tensor):
         X = _array_of(X)
     check_table(X, "X")
+    if isinstance(X, list | tuple) and X and np.ndim(X[0]) > 1:
+        X = np.asarray(X)
     given = None
     if getattr(X, "ndim", 2) > 2:
         X = np.asarray(X)
