@@ -170,6 +170,7 @@ for _n, _case in enumerate(PREDICT_X):
         PREDICT_X[_n] = _case._replace(name=f"regressor {_case.name}")
 PREDICT_X += [
     Case("predict X: sparse", "Sparse data was passed", predict_with(sparse.csr_array(X)), on_classifier, TypeError),
+    Case("predict X: far larger values", "values far larger", predict_with(1e300 * X), on_classifier),
     Case("predict before fit", "not fitted yet", predict_with(X), classifier()),
     Case("compact before fit", "not fitted yet", lambda m: m.compact(), classifier()),
     Case("size_report before fit", "not fitted yet", lambda m: m.size_report(X), classifier()),
@@ -477,7 +478,8 @@ MODULES = [
     Case("batch norm of a single row", "one row|single row|1 row", lambda m: m.partial_fit(X[:1], Y[:1], classes=[0, 1, 2]), classifier(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)))),
     Case("batch norm with batch_size=1", "one row|single row|1 row", fit, classifier(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)), batch_size=1)),
     Case("batch norm with a last batch of a single row", "single row.*change batch_size", lambda m: m.fit(X[:3], Y[:3]), classifier(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)), batch_size=2)),
-    Case("diverging", "non-finite in epoch .*lower learning_rate", fit, classifier(learning_rate=1e30)),
+    Case("diverging", r"non-finite in epoch .*lower learning_rate\.$", fit, classifier(learning_rate=1e30)),
+    Case("diverging on raw samples", "lower learning_rate, or set standardize=True", fit, classifier(learning_rate=1e30, standardize=False)),
     Case("scripted module of another width", r"does not take samples|shape", fit, classifier(torch.compile(nn.Linear(4, 3), backend="eager"))),
     *(
         Case(f"criterion: {name}", words, fit, classifier(criterion=value))

@@ -220,6 +220,10 @@ HOPELESS = {
         ),
         *(DIGITS, DIGIT, "not begun.*lower start_epoch=20", {"start_epoch": 0, **SLOW}),
     ),
+    "stopped before the fifth": (
+        dropcluster(early_stopping=True, n_iter_no_change=1, max_epochs=200),
+        *(DIGITS, DIGIT, "set start_epoch below the fifth", {"start_epoch": 0}),
+    ),
     "dropcluster too late": (
         dropcluster(start_epoch=20),
         *(DIGITS, DIGIT, "'dropcluster' has not begun.* 10 epochs", {"start_epoch": 2}),
