@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from sklearn_structreg.core.checks import check_sizes, check_table
 from sklearn_structreg.core.dataset_items import first_sample
@@ -65,6 +65,10 @@ def check_samples(
     layout = Layout(image_shape, seen_shape, as_given)
     if isinstance(X, Dataset):
         return _check_dataset(estimator, X, y, layout, min_samples)
+    if isinstance(X, DataLoader):
+        raise TypeError(
+            "X is a DataLoader; pass its dataset, and batch_size to the estimator."
+        )
     if isinstance(X, Tensor):
         X = _array_of(X)
     check_table(X, "X")

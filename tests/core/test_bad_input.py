@@ -14,7 +14,7 @@ from sklearn.base import clone
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochTimer
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from sklearn_structreg.blockout import Blockout
 from sklearn_structreg.cges import CGES
@@ -126,6 +126,7 @@ FIT_X = [
         for name, x, words in SAMPLES
     ),
     Case("fit X: sparse", "Sparse data was passed", fit_with(sparse.csr_array(X)), classifier(), TypeError),
+    Case("fit X: loader", "pass its dataset", fit_with(DataLoader(torch.zeros(20, 6)), None), classifier(), TypeError),
     Case("fit X: longer than y", "inconsistent numbers of samples", fit_with(X, Y[:-1]), classifier()),
     Case("fit X: meta tensor", "X is a meta tensor", fit_with(torch.zeros(20, 6, device="meta")), classifier(), TypeError),
     Case("fit X: sparse tensor", "X is a sparse tensor", fit_with(torch.eye(20, 6).to_sparse()), classifier(), TypeError),
