@@ -33,6 +33,7 @@ from sklearn_structreg.core.randomness import Draws, derive_seed
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.skorch_callbacks import listens_to_batches
+from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.task import Task
 
 __all__ = ["ClassifierNet", "RegressorNet", "StructuredNet"]
@@ -357,10 +358,11 @@ class StructuredNet(NeuralNet):
 
     def _raise_diverged(self, prefix: str, epoch: int) -> None:
         rate = self.optimizer_.param_groups[0]["lr"]
+        raw = not any(isinstance(part, Standardize) for part in self.module_.modules())
         raise ValueError(
             f"The {'training' if prefix == 'train' else 'validation'} loss became "
             f"non-finite in epoch {epoch} with learning_rate={rate:g}; lower "
-            "learning_rate, or scale the features first (say with StandardScaler)."
+            f"learning_rate{', or set standardize=True' if raw else ''}."
         )
 
     # ---- persistence -----------------------------------------------------------

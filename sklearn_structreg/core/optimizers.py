@@ -38,9 +38,10 @@ def resolve_optimizer(optimizer: Any) -> type[Optimizer]:
     """Return the class that the `optimizer` parameter stands for."""
     found: Any = OPTIMIZERS.get(optimizer, optimizer)
     known = inspect.isclass(found) and issubclass(found, Optimizer)
-    if not known or found is torch.optim.SparseAdam:  # for other gradients than ours
+    if not known or found is torch.optim.SparseAdam:
+        kinds = "for sparse gradients only" if known else "no torch optimizer class"
         raise ValueError(
-            f"optimizer={optimizer!r} is no torch optimizer class; pass one, such as "
+            f"optimizer={optimizer!r} is {kinds}; pass another one, such as "
             f"torch.optim.RMSprop, or one of {sorted(OPTIMIZERS)}."
         )
     kind: type[Optimizer] = found

@@ -65,11 +65,17 @@ def check_samples(
     layout = Layout(image_shape, seen_shape, as_given)
     if isinstance(X, Dataset | DataLoader):
         return _check_dataset(estimator, X, y, layout, min_samples)
+    if isinstance(X, DataLoader):
+        raise TypeError(
+            "X is a DataLoader; pass its dataset, and batch_size to the estimator."
+        )
     if isinstance(X, Tensor):
         X = _array_of(X)
     elif isinstance(X, list | tuple) and len(X) and np.ndim(X[0]) > 1:
         X = np.asarray(X)
     check_table(X, "X")
+    if isinstance(X, list | tuple) and X and np.ndim(X[0]) > 1:
+        X = np.asarray(X)
     given = None
     if getattr(X, "ndim", 2) > 2:
         X = np.asarray(X)

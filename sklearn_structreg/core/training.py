@@ -224,8 +224,9 @@ def predict_outputs(module: nn.Module, batches: Batches) -> Tensor:
     result = torch.cat(outputs)
     if not torch.isfinite(result).all():
         raise ValueError(
-            "The network's outputs are not finite, so its training must have diverged; "
-            "fit it anew with a lower learning_rate or scaled features."
+            "The network's outputs are not finite: X has values far larger than those "
+            "of the training, or the training has diverged; look at the units of X, or "
+            "fit anew with a lower learning_rate."
         )
     return result
 

@@ -63,6 +63,8 @@ def test_height_and_width_are_an_image_of_one_channel(digits, estimator):
         (images[:, None], None),
         (images, None),
         (torch.from_numpy(images), None),
+        (list(images), None),
+        (images.tolist(), None),
         (images, (8, 8)),
         (images, (1, 8, 8)),
         (images[:, None], (8, 8)),
