@@ -63,7 +63,7 @@ def check_samples(
     if image_shape is not None:
         image_shape = check_sizes("image_shape", image_shape)
     layout = Layout(image_shape, seen_shape, as_given)
-    if isinstance(X, Dataset | DataLoader):
+    if isinstance(X, Dataset):
         return _check_dataset(estimator, X, y, layout, min_samples)
     if isinstance(X, DataLoader):
         raise TypeError(
@@ -71,8 +71,6 @@ def check_samples(
         )
     if isinstance(X, Tensor):
         X = _array_of(X)
-    elif isinstance(X, list | tuple) and len(X) and np.ndim(X[0]) > 1:
-        X = np.asarray(X)
     check_table(X, "X")
     if isinstance(X, list | tuple) and X and np.ndim(X[0]) > 1:
         X = np.asarray(X)
@@ -168,14 +166,13 @@ def _check_resolution(X: Any, rows: NDArray[np.floating[Any]]) -> None:
 
 def _check_dataset(
     estimator: BaseEstimator,
-    dataset: Any,
+    dataset: Dataset[Any],
     y: Any,
     layout: Layout,
     min_samples: int,
 ) -> Samples:
     """Check a dataset by its length and its first item."""
-    streams = IterableDataset, DataLoader
-    if not hasattr(dataset, "__len__") or isinstance(dataset, streams):
+    if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
         raise TypeError(
             f"{type(dataset).__name__} cannot be indexed; pass a map-style torch "
             "Dataset, one with __len__ and __getitem__."

@@ -680,8 +680,7 @@ class Stream(IterableDataset):
 TENSORS = torch.from_numpy(X), torch.from_numpy(Y)
 DATASETS = [
     Case("no labels", "holds no label", lambda m: m.fit(Unlabelled()), classifier()),
-    Case("a loader", "DataLoader cannot be indexed; pass a map-style", lambda m: m.fit(DataLoader(TensorDataset(*TENSORS))), classifier(), TypeError),
-    Case("a loader to predict", "DataLoader cannot be indexed", lambda m: m.predict(DataLoader(TensorDataset(*TENSORS))), on_classifier, TypeError),
+    Case("a loader to predict", "DataLoader; pass its dataset", lambda m: m.predict(DataLoader(TensorDataset(*TENSORS))), on_classifier, TypeError),
     Case("one row", "n_samples=1", lambda m: m.fit(TensorDataset(*(t[:1] for t in TENSORS))), classifier()),
     Case("fewer labels", "inconsistent numbers of samples", fit_with(TensorDataset(*TENSORS), Y[:5]), classifier()),
     Case("other features", "have 4 features, but .* expects 6", lambda m: m.predict(TensorDataset(TENSORS[0][:, :4])), on_classifier),
