@@ -22,9 +22,9 @@ from sklearn_structreg.cges.regularizer import LayerPenalty
 from sklearn_structreg.core.batches import Batch, Batches
 from sklearn_structreg.core.checks import is_integer, is_number
 from sklearn_structreg.core.insertion import insertions
+from sklearn_structreg.core.optimizers import resolve_optimizer
 from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.task import Task
-from sklearn_structreg.core.training import resolve_optimizer
 
 __all__ = ["alpha_max", "alpha_path"]
 

@@ -187,7 +187,7 @@ def identity_of(
 
 
 def conditions(device: str) -> dict[str, str]:
-    """Return all that may change a result's last bits beside data and parameters."""
+    """Return versions, threads and device: a result's last bits depend on them."""
     own = {"torch": torch.__version__, "numpy": np.__version__}
     own |= {"skorch": skorch.__version__, "threads": str(torch.get_num_threads())}
     return {**versions(), **own, "device": device}

@@ -218,7 +218,8 @@ class StructuredNet(NeuralNet):
     def with_state_of(self, other: StructuredNet) -> StructuredNet:
         """Go on with another net's optimizer state, where that is of the same kind."""
         if type(self.optimizer_) is type(other.optimizer_):
-            self.optimizer_.state.update(other.optimizer_.state)
+            for parameter, state in other.optimizer_.state.items():  # of its own, in
+                self.optimizer_.state[parameter] = copy.deepcopy(state)  # case it fails
         self._best_figures = dict(other._best_figures)
         return self
 

@@ -47,9 +47,9 @@ class CopyOfState:
 
     def restore(self, net: NeuralNet) -> None:
         """Bring the net back to where it was."""
-        parts = net.module_, net.optimizer_
-        for part, state in zip(parts, self._states, strict=True):
-            part.load_state_dict(state)
+        module, optimizer = self._states
+        net.module_.load_state_dict(module)
+        load_exactly(net.optimizer_, optimizer)
         del net.history[self._n_epochs :]
 
 
@@ -66,7 +66,7 @@ def snapshot(net: NeuralNet) -> NeuralNet:
 
 
 def _state_of(net: NeuralNet) -> State:
-    """Return all that is the same in the midst of a training and after it."""
+    """Return weights, history and regularizers: common to all stages of a training."""
     module = net.module_
     return {
         "tensors": dict(module.state_dict()),
@@ -86,7 +86,7 @@ def _load_weights(module: nn.Module, state: State) -> None:
 
 
 def training_state(net: NeuralNet) -> State:
-    """Return all that a training needs to go on as if nothing had happened."""
+    """Return the state of a training that is to go on as if nothing had happened."""
     return _state_of(net) | {
         "n_at_end": net._n_at_end,  # a callback may load another history first
         "criterion": net.criterion_.state_dict(),
@@ -132,7 +132,7 @@ def _restore_callback(callback: Callback, state: dict[str, Any]) -> None:
 
 
 def network_state(net: NeuralNet) -> State:
-    """Return all that makes a trained net, but for the code of its layers."""
+    """Return the state of a trained net, without the code of its layers."""
     module, optimizer = net.module_, net.optimizer_
     recipe = {}
     for field in fields(net.recipe):

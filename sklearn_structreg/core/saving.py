@@ -21,6 +21,7 @@ from sklearn_structreg.core.device import resolve_dtype
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.net_state import fill, layers_of, network_state
+from sklearn_structreg.core.optimizers import load_exactly
 from sklearn_structreg.core.plain_values import from_plain, to_plain
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
@@ -167,7 +168,7 @@ class Savable:
     # ---- an estimator as plain values ------------------------------------------
 
     def _to_state(self) -> State:
-        """Return all that makes this fitted estimator."""
+        """Return this fitted estimator as nested plain values."""
         parameters, fitted = self._plain_parameters(), self._plain_fitted()
         network = network_state(self.net_)
         skeleton = self._skeleton(self.net_.regularizers, network)
@@ -229,7 +230,7 @@ class Savable:
         )
         net._best_figures = saved["best_figures"]
         if saved["optimizer"] is not None:
-            net.optimizer_.load_state_dict(saved["optimizer"])
+            load_exactly(net.optimizer_, saved["optimizer"])
         estimator.net_ = net
         return estimator
 

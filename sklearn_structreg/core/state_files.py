@@ -154,7 +154,7 @@ def is_plain(value: Any) -> bool:
 
 
 def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return what `encode` was given."""
+    """Return the value that `encode` has turned into JSON and tensors."""
     if isinstance(value, list):
         return [decode(part, tensors) for part in value]
     if not isinstance(value, dict):

@@ -25,7 +25,6 @@ from sklearn_structreg.core.losses import WeightedLoss
 from sklearn_structreg.core.messages import explaining, shown
 from sklearn_structreg.core.modules import ModuleLike, build_module
 from sklearn_structreg.core.net import ClassifierNet, RegressorNet, StructuredNet
-from sklearn_structreg.core.optimizers import resolve_optimizer
 from sklearn_structreg.core.randomness import seeded
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
@@ -43,7 +42,6 @@ __all__ = [
     "build_network",
     "make_net",
     "predict_outputs",
-    "resolve_optimizer",
     "train",
 ]
 

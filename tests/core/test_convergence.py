@@ -337,7 +337,10 @@ def test_hopeless_settings_warn_once_of_a_change_that_helps(name):
 @pytest.mark.parametrize("name", FINE)
 def test_fits_that_learned_are_silent(name):
     estimator, samples, target = FINE[name]
-    fit_silently(clone(estimator), samples, target)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        clone(estimator).fit(samples, target)
+    assert [str(warning.message) for warning in caught] == []
 
 
 def test_partial_fit_does_not_warn():
