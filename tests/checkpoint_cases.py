@@ -39,6 +39,7 @@ from sklearn_structreg.baselines import (
 )
 from sklearn_structreg.blockout import Blockout
 from sklearn_structreg.cges import CGES, IterativePruning
+from sklearn_structreg.core import checkpoint
 from sklearn_structreg.core.state_files import encode, read_state
 from sklearn_structreg.dropcluster import DropCluster
 
@@ -218,6 +219,7 @@ def _fit_slowly(name, folder):
     """Run a fit that spends about half of its time in writing."""
     warnings.simplefilter("ignore", ConvergenceWarning)
     os.fsync = lambda _: time.sleep(0.01)
+    checkpoint.LEFT_AFTER = 0.0  # so that each broken write is seen once
     clone(FITS[name]).set_params(checkpoint=folder).fit(*data_for(name))
 
 

@@ -1,9 +1,10 @@
 """Fits in several threads: those in a row, bit for bit, and nothing global changed."""
 
+import os
 import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Event, Thread
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sklearn_structreg.baselines.dropblock import DropBlock2d
 from sklearn_structreg.blockout import Blockout
-from sklearn_structreg.core import Regularizer, StructuredClassifier
+from sklearn_structreg.core import Regularizer, StructuredClassifier, randomness
 from sklearn_structreg.core.randomness import own_generator, seeded
 from sklearn_structreg.dropcluster import DropCluster2d
 
@@ -243,3 +244,31 @@ def test_torch_threads_change_no_mask(layer):
             return layer(maps)
 
     assert torch.equal(on_threads(1, mask), on_threads(2, mask))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("seconds", [0.5, 0.1])
+def test_a_fork_beside_a_step_of_another_thread(monkeypatch, seconds):
+    monkeypatch.setattr(randomness, "LONGEST_STEP", 0.3, raising=False)
+    before, entered, forked = torch.get_rng_state(), Event(), Event()
+
+    def step():
+        with seeded(0, torch.device("cpu")):
+            entered.set()
+            forked.wait(seconds)
+
+    thread = Thread(target=step)
+    thread.start()
+    entered.wait()
+    child = os.fork()
+    if not child:
+        free = randomness.GLOBAL_LOCK.acquire(timeout=5)
+        same = seconds > 0.3 or torch.equal(torch.get_rng_state(), before)
+        os._exit(0 if free and same else 1)
+    forked.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(randomness.GLOBAL_LOCK.acquire, timeout=5).result()
+        pool.submit(randomness.GLOBAL_LOCK.release).result()

@@ -90,7 +90,8 @@ def cges_path(
     Raises
     ------
     ValueError
-        If a strength is negative or not finite, or `order` is unknown.
+        If a strength is negative or not finite, if `order` is unknown, or if the
+        estimator has a `checkpoint`, which is for a single fit.
     TypeError
         If `estimator` is another one, such as a pipeline.
 
@@ -106,6 +107,11 @@ def cges_path(
     True
     """
     check_estimator(estimator, "cges_path")
+    if estimator.checkpoint is not None:
+        raise ValueError(
+            "cges_path trains one network per strength, but a checkpoint is for a "
+            "single fit; set checkpoint=None."
+        )
     with explaining(f"alphas={shown(alphas)} must hold numbers: {{}}."):
         strengths = np.sort(np.asarray(alphas, dtype=np.float64).ravel())
     if not (strengths.size and np.isfinite(strengths).all() and strengths[0] >= 0):

@@ -218,6 +218,10 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
                 self.fixed_ |= {name: w.detach() == 0 for name, w in weights.items()}
         return bool(self.strength_ != before)
 
+    def end_training(self) -> None:
+        """Penalise at alpha again: `partial_fit` knows no last epoch."""
+        self.strength_, self.fixed_ = self.alpha, {}
+
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Apply the proximal operators to all weights that are being trained."""
         if not all(layer.is_measured for layer in self.layers_):
@@ -392,6 +396,10 @@ class Phases(Callback):
         epoch = len(net.history) - 1 - self.first_
         if self.penalty.begin_epoch(net.module_, epoch, net.max_epochs):
             forget_best(net)
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Rest."""
+        self.penalty.end_training()
 
 
 def group_dims(n_dims: int, groups: str) -> tuple[int, ...]:

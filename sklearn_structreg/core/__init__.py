@@ -1,12 +1,12 @@
 """The scikit-learn contract, the training, and the interface of a method."""
 
 from sklearn_structreg.compaction.counting import count_multiply_adds
-from sklearn_structreg.core.callback import RegularizerCallback
 from sklearn_structreg.core.classifier import StructuredClassifier
 from sklearn_structreg.core.insertion import insert_layer, remove_layers
 from sklearn_structreg.core.modules import make_convnet, make_mlp
 from sklearn_structreg.core.regressor import StructuredRegressor
 from sklearn_structreg.core.regularizer import Regularizer
+from sklearn_structreg.core.regularizer_callback import RegularizerCallback
 
 __all__ = [
     "Regularizer",

@@ -15,7 +15,7 @@ from skorch.dataset import Dataset as SkorchDataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sklearn_structreg.core.items import read_samples
+from sklearn_structreg.core.dataset_items import read_samples
 from sklearn_structreg.core.recipe import TensorSpec
 
 __all__ = ["Batch", "Batches", "DatasetBatches", "TensorBatches", "batch_sizes"]

@@ -3,50 +3,37 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import skorch
 import torch
-from skorch.callbacks import Callback
-from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import resolve_device
 from sklearn_structreg.core.fingerprint import fingerprint, fingerprint_of_samples
-from sklearn_structreg.core.regularizer import on_device
+from sklearn_structreg.core.net_state import restore_training, training_state
 from sklearn_structreg.core.state_files import read_state, write_state
+from sklearn_structreg.core.versions import versions
 
 __all__ = ["Checkpoint", "Stage"]
 
 FORMAT = "checkpoint 1"
-PACKAGES = ("sklearn_structreg", "torch", "numpy", "scikit-learn", "skorch")
-PLAIN = (type(None), bool, int, float, str, Tensor, np.generic)
+LEFT_AFTER = 60.0  # seconds without a change, while a file is being written
 
 
 class Checkpoint:
     """The folder of one fit: whose it is, and a file for each stage of the training.
 
-    Parameters
-    ----------
-    folder : path-like or None
-        It need not exist. None keeps nothing.
-    identity : mapping of str to str
-        Fingerprints of the data and of all parameters that change the result.
-    seed : int
-        Of a new fit; one that goes on has the seed that it began with.
-    device : str
-        The kind of device that computes.
-
-    Raises
-    ------
-    ValueError
-        If the folder is another fit's, or damaged.
+    It need not exist; None keeps nothing. `identity` has fingerprints of the data and
+    of all parameters that change the result. `seed` is that of a new fit; one that goes
+    on has the seed that it began with. Another fit's folder is an error.
     """
 
     def __init__(
@@ -57,7 +44,7 @@ class Checkpoint:
         device: str = "cpu",
     ) -> None:
         self.folder = None if folder is None else Path(folder)
-        if self.folder is not None and self.folder.is_file():
+        if self.folder and self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"checkpoint={str(folder)!r} is a file; name a folder.")
         self.seed, self.identity = seed, dict(identity)
         if self.folder is not None:
@@ -125,7 +112,10 @@ class Checkpoint:
             )
         self.seed = found["seed"]
         for unfinished in self._path("fit").parent.glob(".*.safetensors.*.unfinished"):
-            unfinished.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                # A younger one may be of the same fit, started twice by mistake.
+                if time.time() - unfinished.stat().st_mtime > LEFT_AFTER:
+                    unfinished.unlink()
 
 
 @dataclass(frozen=True)
@@ -134,6 +124,20 @@ class Stage:
 
     checkpoint: Checkpoint
     path: Path
+
+    def run(self, net: Any, n_epochs: int, run_epoch: Callable[[], Any]) -> None:
+        """Run those of so many epochs that there is no state of yet."""
+        net._n_at_end = len(net.history) + n_epochs
+        if self.restore(net):
+            return
+        while len(net.history) < net._n_at_end:
+            try:
+                run_epoch()
+            except KeyboardInterrupt:  # early stopping, at the end of an epoch
+                if "dur" in net.history[-1] and net._stop_requested:
+                    self.write(net, ended=True)
+                raise
+            self.write(net)
 
     def restore(self, net: Any) -> bool:
         """Bring a net to the end of its last whole epoch; return whether it had ended.
@@ -146,7 +150,7 @@ class Stage:
             self.write(net)
             return False
         try:
-            _restore(net, state)
+            restore_training(net, state)
         except (KeyError, IndexError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"The state in {str(self.path)!r} does not fit the network "
@@ -157,7 +161,9 @@ class Stage:
     def write(self, net: Any, *, ended: bool = False) -> None:
         """Write the state of a net at the end of an epoch."""
         self.checkpoint.begin()
-        write_state(self.path, {"format": FORMAT, "ended": ended, **_state_of(net)})
+        write_state(
+            self.path, {"format": FORMAT, "ended": ended, **training_state(net)}
+        )
 
 
 def identity_of(
@@ -181,10 +187,10 @@ def identity_of(
 
 
 def conditions(device: str) -> dict[str, str]:
-    """Return all that may change a result's last bits beside data and parameters."""
-    threads = str(torch.get_num_threads())
-    versions = {name: version(name) for name in PACKAGES}
-    return {**versions, "device": device, "threads": threads}
+    """Return versions, threads and device: a result's last bits depend on them."""
+    own = {"torch": torch.__version__, "numpy": np.__version__}
+    own |= {"skorch": skorch.__version__, "threads": str(torch.get_num_threads())}
+    return {**versions(), **own, "device": device}
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -201,74 +207,3 @@ def _read(path: Path) -> dict[str, Any] | None:
             f"version can read; delete the folder {str(path.parent)!r} to start anew."
         ) from error
     return state
-
-
-# ---- the state of a net ------------------------------------------------------------
-
-
-def _state_of(net: Any) -> dict[str, Any]:
-    return {
-        "module": net.module_.state_dict(),
-        "criterion": net.criterion_.state_dict(),
-        "learned": [parameter.requires_grad for parameter in net.module_.parameters()],
-        "optimizer": net.optimizer_.state_dict(),
-        "history": [dict(row) for row in net.history],
-        "best_figures": net._best_figures,
-        "callbacks": {name: _callback_state(x) for name, x in net.callbacks_},
-        "regularizers": {n: r.fitted_state() for n, r in net.regularizers.items()},
-    }
-
-
-def _restore(net: Any, state: dict[str, Any]) -> None:
-    module: nn.Module = net.module_
-    module.load_state_dict(state["module"])
-    net.criterion_.load_state_dict(state["criterion"])
-    for parameter, learned in zip(module.parameters(), state["learned"], strict=True):
-        parameter.requires_grad_(learned)
-    _restore_optimizer(net.optimizer_, state["optimizer"])
-    net.history[:] = state["history"]
-    net._best_figures = state["best_figures"]
-    for name, callback in net.callbacks_:
-        if name in state["callbacks"]:  # but for a progress bar, which may be new
-            _restore_callback(callback, on_device(state["callbacks"][name], net.device))
-    for name, regularizer in net.regularizers.items():
-        regularizer.restore(on_device(state["regularizers"][name], net.device))
-
-
-def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    optimizer.load_state_dict(state)
-    # torch casts to the precision of the parameters; the numbers may have had another.
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, saved in state["state"].items():
-        held = optimizer.state[parameters[index]]
-        for key, value in saved.items():
-            if isinstance(value, Tensor) and value.dtype != held[key].dtype:
-                held[key] = value.to(held[key].device)
-
-
-def _callback_state(callback: Callback) -> dict[str, Any]:
-    """Return the attributes that a file can hold, and state dicts of others."""
-    plain, parts = {}, {}
-    for name, value in vars(callback).items():
-        if _is_plain(value):
-            plain[name] = value
-        elif hasattr(value, "load_state_dict") and not isinstance(value, type):
-            parts[name] = value.state_dict()
-    return {"plain": plain, "parts": parts}
-
-
-def _restore_callback(callback: Callback, state: dict[str, Any]) -> None:
-    vars(callback).update(state["plain"])
-    for name, part in state["parts"].items():
-        getattr(callback, name).load_state_dict(part)
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a file can hold a value."""
-    if isinstance(value, Mapping):
-        return all(map(_is_plain, [*value.keys(), *value.values()]))
-    if type(value) in (list, tuple, set, frozenset):
-        return all(map(_is_plain, value))
-    if isinstance(value, np.ndarray):
-        return value.dtype.kind in "biufU"
-    return isinstance(value, PLAIN)

@@ -14,8 +14,8 @@ from sklearn.utils._param_validation import StrOptions
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.dataset_items import dataset_targets
 from sklearn_structreg.core.estimator import StructuredEstimator
-from sklearn_structreg.core.items import dataset_targets
 from sklearn_structreg.core.messages import explaining, shown
 from sklearn_structreg.core.parameters import component, parameter
 from sklearn_structreg.core.targets import (
@@ -115,9 +115,8 @@ class StructuredClassifier(ClassifierMixin, StructuredEstimator):
         """Train for one epoch on these samples, from the present weights.
 
         The optimizer keeps its state from call to call, but not that of a `fit` before;
-        the learning rate is constant.
-        Parameters set in between take effect, or are refused where the network's
-        structure depends on them.
+        the learning rate is constant. Parameters set in between take effect, or are
+        refused where the network's structure depends on them.
 
         Parameters
         ----------

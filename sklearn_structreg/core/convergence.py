@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
+from math import isfinite
 from typing import Any
 
 import torch
@@ -178,7 +179,11 @@ def _outputs(
 
 
 def _fitted_constant(net: StructuredNet, outputs: Tensor, truth: list[Any]) -> float:
-    """Return the least loss that a search finds for outputs that are all alike."""
+    """Return the least loss that a search finds for outputs that are all alike.
+
+    Where no output is the best, as with log-probabilities, which need not sum to one
+    here, it is the loss of the mean output.
+    """
     same = torch.zeros_like(outputs[:1], requires_grad=True)
     search = torch.optim.LBFGS([same], max_iter=50, line_search_fn="strong_wolfe")
     losses: list[float] = []
@@ -191,7 +196,12 @@ def _fitted_constant(net: StructuredNet, outputs: Tensor, truth: list[Any]) -> f
         return loss
 
     search.step(closure)  # type: ignore[no-untyped-call]
-    return min(losses)
+    least = min(losses)
+    if not isfinite(least):
+        with torch.no_grad():
+            same[:] = outputs.mean(dim=0)
+            least = float(net.criterion_(same.repeat(len(outputs), 1), *truth))
+    return least
 
 
 def _targets(data: TrainingData) -> tuple[Tensor, Tensor]:

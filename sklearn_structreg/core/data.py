@@ -21,6 +21,7 @@ from sklearn_structreg.core.batches import (
     DatasetBatches,
     TensorBatches,
 )
+from sklearn_structreg.core.device import dtype_name
 from sklearn_structreg.core.recipe import TensorSpec
 
 __all__ = ["TrainingData"]
@@ -103,6 +104,12 @@ class TrainingData:
         )
         return replace(self, rows=train), replace(self, rows=valid)
 
+    def with_few_rows_merged(self, at_most: int) -> TrainingData:
+        """Merge equal rows where there are at most so many, in memory."""
+        if self.n_rows > at_most or isinstance(self.samples, Dataset):
+            return self
+        return self.with_equal_rows_merged()
+
     def with_equal_rows_merged(self) -> TrainingData:
         """Return the rows in use in canonical order, one for all equal ones."""
         assert not isinstance(self.samples, Dataset)
@@ -124,10 +131,8 @@ class TrainingData:
         batch then come out the same to the last bit however the rows were ordered,
         and whether a row came k times or with weight k.
         """
-        samples, data = self.samples, self
-        in_memory = not isinstance(samples, Dataset)
-        if in_memory and normalize and self.n_rows <= batch_size:
-            data = self.with_equal_rows_merged()
+        samples = self.samples
+        data = self.with_few_rows_merged(batch_size) if normalize else self
         target, weight, rows = data.target, data.weight, torch.from_numpy(data.rows)
         if weight is not None and normalize:
             weight = _with_mean_one(weight, data.rows)
@@ -154,7 +159,7 @@ def _as_tensor(weight: FloatArray | None, dtype: torch.dtype) -> Tensor | None:
     if not tensor.isfinite().all():
         raise ValueError(
             f"The largest sample weight, {weight.max():g}, is beyond the range of "
-            f"{str(dtype).removeprefix('torch.')}; scale the weights down."
+            f"{dtype_name(dtype)}; scale the weights down."
         )
     return tensor
 

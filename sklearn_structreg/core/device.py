@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["resolve_device", "resolve_dtype"]
+__all__ = ["dtype_name", "resolve_device", "resolve_dtype"]
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -33,6 +33,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """Turn the `dtype` parameter, "float32" or "float64", into torch's."""
-    return {"float32": torch.float32, "float64": torch.float64}[str(dtype)]
+def resolve_dtype(name: str) -> torch.dtype:
+    """Turn a name, such as the `dtype` parameter, into torch's precision."""
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the name of a precision, such as "float32"."""
+    return str(dtype).removeprefix("torch.")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
-from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
@@ -18,48 +16,42 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.batches import Batches
-from sklearn_structreg.core.callback_checks import check_callbacks
 from sklearn_structreg.core.checkpoint import Checkpoint
 from sklearn_structreg.core.convergence import note_failure, note_problem, warn_once
 from sklearn_structreg.core.data import TrainingData
-from sklearn_structreg.core.device import resolve_device, resolve_dtype
-from sklearn_structreg.core.fit_tasks import CallbackSupportMixin, fit_task
+from sklearn_structreg.core.device import dtype_name, resolve_device, resolve_dtype
 from sklearn_structreg.core.interruption import called_at_prompt
-from sklearn_structreg.core.learning_rate import resolve_learning_rate
+from sklearn_structreg.core.nested_regularizers import NestedRegularizers
 from sklearn_structreg.core.net import StructuredNet
+from sklearn_structreg.core.net_state import snapshot
 from sklearn_structreg.core.parameters import component
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
-from sklearn_structreg.core.regularizer import Regularizer, check_unchanged
+from sklearn_structreg.core.regularizer import check_unchanged
+from sklearn_structreg.core.samples import check_samples
 from sklearn_structreg.core.saving import Savable
-from sklearn_structreg.core.sequence import (
-    RegularizerSequence,
-    name_of,
-    named_regularizers,
-)
+from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.shared_parameters import NetworkParameters
 from sklearn_structreg.core.sizing import Compactable
+from sklearn_structreg.core.sklearn_callbacks import CallbackSupportMixin, fit_task
 from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.training import (
+    PREDICTION_ROWS,
+    SAMPLE_ROWS,
     build_network,
     make_net,
     predict_outputs,
-    resolve_optimizer,
     train,
 )
-from sklearn_structreg.core.validation import check_samples
 from sklearn_structreg.core.versions import VersionedPickle
 
 __all__ = ["StructuredEstimator"]
-
-PREDICTION_ROWS = 1024  # per forward pass: keeps the activations of images small
-SAMPLE_ROWS = 2  # shown to the module before it is trained
-PREFIX = "regularizers__"
 
 
 @component
 class StructuredEstimator(
     NetworkParameters,
+    NestedRegularizers,
     Compactable,
     Savable,
     VersionedPickle,
@@ -68,11 +60,9 @@ class StructuredEstimator(
 ):
     """A neural network with regularizers: the base of classifiers and regressors.
 
-    A method's estimator names its regularizers in `_regularizers` and has their
-    parameters as its own. Subclasses supply `_read_targets`.
+    Subclasses supply `_read_targets`.
     """
 
-    _regularizers: ClassVar[tuple[type[Regularizer], ...]] = ()
     _structure: ClassVar[tuple[str, ...]] = (
         "module",
         "module_params",
@@ -82,61 +72,6 @@ class StructuredEstimator(
     _free_of_result: ClassVar[tuple[str, ...]] = (  # may change where a fit goes on
         *("checkpoint", "device", "verbose", "warm_start"),
     )
-
-    # ---- regularizers as nested parameters -------------------------------------
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; with `deep` also those of the regularizers.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to include ``regularizers__<name>`` and their parameters.
-
-        Returns
-        -------
-        dict
-        """
-        params: dict[str, Any] = super().get_params(deep)
-        pairs: list[tuple[str, Regularizer]] = []
-        with suppress(ValueError):  # bad ones are for `fit` to complain about
-            pairs = named_regularizers(self.regularizers) if deep else []
-        for name, regularizer in pairs:
-            params[PREFIX + name] = regularizer
-            for key, value in regularizer.get_params().items():
-                params[f"{PREFIX}{name}__{key}"] = value
-        return params
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters of this estimator and of its regularizers.
-
-        Parameters
-        ----------
-        **params : dict
-            ``regularizers__<name>`` replaces one of `regularizers`,
-            ``regularizers__<name>__<parameter>`` sets a parameter of it.
-
-        Returns
-        -------
-        self : object
-        """
-        nested = {k: v for k, v in params.items() if k.startswith(PREFIX)}
-        super().set_params(**{k: v for k, v in params.items() if k not in nested})
-        for key in sorted(nested, key=lambda key: key.count("__")):
-            name, _, inner = key.removeprefix(PREFIX).partition("__")
-            pairs = named_regularizers(self.regularizers)
-            at = next((i for i, pair in enumerate(pairs) if pair[0] == name), None)
-            if at is None:
-                raise ValueError(
-                    f"Invalid parameter {key!r}: regularizers holds "
-                    f"{[pair[0] for pair in pairs]}, but no {name!r}."
-                )
-            if inner:
-                pairs[at][1].set_params(**{inner: nested[key]})
-            else:
-                pairs[at] = (name, nested[key])
-                self.regularizers = pairs
-        return self
 
     # ---- fitted state that follows from the net --------------------------------
 
@@ -223,7 +158,7 @@ class StructuredEstimator(
 
     def _attributes_at(self, net: StructuredNet) -> dict[str, Any] | None:
         """Return the attributes of an estimator whose fit ends with this net."""
-        return vars(self) | {"net_": net.snapshot()}
+        return vars(self) | {"net_": snapshot(net)}
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         """Fit; may leave the estimator half done where it fails."""
@@ -353,48 +288,12 @@ class StructuredEstimator(
 
     def _make_recipe(self) -> Recipe:
         """Gather the parameters of the training."""
-        optimizer = resolve_optimizer(self.optimizer)
-        known = inspect.signature(optimizer).parameters
-        settings = {
-            "momentum": float(self.momentum),
-            "weight_decay": float(self.weight_decay),
-        }
-        return Recipe(
-            task=self._task,
-            n_outputs=self._n_outputs,
-            optimizer=optimizer,
-            optimizer_settings={k: v for k, v in settings.items() if k in known},
-            learning_rate=resolve_learning_rate(
-                self.learning_rate, optimizer, self.input_shape_[0]
-            ),
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
-            lr_schedule=self.lr_schedule,
-            early_stopping=self.early_stopping,
-            validation_fraction=self.validation_fraction,
-            n_iter_no_change=self.n_iter_no_change,
-            callbacks=check_callbacks(
-                self.callbacks, early_stopping=self.early_stopping
-            ),
-            verbose=int(self.verbose),
-            criterion=self.criterion,
-        )
+        return Recipe.of(self, self._task, self._n_outputs)
 
     def _make_spec(self) -> TensorSpec:
         """Describe the samples as the network takes them."""
         device = resolve_device(self.device)
         return TensorSpec(self.input_shape_, resolve_dtype(self.dtype), device)
-
-    def _make_regularizers(self) -> RegularizerSequence:
-        """Gather the regularizers: the estimator's own, then the added ones."""
-        pairs = [
-            (name_of(kind), kind(**{key: getattr(self, key) for key in names_of(kind)}))
-            for kind in self._regularizers
-        ]
-        taken = [name for name, _ in pairs]
-        for name, regularizer in named_regularizers(self.regularizers):
-            pairs.append((f"{name}-2" if name in taken else name, regularizer))
-        return RegularizerSequence(pairs)
 
     @property
     def _has_own_network(self) -> bool:
@@ -464,14 +363,7 @@ class StructuredEstimator(
         check_is_fitted(self, "net_")
         parameter = next(self.module_.parameters())
         spec = TensorSpec(self.input_shape_, parameter.dtype, parameter.device)
-        own = str(spec.dtype).removeprefix("torch.")
-        dtype = None if self._standardizes() else own
+        dtype = None if self._standardizes() else dtype_name(spec.dtype)
         rows = check_samples(self, X, dtype=dtype, seen_shape=spec.shape).rows
         target = np.zeros(len(rows), np.int64)  # type: ignore[arg-type]
         return TrainingData.from_arrays(rows, target), spec
-
-
-def names_of(kind: type[BaseEstimator]) -> list[str]:
-    """Return the names of a component's parameters."""
-    names: list[str] = kind._get_param_names()
-    return names

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import Dataset
 
-from sklearn_structreg.core.items import first_sample
+from sklearn_structreg.core.dataset_items import first_sample
 from sklearn_structreg.core.randomness import seeded
+from sklearn_structreg.core.state_files import add_tensor
 
 __all__ = ["fingerprint", "fingerprint_of_samples"]
 
@@ -76,7 +77,8 @@ def _feed(digest: Any, value: Any, inside: tuple[int, ...]) -> None:
         text = str(value)
         digest.update(f"{len(text)} {text}".encode())
     elif isinstance(value, Tensor):
-        _feed_tensor(digest, value)
+        if not is_lazy(value):
+            add_tensor(digest, value.detach().cpu().contiguous())
     elif isinstance(value, np.ndarray):
         add(value.shape, value.dtype.str)
         if value.dtype.hasobject:
@@ -95,14 +97,6 @@ def _feed(digest: Any, value: Any, inside: tuple[int, ...]) -> None:
     else:
         add(*_parts_of_object(value))
     digest.update(b"</>")
-
-
-def _feed_tensor(digest: Any, tensor: Tensor) -> None:
-    if is_lazy(tensor):
-        return
-    tensor = tensor.detach().cpu().contiguous()
-    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.flatten().view(torch.uint8).numpy())
 
 
 def _parts_of_object(value: Any) -> list[Any]:

@@ -63,8 +63,10 @@ def run_once(module: nn.Module, batch: Any, *, training: bool = False) -> Any:
 def explaining_training(X: Any) -> AbstractContextManager[None]:
     """Explain the errors of a network in training."""
     n_rows = len(getattr(X, "shape", ())) and len(X)
-    rows = "a single row, as of batch_size=1" if n_rows == 1 else f"{n_rows} rows"
-    return explaining(f"The module cannot be trained on {rows}: {{}}.")
+    rows, remedy = f"{n_rows} rows", ""
+    if n_rows == 1:
+        rows, remedy = "a mini-batch of a single row", "; change batch_size"
+    return explaining(f"The module cannot be trained on {rows}: {{}}{remedy}.")
 
 
 def _explaining_prediction(X: Any) -> AbstractContextManager[None]:

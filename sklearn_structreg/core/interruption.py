@@ -25,15 +25,11 @@ class TrainingInterrupted(Exception):  # noqa: N818 (no error)
 
 
 class Interruption:
-    """Whether Ctrl-C has been pressed, and what is to follow.
+    """Whether Ctrl-C has been pressed.
 
-    Parameters
-    ----------
-    keep : bool, default=False
-        Whether the epochs before are kept, so that the interruption ends here.
-    at_once : bool, default=False
-        Whether to raise in the midst of a step, for a training of others that does not
-        `check`.
+    With `keep` the epochs before are kept, so that the interruption ends here. With
+    `at_once` it is raised in the midst of a step, for a training of others, which does
+    not `check`.
     """
 
     def __init__(self, *, keep: bool = False, at_once: bool = False) -> None:

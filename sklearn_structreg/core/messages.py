@@ -39,6 +39,7 @@ def explaining(sentence: str) -> Iterator[None]:
             raise
         lines = str(error).strip().splitlines() or ["no reason given"]
         reason = textwrap.shorten(lines[0], LONGEST_REASON, placeholder="...")
+        # NotImplementedError is a RuntimeError, but its own name says more.
         if not isinstance(error, PLAIN) or isinstance(error, NotImplementedError):
             reason = f"{type(error).__name__}, {reason}"
         raise ValueError(sentence.replace("{}", reason.rstrip("."))) from error

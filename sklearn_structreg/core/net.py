@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,20 +20,23 @@ from torch import Tensor, nn
 
 from sklearn_structreg.core.batches import Batch, Batches
 from sklearn_structreg.core.checkpoint import Stage
+from sklearn_structreg.core.figures import EpochFigures
 from sklearn_structreg.core.inspection import explaining_training
 from sklearn_structreg.core.interruption import (
     Interruption,
     TrainingInterrupted,
     noting_interrupts,
 )
+from sklearn_structreg.core.net_state import CopyOfState
+from sklearn_structreg.core.optimizers import begin_momentum, move, with_rates
 from sklearn_structreg.core.randomness import Draws, derive_seed
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
+from sklearn_structreg.core.skorch_callbacks import listens_to_batches
+from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.task import Task
 
 __all__ = ["ClassifierNet", "RegressorNet", "StructuredNet"]
-
-BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
 
 class StructuredNet(NeuralNet):
@@ -74,6 +78,7 @@ class StructuredNet(NeuralNet):
         self._best_figures: dict[str, float] = {}
         self._interruption, self._stop_requested = Interruption(), False
         self._n_before, self._last_epoch, self._valid = 0, None, None
+        self._n_at_end = 0  # epochs, with those before, where a stage goes on
         super().__init__(module, **params)
 
     @property
@@ -90,7 +95,7 @@ class StructuredNet(NeuralNet):
         ]
 
     callbacks_: list[tuple[str, Callback]]
-    _last_epoch: tuple[int, list[Any]] | None
+    _last_epoch: CopyOfState | None
     _valid: Batches | None
     history: History
 
@@ -111,6 +116,8 @@ class StructuredNet(NeuralNet):
             return dataset
         return super().get_iterator(dataset, training=training)
 
+    # ---- training --------------------------------------------------------------
+
     def train(
         self,
         train: Batches,
@@ -126,14 +133,19 @@ class StructuredNet(NeuralNet):
         """
         self._n_before, self._stop_requested = len(self.history), False
         self._valid, self.batch_size = valid, train.sizes[0]
-        self._fill_momentum()
+        begin_momentum(self.optimizer_)
         with noting_interrupts(keep=keep_interrupted) as self._interruption:
             try:
                 self.partial_fit(train, epochs=epochs, stage=stage)
             except (RuntimeError, ValueError) as error:
-                finite = all(
-                    bool(p.isfinite().all()) for p in self.module_.parameters()
-                )
+                weights = [*self.module_.parameters()]
+                learned = any(weight.requires_grad for weight in weights)
+                if "require grad" in str(error) and not learned:
+                    raise ValueError(
+                        "A callback has frozen all weights, which leaves nothing to "
+                        "train; let one layer learn, or leave the callback out."
+                    ) from error
+                finite = all(bool(weight.isfinite().all()) for weight in weights)
                 if finite or "non-finite" in str(error):
                     raise
                 self._raise_diverged("train", len(self.history))
@@ -171,29 +183,16 @@ class StructuredNet(NeuralNet):
             if stage is None:
                 super().fit_loop(X, y, epochs, **params)
             else:
-                self._run_stage(X, epochs, stage)
+                n_epochs = self.max_epochs if epochs is None else epochs
+                stage.run(self, n_epochs, partial(super().fit_loop, X, epochs=1))
         except (KeyboardInterrupt, TrainingInterrupted):
             if self._stop_requested:
                 raise
             if not self._interruption.keep or self._last_epoch is None:
                 raise TrainingInterrupted from None
             self._interruption.requested = True
-            self._restore(self._last_epoch)
+            self._last_epoch.restore(self)
         return self
-
-    def _run_stage(self, train: Batches, epochs: int | None, stage: Stage) -> None:
-        """Run the epochs that a stage has no state of yet."""
-        last = len(self.history) + (self.max_epochs if epochs is None else epochs)
-        if stage.restore(self):
-            return
-        for _ in range(last - len(self.history)):
-            try:
-                super().fit_loop(train, epochs=1)
-            except KeyboardInterrupt:  # early stopping, at the end of an epoch
-                if "dur" in self.history[-1] and self._stop_requested:
-                    stage.write(self, ended=True)
-                raise
-            stage.write(self)
 
     def notify(self, method_name: str, **params: Any) -> None:
         """Call the callbacks, which may stop the training by `KeyboardInterrupt`."""
@@ -213,39 +212,8 @@ class StructuredNet(NeuralNet):
     def on_epoch_begin(self, net: StructuredNet, **params: Any) -> None:
         """Keep the state after the last epoch where Ctrl-C may lead back to it."""
         if self._interruption.keep and len(self.history) > self._n_before:
-            self._last_epoch = self._state()
+            self._last_epoch = CopyOfState(self)
         super().on_epoch_begin(net, **params)
-
-    def _state(self) -> tuple[int, list[Any]]:
-        """Copy the number of epochs and the state of module and optimizer."""
-        parts = self.module_, self.optimizer_
-        return len(self.history), [copy.deepcopy(part.state_dict()) for part in parts]
-
-    def _restore(self, state: tuple[int, list[Any]]) -> None:
-        n_epochs, states = state
-        for part, values in zip((self.module_, self.optimizer_), states, strict=True):
-            part.load_state_dict(values)
-        del self.history[n_epochs:]
-
-    def _fill_momentum(self) -> None:
-        """Begin with zeros: fused steps fail where some parameters have no momentum."""
-        sgd = isinstance(self.optimizer_, torch.optim.SGD)
-        for group in self.optimizer_.param_groups if sgd else ():
-            for parameter in group["params"] if group["momentum"] else ():
-                state = self.optimizer_.state[parameter]
-                if state.get("momentum_buffer") is None:
-                    state["momentum_buffer"] = torch.zeros_like(parameter)
-
-    def snapshot(self) -> StructuredNet:
-        """Return a net that predicts like this one does now."""
-        net = object.__new__(type(self))
-        net.__dict__.update(self.__dict__)
-        net.__dict__.update(
-            module_=copy.deepcopy(self.module_).eval(),
-            history_=copy.copy(self.history),
-            callbacks_=[],
-        )
-        return net
 
     def drop_schedule(self) -> None:
         """Train on at a constant rate: no schedule, no early stopping."""
@@ -258,26 +226,22 @@ class StructuredNet(NeuralNet):
         for group in self.optimizer_.param_groups:
             group["lr"] = group.get("initial_lr", group["lr"])
 
-    def without_optimizer_state(self) -> StructuredNet:
-        """Forget the optimizer's state: a training that goes on starts a fresh one."""
-        self.optimizer_.state.clear()
-        return self
-
     def with_state_of(self, other: StructuredNet) -> StructuredNet:
         """Go on with another net's optimizer state, where that is of the same kind."""
         if type(self.optimizer_) is type(other.optimizer_):
-            self.optimizer_.state.update(other.optimizer_.state)
+            for parameter, state in other.optimizer_.state.items():  # of its own, in
+                self.optimizer_.state[parameter] = copy.deepcopy(state)  # case it fails
         self._best_figures = dict(other._best_figures)
         return self
 
     @contextmanager
     def kept_on_failure(self) -> Iterator[None]:
         """Restore weights, optimizer and history where a training breaks off."""
-        state = self._state()
+        before = CopyOfState(self)
         try:
             yield
         except BaseException:
-            self._restore(state)
+            before.restore(self)
             raise
 
     # ---- optimization ----------------------------------------------------------
@@ -356,43 +320,37 @@ class StructuredNet(NeuralNet):
             return
         epoch = len(self.history)
         seed = derive_seed(self.seed, epoch)
-        self._listened = any(map(self._has_listener, BATCH_HOOKS))
+        self._listened = listens_to_batches(self.callbacks_)
         self.module_.train(training)
-        losses, correct, sizes = [], [], []
+        figures = EpochFigures(None if training else self.recipe.task)
         draws = self.draws(seed)
         for batch in iterator.epoch(seed if training else None):
-            X, y, weight = batch
+            X, y, _ = batch
             with draws:
                 if self._listened:
                     self.notify("on_batch_begin", batch=(X, y), training=training)
                 step = step_fn(batch)
                 self._interruption.check()
-                losses.append(step["loss"])
-                sizes.append(len(y))
-                hits = None if training else self.recipe.task.hits(step["y_pred"], y)
-                if hits is not None:
-                    hits = hits.to(step["loss"].dtype)
-                    correct.append((hits if weight is None else hits * weight).mean())
+                figures.add(batch, step)
                 if self._listened:
                     self._record_batch(prefix, step["loss"].item(), len(y))
                     self.notify("on_batch_end", batch=(X, y), training=training, **step)
         if training:
             self.regularizers.before_validation(self.module_)
         if self.recipe.callbacks and not self._listened:
-            for value, size in zip(torch.stack(losses).tolist(), sizes, strict=True):
+            for value, size in figures.by_batch():
                 self.history.new_batch()
                 self._record_batch(prefix, value, size)
-        loss = _mean(losses, sizes)
+        loss, accuracy = figures.loss(), figures.accuracy()
         if not math.isfinite(loss):
             self._raise_diverged(prefix, epoch)
         self._record(f"{prefix}_loss", loss, -loss)
         if not training and self.regularizers.has_penalty_value:
             value = loss + self.regularizers.penalty_value(self.module_)
             self._record(f"{prefix}_objective", value, -value)
-        if correct:
-            accuracy = _mean(correct, sizes)
+        if accuracy is not None:
             self._record(f"{prefix}_acc", accuracy, accuracy)
-        self.history.record(f"{prefix}_batch_count", len(sizes))
+        self.history.record(f"{prefix}_batch_count", len(figures.sizes))
 
     def draws(self, seed: int) -> Draws:
         """Return the random numbers of an epoch, for all that acts in its steps."""
@@ -415,18 +373,11 @@ class StructuredNet(NeuralNet):
 
     def _raise_diverged(self, prefix: str, epoch: int) -> None:
         rate = self.optimizer_.param_groups[0]["lr"]
+        raw = not any(isinstance(part, Standardize) for part in self.module_.modules())
         raise ValueError(
             f"The {'training' if prefix == 'train' else 'validation'} loss became "
             f"non-finite in epoch {epoch} with learning_rate={rate:g}; lower "
-            "learning_rate, or scale the features first (say with StandardScaler)."
-        )
-
-    def _has_listener(self, hook: str) -> bool:
-        default = getattr(Callback, hook)
-        return any(
-            getattr(type(callback), hook) != default
-            and getattr(callback, "step_every", "batch") == "batch"  # LRScheduler's
-            for _, callback in self.callbacks_
+            f"learning_rate{', or set standardize=True' if raw else ''}."
         )
 
     # ---- persistence -----------------------------------------------------------
@@ -434,15 +385,18 @@ class StructuredNet(NeuralNet):
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move module and optimizer state, so that training can go on there."""
         self.device = str(device)
-        _move(self.module_, self.optimizer_, device, dtype)
+        self.module_.to(device, dtype)
+        move(self.optimizer_, device, dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         # skorch would pickle the module twice, as it was given and as it was trained.
         state = {name: v for name, v in vars(self).items() if name != "module"}
         if getattr(self, "module_", None) is not None and self.device != "cpu":
-            pair = copy.deepcopy((self.module_, self.optimizer_))
-            _move(*pair, torch.device("cpu"))
-            state |= {"device": "cpu", "module_": pair[0], "optimizer_": pair[1]}
+            device = torch.device("cpu")
+            module, optimizer = copy.deepcopy((self.module_, self.optimizer_))
+            module.to(device)
+            move(optimizer, device)
+            state |= {"device": "cpu", "module_": module, "optimizer_": optimizer}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -461,34 +415,3 @@ class ClassifierNet(StructuredNet, NeuralNetClassifier):
 
 class RegressorNet(StructuredNet, NeuralNetRegressor):
     """For numbers."""
-
-
-def with_rates(groups: list[dict[str, Any]], lr: float) -> list[dict[str, Any]]:
-    """Turn each group's ``lr_factor`` into a learning rate."""
-    result = []
-    for group in groups:
-        rest = {key: value for key, value in group.items() if key != "lr_factor"}
-        if "lr_factor" in group:
-            rest["lr"] = lr * group["lr_factor"]
-        result.append(rest)
-    return result
-
-
-def _mean(values: list[Tensor], sizes: list[int]) -> float:
-    """Mean over rows of per-batch means, read from the device at once."""
-    rows = torch.tensor(sizes, dtype=torch.float64)
-    return float(torch.stack(values).cpu().double() @ rows / rows.sum())
-
-
-def _move(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    device: torch.device,
-    dtype: torch.dtype | None = None,
-) -> None:
-    module.to(device, dtype)
-    for state in optimizer.state.values():
-        for key, value in state.items():
-            # Adam keeps its step counts on the CPU unless it is fused; leave them.
-            if isinstance(value, Tensor) and value.ndim:
-                state[key] = value.to(device, dtype)

@@ -7,8 +7,11 @@ one thread at a time, and their former state after it.
 
 from __future__ import annotations
 
+import os
+import random
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -16,10 +19,21 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["GLOBAL_LOCK", "Draws", "derive_seed", "own_generator", "seeded"]
+__all__ = [
+    "GLOBAL_LOCK",
+    "Draws",
+    "derive_seed",
+    "kept_global_state",
+    "own_generator",
+    "seed_globals",
+    "seeded",
+]
 
 GLOBAL_LOCK = threading.RLock()
 """Held by a thread that has changed something global for a while."""
+
+LONGEST_STEP = 10.0  # seconds that a fork waits for other threads
+MASK = 2**64 - 1
 
 # Of these no class draws from the global generators,
 PACKAGES = (f"{__name__.partition('.')[0]}.", "skorch.", "torch.optim.")
@@ -40,9 +54,35 @@ DRAWING = ("FractionalMaxPool2d", "FractionalMaxPool3d", "MultiheadAttention", "
 
 class _Thread(threading.local):
     generators: dict[str, torch.Generator] | None = None
+    forking = False  # whether it holds the lock for the moment of a fork
 
 
 _thread = _Thread()
+
+
+def _before_fork() -> None:
+    """Let the step of another thread end: a child has no thread to end it."""
+    _thread.forking = GLOBAL_LOCK.acquire(timeout=LONGEST_STEP)
+
+
+def _after_fork() -> None:
+    if _thread.forking:
+        GLOBAL_LOCK.release()
+
+
+def _after_fork_in_child() -> None:
+    if _thread.forking:
+        GLOBAL_LOCK.release()
+    else:  # its owner does not exist here
+        GLOBAL_LOCK._at_fork_reinit()  # type: ignore[attr-defined]
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 def derive_seed(*parts: int) -> int:
@@ -113,6 +153,34 @@ class Draws:
 def seeded(seed: int, device: torch.device) -> Draws:
     """Seed torch's generators of the CPU and of `device`, and restore them after."""
     return Draws(seed, device)
+
+
+@contextmanager
+def kept_global_state() -> Iterator[None]:
+    """Restore the generators of torch, numpy and Python in the end."""
+    with GLOBAL_LOCK:
+        states = (
+            torch.default_generator.get_state(),
+            np.random.get_state(),  # noqa: NPY002 (the one that others' code draws from)
+            random.getstate(),
+        )
+        try:
+            yield
+        finally:
+            torch.default_generator.set_state(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+            random.setstate(states[2])
+
+
+def seed_globals(seed: int, row: int) -> None:
+    """Seed the generators of torch, numpy and Python for a row."""
+    mixed = (seed + (row + 1) * 0x9E3779B97F4A7C15) & MASK  # SplitMix64: fast
+    mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 & MASK
+    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB & MASK
+    mixed ^= mixed >> 31
+    torch.default_generator.manual_seed(mixed)
+    np.random.seed(mixed >> 32)  # noqa: NPY002
+    random.seed(mixed)
 
 
 def _may_draw(part: Any) -> bool:

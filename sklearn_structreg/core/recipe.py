@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,17 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from sklearn_structreg.core.optimizers import resolve_learning_rate, resolve_optimizer
+from sklearn_structreg.core.skorch_callbacks import check_callbacks
 from sklearn_structreg.core.task import Task
 
 __all__ = ["Recipe", "TensorSpec"]
 
+SETTINGS = ("momentum", "weight_decay")
+AS_THEY_ARE = (
+    *("max_epochs", "batch_size", "lr_schedule", "criterion"),
+    *("early_stopping", "validation_fraction", "n_iter_no_change"),
+)
 Criterion = Callable[..., Any] | None
 """A torch loss class, an instance, or a function of outputs and targets."""
 
@@ -48,6 +56,25 @@ class Recipe:
     callbacks: tuple[Any, ...]
     verbose: int
     criterion: Criterion = None
+
+    @classmethod
+    def of(cls, estimator: Any, task: Task, n_outputs: int) -> Recipe:
+        """Gather the parameters of an estimator, checked."""
+        optimizer = resolve_optimizer(estimator.optimizer)
+        known = inspect.signature(optimizer).parameters
+        settings = {n: float(getattr(estimator, n)) for n in SETTINGS if n in known}
+        rate, n_inputs = estimator.learning_rate, estimator.input_shape_[0]
+        stops = estimator.early_stopping
+        return cls(
+            task=task,
+            n_outputs=n_outputs,
+            optimizer=optimizer,
+            optimizer_settings=settings,
+            learning_rate=resolve_learning_rate(rate, optimizer, n_inputs),
+            callbacks=check_callbacks(estimator.callbacks, early_stopping=stops),
+            verbose=int(estimator.verbose),
+            **{name: getattr(estimator, name) for name in AS_THEY_ARE},
+        )
 
     def rows_per_batch(self, n_rows: int) -> int:
         """Return the batch size; None and -1 stand for all rows."""

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from sklearn_structreg.core.checks import check_table
 from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.dataset_items import dataset_targets
 from sklearn_structreg.core.estimator import StructuredEstimator
-from sklearn_structreg.core.items import dataset_targets
 from sklearn_structreg.core.parameters import component, parameter_of
 from sklearn_structreg.core.targets import (
     check_weight,
@@ -42,24 +42,11 @@ class StructuredRegressor(RegressorMixin, StructuredEstimator):
     target_mean_, target_scale_ : ndarray of shape (n_targets,)
         Weighted mean and standard deviation of each target in the first fit; the scale
         of a constant target is 1.
-    n_features_in_ : int
-        Features per sample, images flattened.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Only where X had string column names.
-    input_shape_ : tuple of int
-        Shape of one sample as the module sees it.
-    net_ : StructuredNet
-        The private skorch net.
     module_ : torch.nn.Module
         The trained module; it predicts standardized targets.
-    regularizers_ : mapping of str to Regularizer
-        The fitted regularizers by name.
-    history_ : skorch.history.History
-        One row per epoch: losses, durations, and the regularizers' figures.
-    n_iter_ : int
-        Epochs trained.
-    learning_rate_ : float
-        The rate that the training began with.
+    n_features_in_, feature_names_in_, input_shape_
+    net_, regularizers_, history_, n_iter_, learning_rate_
+        As in :class:`~sklearn_structreg.core.StructuredClassifier`.
 
     See Also
     --------
@@ -92,10 +79,9 @@ class StructuredRegressor(RegressorMixin, StructuredEstimator):
         """Train for one epoch on these samples, from the present weights.
 
         The optimizer keeps its state from call to call, but not that of a `fit` before;
-        the learning rate is constant.
-        The first call's targets set the scale of all that follow. Parameters set in
-        between take effect, or are refused where the network's structure depends on
-        them.
+        the learning rate is constant. The first call's targets set the scale of all
+        that follow. Parameters set in between take effect, or are refused where the
+        network's structure depends on them.
 
         Parameters
         ----------

@@ -213,7 +213,7 @@ class Regularizer(BaseEstimator):
         return None
 
     def fitted_state(self) -> dict[str, Any]:
-        """Return all that `attach` and the training have set, for a file.
+        """Return the state that `attach` and the training have set, for a file.
 
         Returns
         -------

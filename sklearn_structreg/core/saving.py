@@ -17,14 +17,11 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.device import resolve_dtype
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.net import StructuredNet
-from sklearn_structreg.core.network_state import (
-    dtype_of,
-    fill,
-    layers_of,
-    network_state,
-)
+from sklearn_structreg.core.net_state import fill, layers_of, network_state
+from sklearn_structreg.core.optimizers import load_exactly
 from sklearn_structreg.core.plain_values import from_plain, to_plain
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
@@ -171,7 +168,7 @@ class Savable:
     # ---- an estimator as plain values ------------------------------------------
 
     def _to_state(self) -> State:
-        """Return all that makes this fitted estimator."""
+        """Return this fitted estimator as nested plain values."""
         parameters, fitted = self._plain_parameters(), self._plain_fitted()
         network = network_state(self.net_)
         skeleton = self._skeleton(self.net_.regularizers, network)
@@ -233,7 +230,7 @@ class Savable:
         )
         net._best_figures = saved["best_figures"]
         if saved["optimizer"] is not None:
-            net.optimizer_.load_state_dict(saved["optimizer"])
+            load_exactly(net.optimizer_, saved["optimizer"])
         estimator.net_ = net
         return estimator
 
@@ -279,8 +276,9 @@ class Savable:
         """Build the network as the first fit did, with weights of no meaning."""
         builder = copy.copy(self)
         vars(builder).update(self._built_by)
-        spec = TensorSpec(self.input_shape_, dtype_of(network), torch.device("cpu"))
-        dtype, one_label = network["dtype"], self._task is Task.CLASSES
+        dtype, cpu = network["dtype"], torch.device("cpu")
+        spec = TensorSpec(self.input_shape_, resolve_dtype(dtype), cpu)
+        one_label = self._task is Task.CLASSES
         data = TrainingData.from_arrays(  # two rows of zeros
             np.zeros((2, math.prod(self.input_shape_)), dtype),
             np.zeros(2, int) if one_label else np.zeros((2, self._n_outputs), dtype),

@@ -13,8 +13,8 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from torch import nn
 
 from sklearn_structreg.core.modules import ModuleLike
+from sklearn_structreg.core.optimizers import OPTIMIZERS
 from sklearn_structreg.core.parameters import component, parameter
-from sklearn_structreg.core.training import OPTIMIZERS
 
 __all__ = ["NetworkParameters"]
 

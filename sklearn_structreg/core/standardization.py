@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.insertion import insertions, remove_layers
@@ -52,9 +51,8 @@ class Standardize(nn.Module):
         Flat rows have a mean and a scale for each feature, images for each channel. The
         scale of a constant one is 1.
         """
-        if data.n_rows <= BLOCK_ROWS and not isinstance(data.samples, Dataset):
-            # In canonical order: sums come out the same to the last bit.
-            data = data.with_equal_rows_merged()
+        # In canonical order: sums come out the same to the last bit.
+        data = data.with_few_rows_merged(BLOCK_ROWS)
         mean, variance, extent = _moments(data, spec)
         scale = np.where(extent > 0, np.sqrt(variance), 1.0)
         shape = mean.shape + (1,) * (len(spec.shape) - 1)

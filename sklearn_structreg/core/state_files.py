@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["decode", "encode", "read_state", "write_state"]
+__all__ = ["add_tensor", "decode", "encode", "is_plain", "read_state", "write_state"]
 
 KIND = "__kind__"
+PLAIN = (type(None), bool, int, float, str, Tensor, np.generic)
 
 
 def write_state(path: str | os.PathLike[str], state: Any) -> None:
     """Write a nested value; an earlier file stays whole until the new one is.
+
+    The new file has the earlier one's permissions. A link stays one.
 
     Parameters
     ----------
@@ -37,19 +41,26 @@ def write_state(path: str | os.PathLike[str], state: Any) -> None:
     ------
     TypeError
         For a value of another type; it names its place.
+    OSError
+        If the file cannot be written, as on a full disk.
     """
-    path, tensors = Path(path), dict[str, Tensor]()
+    path, tensors = Path(path).resolve(), dict[str, Tensor]()
     text = json.dumps(encode(state, tensors))
     metadata = {"state": text, "digest": _digest(text, tensors)}
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    own = f"{os.getpid()}-{threading.get_ident()}"
+    unfinished = path.with_name(f".{path.name}.{own}.unfinished")
     try:
         unfinished.touch()
-        mode = unfinished.stat().st_mode
+        mode = (path if path.exists() else unfinished).stat().st_mode
         save_file(tensors, unfinished, metadata)
-        unfinished.chmod(mode)  # safetensors would let nobody else read it
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
+        unfinished.chmod(mode)  # safetensors would let nobody else read it
         os.replace(unfinished, path)
+    except (OSError, SafetensorError) as error:
+        kind = type(error) if isinstance(error, OSError) else OSError
+        reason = getattr(error, "strerror", None) or error
+        raise kind(f"{str(path)!r} cannot be written: {reason}.") from error
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -124,14 +135,26 @@ def encode(value: Any, tensors: dict[str, Tensor], place: str = "state") -> Any:
         if all(type(key) is str and key != KIND for key in value):
             return {k: encode(v, tensors, f"{place}[{k!r}]") for k, v in value.items()}
         return tagged("pairs", items=inner(map(list, value.items())))
+    dtype = f" of dtype {value.dtype}" if isinstance(value, np.ndarray) else ""
     raise TypeError(
-        f"{place} is of type {type(value).__name__}, which no file of safetensors and "
-        "JSON can hold."
+        f"{place} is of type {type(value).__name__}{dtype}, which no file of "
+        "safetensors and JSON can hold."
     )
 
 
+def is_plain(value: Any) -> bool:
+    """Whether `encode` takes a value, arrays of objects left out."""
+    if isinstance(value, Mapping):
+        return all(map(is_plain, [*value.keys(), *value.values()]))
+    if type(value) in (list, tuple, set, frozenset):
+        return all(map(is_plain, value))
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biufU"
+    return isinstance(value, PLAIN)
+
+
 def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return what `encode` was given."""
+    """Return the value that `encode` has turned into JSON and tensors."""
     if isinstance(value, list):
         return [decode(part, tensors) for part in value]
     if not isinstance(value, dict):
@@ -174,7 +197,12 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     """Return a checksum of the text, and of every tensor's name, type, shape, bits."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+        digest.update(f"{name} ".encode())
+        add_tensor(digest, tensors[name])
     return digest.hexdigest()
+
+
+def add_tensor(digest: Any, tensor: Tensor) -> None:
+    """Add the type, shape and bits of a tensor on the CPU to a digest."""
+    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.flatten().view(torch.uint8).numpy())

@@ -68,6 +68,8 @@ def check_labels(y: Any) -> NDArray[Any]:
         with np.errstate(invalid="ignore"):
             check_classification_targets(labels)
     except TypeError as error:
+        if "bytes" in str(error):
+            raise ValueError(str(error)) from error
         raise ValueError(
             "The labels cannot be sorted, as words and numbers among each other; give "
             "labels of one kind."

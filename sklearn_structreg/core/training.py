@@ -20,7 +20,6 @@ from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.data import TrainingData
-from sklearn_structreg.core.fit_tasks import reported_epochs
 from sklearn_structreg.core.insertion import insert_layer
 from sklearn_structreg.core.losses import WeightedLoss
 from sklearn_structreg.core.messages import explaining, shown
@@ -29,6 +28,7 @@ from sklearn_structreg.core.net import ClassifierNet, RegressorNet, StructuredNe
 from sklearn_structreg.core.randomness import seeded
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
+from sklearn_structreg.core.sklearn_callbacks import reported_epochs
 from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.trial import (
     check_parameters,
@@ -37,19 +37,16 @@ from sklearn_structreg.core.trial import (
 )
 
 __all__ = [
-    "OPTIMIZERS",
+    "PREDICTION_ROWS",
+    "SAMPLE_ROWS",
     "build_network",
     "make_net",
     "predict_outputs",
-    "resolve_optimizer",
     "train",
 ]
 
-OPTIMIZERS = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
+SAMPLE_ROWS = 2  # shown to a network before it is trained
+PREDICTION_ROWS = 1024  # per forward pass: keeps the activations of images small
 FUSED_DEVICES = ("cpu", "cuda")
 MIN_FLAT_ROWS = 16
 
@@ -101,38 +98,12 @@ def train(
     stage: Stage | None = None,
     keep_interrupted: bool = False,
 ) -> StructuredNet:
-    """Train a network that the regularizers are attached to.
+    """Train a network in place that the regularizers are attached to, or resumed on.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Trained in place.
-    regularizers : RegularizerSequence
-        Attached to `module`, or resumed on it.
-    data : TrainingData
-        Rows; early stopping holds out some of them.
-    recipe : Recipe
-        How to train.
-    spec : TensorSpec
-        Samples as the module takes them.
-    seed : int
-        Of the order of the rows, the hold-out, and the draws of every epoch.
-    history : skorch.history.History or None
-        Earlier epochs, to be gone on from.
-    stage : Stage or None
-        A place for the state of every epoch, to be gone on from.
-    keep_interrupted : bool, default=False
-        Whether Ctrl-C leaves the epochs before it, if there are any.
-
-    Returns
-    -------
-    StructuredNet
-        Holds the module, the history and a fresh optimizer.
-
-    Raises
-    ------
-    ValueError
-        If the loss becomes non-finite.
+    The order of the rows, the hold-out and the draws of every epoch follow from `seed`.
+    The epochs of `history`, and those that `stage` has the state of, are gone on from.
+    `keep_interrupted` is whether Ctrl-C leaves the epochs before it, if there are any.
+    The net's optimizer is a fresh one.
     """
     parts = [data]
     if recipe.early_stopping:
@@ -154,7 +125,8 @@ def train(
     valid = batches[1] if len(batches) > 1 else None
     with reported_epochs(net):
         net.train(batches[0], valid, stage=stage, keep_interrupted=keep_interrupted)
-    return net.without_optimizer_state()
+    net.optimizer_.state.clear()
+    return net
 
 
 def make_net(
@@ -200,19 +172,6 @@ def make_net(
         for group in net.optimizer_.param_groups:  # for schedules that go on
             group["initial_lr"] = group["lr"]
     return net
-
-
-def resolve_optimizer(optimizer: Any) -> type[Optimizer]:
-    """Return the class that the `optimizer` parameter stands for."""
-    found: Any = OPTIMIZERS.get(optimizer, optimizer)
-    known = inspect.isclass(found) and issubclass(found, Optimizer)
-    if not known or found is torch.optim.SparseAdam:  # for other gradients than ours
-        raise ValueError(
-            f"optimizer={optimizer!r} is no torch optimizer class; pass one, such as "
-            f"torch.optim.RMSprop, or one of {sorted(OPTIMIZERS)}."
-        )
-    kind: type[Optimizer] = found
-    return kind
 
 
 def _callbacks(
@@ -268,8 +227,9 @@ def predict_outputs(module: nn.Module, batches: Batches) -> Tensor:
     result = torch.cat(outputs)
     if not torch.isfinite(result).all():
         raise ValueError(
-            "The network's outputs are not finite, so its training must have diverged; "
-            "fit it anew with a lower learning_rate or scaled features."
+            "The network's outputs are not finite: X has values far larger than those "
+            "of the training, or the training has diverged; look at the units of X, or "
+            "fit anew with a lower learning_rate."
         )
     return result
 

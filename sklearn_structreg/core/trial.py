@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sklearn_structreg.core.inspection import run_once
 from sklearn_structreg.core.losses import WeightedLoss
+from sklearn_structreg.core.messages import explaining
 from sklearn_structreg.core.task import Task
 
 __all__ = ["check_parameters", "try_prediction", "try_training"]
@@ -91,12 +92,13 @@ def _check_outputs(
 def _check_gradients(
     network: nn.Module, outputs: Tensor, loss: Tensor, criterion: WeightedLoss
 ) -> None:
-    """Check that the loss depends on some weight, and is no softmax's."""
+    """Check that the loss depends on some weight, and takes such outputs."""
     weights = [p for p in network.parameters() if p.requires_grad]
     cause = f"criterion={criterion.name}" if outputs.requires_grad else "The module"
     found: Any = [None]
     if loss.requires_grad:
-        found = torch.autograd.grad(loss, weights, allow_unused=True)
+        with explaining(f"{cause} fails: {{}}."):
+            found = torch.autograd.grad(loss, weights, allow_unused=True)
     if all(gradient is None for gradient in found):
         raise ValueError(
             f"{cause} gives no gradient to train by; do not detach its result, or "
@@ -113,6 +115,12 @@ def _check_gradients(
             "The module ends in a softmax, which the cross entropy would apply once "
             "more; take Softmax off its end and return the logits, or give a criterion "
             "for probabilities."
+        )
+    logarithms = isinstance(criterion.criterion, nn.NLLLoss)
+    if logarithms and not _are_probabilities(outputs.exp()):
+        raise ValueError(
+            "NLLLoss takes logarithms of probabilities, which the module does not "
+            "return; end it in LogSoftmax, or leave criterion=None, which takes logits."
         )
 
 

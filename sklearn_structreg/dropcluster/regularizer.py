@@ -150,6 +150,8 @@ class DropCluster(DropClusterParameters, Regularizer):
         done = any(layer.is_active or layer.is_too_small for layer in layers)
         if done or self.drop_rate == 0:
             return None
+        if isinstance(self.start_epoch, str):
+            return "set start_epoch below the fifth of max_epochs that is 'auto'"
         return f"lower start_epoch={self.start_epoch!r}"
 
     def simplify(self, module: nn.Module) -> nn.Module:

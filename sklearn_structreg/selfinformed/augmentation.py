@@ -22,11 +22,10 @@ from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.sequence import RegularizerSequence
-from sklearn_structreg.core.training import train
+from sklearn_structreg.core.training import PREDICTION_ROWS, SAMPLE_ROWS, train
 from sklearn_structreg.selfinformed.heads import AugmentedNet
 from sklearn_structreg.selfinformed.holdout import HoldOut
 from sklearn_structreg.selfinformed.partition import (
-    PREDICTION_ROWS,
     ClassPartition,
     partition_by_scores,
 )
@@ -34,7 +33,6 @@ from sklearn_structreg.selfinformed.partition import (
 __all__ = ["HeadPlan", "HeadTraining", "attach", "augment", "share_units"]
 
 MAX_KEPT_BYTES = 2**32
-SAMPLE_ROWS = 2  # shown to the regularizers before the training
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def augment(
     """Score, group, add heads and train them, round by round; then fine-tune."""
     partitions: list[ClassPartition] = []
     net: StructuredNet | None = None
-    scored = _canonical_rows(split.scored, training.recipe)
+    scored = _in_order(split.scored, training.recipe)
     for index in range(plan.n_rounds):
         partition = partition_by_scores(
             module,
@@ -137,7 +135,7 @@ def _train_stage(
 ) -> StructuredNet:
     """Attach the regularizers and train all that is not frozen."""
     recipe, spec = training.recipe, training.spec
-    data = _canonical_rows(data, recipe)
+    data = _in_order(data, recipe)
     regularizers = RegularizerSequence(training.regularizers)
     sample = data.first_rows(SAMPLE_ROWS, spec)
     kept = _keep_features(module, data, spec) if module.frozen else None
@@ -176,12 +174,9 @@ def attach(
     return attached
 
 
-def _canonical_rows(data: TrainingData, recipe: Recipe) -> TrainingData:
-    """Merge equal rows where all rows fit in one batch: see `TrainingData.batches`."""
-    small = data.n_rows <= recipe.rows_per_batch(data.n_rows)
-    if small and not isinstance(data.samples, Dataset):
-        return data.with_equal_rows_merged()
-    return data
+def _in_order(data: TrainingData, recipe: Recipe) -> TrainingData:
+    """Put rows that all fit in one batch in order: see `TrainingData.batches`."""
+    return data.with_few_rows_merged(recipe.rows_per_batch(data.n_rows))
 
 
 def _keep_features(

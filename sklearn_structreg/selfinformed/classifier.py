@@ -27,7 +27,7 @@ from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component, parameter, parameter_of
 from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.core.sequence import RegularizerSequence, named_regularizers
-from sklearn_structreg.core.training import make_net
+from sklearn_structreg.core.training import PREDICTION_ROWS, SAMPLE_ROWS, make_net
 from sklearn_structreg.selfinformed.attachment import find_attachment_point
 from sklearn_structreg.selfinformed.augmentation import HeadPlan, HeadTraining, augment
 from sklearn_structreg.selfinformed.conditional import ConditionalNet
@@ -35,7 +35,6 @@ from sklearn_structreg.selfinformed.defaults import resolve_top_k
 from sklearn_structreg.selfinformed.heads import AugmentedNet, check_layer_sizes
 from sklearn_structreg.selfinformed.holdout import HoldOut, hold_out
 from sklearn_structreg.selfinformed.network import (
-    SAMPLE_ROWS,
     Expected,
     check_estimator,
     classes_of,
@@ -43,7 +42,7 @@ from sklearn_structreg.selfinformed.network import (
     network_of,
     unwrap,
 )
-from sklearn_structreg.selfinformed.partition import PREDICTION_ROWS, ClassPartition
+from sklearn_structreg.selfinformed.partition import ClassPartition
 from sklearn_structreg.selfinformed.saving import MultiplyAdds, SavableHeads
 
 __all__ = ["MultiplyAdds", "SelfInformedClassifier"]

@@ -22,15 +22,16 @@ from torch.utils.data import Dataset, Subset
 
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.data import TrainingData
-from sklearn_structreg.core.fit_tasks import reported_network
+from sklearn_structreg.core.device import dtype_name
 from sklearn_structreg.core.image_shapes import with_channel
 from sklearn_structreg.core.insertion import simplify_inserted
 from sklearn_structreg.core.inspection import find_layer, replace_layer
 from sklearn_structreg.core.interruption import noting_interrupts
 from sklearn_structreg.core.recipe import TensorSpec
+from sklearn_structreg.core.sklearn_callbacks import reported_network
 from sklearn_structreg.core.standardization import take_standardization
 from sklearn_structreg.core.task import Task
-from sklearn_structreg.core.training import build_network
+from sklearn_structreg.core.training import SAMPLE_ROWS, build_network
 from sklearn_structreg.selfinformed.attachment import find_attachment_point
 from sklearn_structreg.selfinformed.holdout import HoldOut
 
@@ -42,8 +43,6 @@ __all__ = [
     "network_of",
     "unwrap",
 ]
-
-SAMPLE_ROWS = 2  # shown to a network before it is trained
 
 
 @dataclass(frozen=True)
@@ -217,7 +216,7 @@ def _fit_skorch(net: NeuralNet, part: TrainingData, spec: TensorSpec) -> NeuralN
     """Give a skorch net samples in its module's precision, and class numbers."""
     module = net.module if isinstance(net.module, nn.Module) else nn.Linear(1, 1)
     weights = (p for p in module.parameters() if p.is_floating_point())
-    dtype = str(next(weights, torch.empty(0)).dtype).removeprefix("torch.")
+    dtype = dtype_name(next(weights, torch.empty(0)).dtype)
     assert isinstance(part.samples, np.ndarray)
     X, y = part.samples[part.rows].astype(dtype), part.target[part.rows]
     return net.fit(X.reshape(-1, *spec.shape), y if y.ndim == 1 else y.astype(dtype))

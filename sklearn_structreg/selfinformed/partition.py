@@ -13,12 +13,11 @@ from torch import nn
 
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.recipe import TensorSpec
-from sklearn_structreg.core.training import predict_outputs
+from sklearn_structreg.core.training import PREDICTION_ROWS, predict_outputs
 from sklearn_structreg.selfinformed.partitioner import ConfusionSpectralPartitioner
 
-__all__ = ["PREDICTION_ROWS", "ClassPartition", "partition_by_scores"]
+__all__ = ["ClassPartition", "partition_by_scores"]
 
-PREDICTION_ROWS = 1024  # per forward pass
 _CHUNK_ROWS = 16 * PREDICTION_ROWS
 
 

@@ -14,11 +14,11 @@ from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.plain_values import from_plain, known_classes
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
+from sklearn_structreg.core.training import SAMPLE_ROWS
 from sklearn_structreg.selfinformed.attachment import find_attachment_point
 from sklearn_structreg.selfinformed.augmentation import attach, share_units
 from sklearn_structreg.selfinformed.heads import AugmentedNet
 from sklearn_structreg.selfinformed.network import (
-    SAMPLE_ROWS,
     network_of,
     unwrap,
 )

@@ -122,6 +122,13 @@ def test_regressors_have_a_path(halves):
     assert (np.diff(path.multiply_adds) < 0).all()
 
 
+def test_a_checkpoint_is_for_a_single_fit(halves, model, tmp_path):
+    model = clone(model).set_params(checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="cges_path.*set checkpoint=None"):
+        cges_path(model, *halves, alphas=ALPHAS)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_pipeline_is_told_what_to_do(halves):
     with pytest.raises(TypeError, match="got Pipeline. Of a pipeline give the last"):
         cges_path(make_pipeline(CGESClassifier()), *halves, alphas=ALPHAS)

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -345,3 +346,12 @@ def test_a_pickle_holds_names_and_no_layers():
     restored = pickle.loads(before)
     assert restored.layers_ == regularizer.layers_
     restored.after_step(net, sgd(net))
+
+
+def test_a_strength_in_single_precision(blobs):
+    models = [
+        CGESClassifier(alpha=alpha, max_epochs=2, random_state=0).fit(*blobs)
+        for alpha in (np.float32(0.25), 0.25)
+    ]
+    one, two = (nn.utils.parameters_to_vector(m.module_.parameters()) for m in models)
+    assert torch.equal(one, two)

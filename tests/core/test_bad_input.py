@@ -14,7 +14,7 @@ from sklearn.base import clone
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochTimer
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from sklearn_structreg.blockout import Blockout
 from sklearn_structreg.cges import CGES
@@ -126,6 +126,7 @@ FIT_X = [
         for name, x, words in SAMPLES
     ),
     Case("fit X: sparse", "Sparse data was passed", fit_with(sparse.csr_array(X)), classifier(), TypeError),
+    Case("fit X: loader", "pass its dataset", fit_with(DataLoader(torch.zeros(20, 6)), None), classifier(), TypeError),
     Case("fit X: longer than y", "inconsistent numbers of samples", fit_with(X, Y[:-1]), classifier()),
     Case("fit X: meta tensor", "X is a meta tensor", fit_with(torch.zeros(20, 6, device="meta")), classifier(), TypeError),
     Case("fit X: sparse tensor", "X is a sparse tensor", fit_with(torch.eye(20, 6).to_sparse()), classifier(), TypeError),
@@ -170,6 +171,7 @@ for _n, _case in enumerate(PREDICT_X):
         PREDICT_X[_n] = _case._replace(name=f"regressor {_case.name}")
 PREDICT_X += [
     Case("predict X: sparse", "Sparse data was passed", predict_with(sparse.csr_array(X)), on_classifier, TypeError),
+    Case("predict X: far larger values", "values far larger", predict_with(1e300 * X), on_classifier),
     Case("predict before fit", "not fitted yet", predict_with(X), classifier()),
     Case("compact before fit", "not fitted yet", lambda m: m.compact(), classifier()),
     Case("size_report before fit", "not fitted yet", lambda m: m.size_report(X), classifier()),
@@ -203,6 +205,7 @@ TARGETS = [
     ("None", None, "requires y to be passed|y.*None"),
     ("a column of None", [None] * 20, "y|label"),
     ("words and numbers", np.array(["a", 1] * 10, dtype=object), "cannot be sorted"),
+    ("bytes", Y.astype("S1"), "labels represented as bytes"),
     ("three axes", np.zeros((20, 2, 2)), "y|dim"),
     ("ragged", [[1], [1, 2]] * 10, "y|inhomogeneous"),
     ("a number", 1, "y|1d|sample"),
@@ -345,7 +348,7 @@ PARAMETERS = [
     Case("optimizer is no class", "no torch optimizer class", fit, classifier(optimizer=print)),
     Case("optimizer of another package", "no torch optimizer class", fit, classifier(optimizer=nn.Linear)),
     Case("optimizer base class", "no rate for Optimizer", fit, classifier(optimizer=torch.optim.Optimizer)),
-    Case("optimizer for sparse gradients", "optimizer|SparseAdam", fit, classifier(optimizer=torch.optim.SparseAdam)),
+    Case("optimizer for sparse gradients", "optimizer=.*SparseAdam.*sparse gradients", fit, classifier(optimizer=torch.optim.SparseAdam)),
     Case("lr_schedule of nothing", "lr_schedule returned None", fit, classifier(lr_schedule=lambda optimizer, n: None)),
     Case("lr_schedule of no arguments", "lr_schedule", fit, classifier(lr_schedule=lambda: None)),
     Case("lr_schedule class of other arguments", "lr_schedule", fit, classifier(lr_schedule=torch.optim.lr_scheduler.LambdaLR)),
@@ -476,7 +479,9 @@ MODULES = [
     Case("complex module", "complex", fit, classifier(nn.Linear(6, 3, dtype=torch.complex64))),
     Case("batch norm of a single row", "one row|single row|1 row", lambda m: m.partial_fit(X[:1], Y[:1], classes=[0, 1, 2]), classifier(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)))),
     Case("batch norm with batch_size=1", "one row|single row|1 row", fit, classifier(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)), batch_size=1)),
-    Case("diverging", "non-finite in epoch .*lower learning_rate", fit, classifier(learning_rate=1e30)),
+    Case("batch norm with a last batch of a single row", "single row.*change batch_size", lambda m: m.fit(X[:3], Y[:3]), classifier(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)), batch_size=2)),
+    Case("diverging", r"non-finite in epoch .*lower learning_rate\.$", fit, classifier(learning_rate=1e30)),
+    Case("diverging on raw samples", "lower learning_rate, or set standardize=True", fit, classifier(learning_rate=1e30, standardize=False)),
     Case("scripted module of another width", r"does not take samples|shape", fit, classifier(torch.compile(nn.Linear(4, 3), backend="eager"))),
     *(
         Case(f"criterion: {name}", words, fit, classifier(criterion=value))
@@ -493,6 +498,8 @@ MODULES = [
             ("integers", lambda y_pred, y: y, "criterion"),
             ("complex", lambda y_pred, y: y_pred.sum(1) + 0j, "criterion"),
             ("NLLLoss of one weight", nn.NLLLoss(weight=torch.ones(2)), "criterion"),
+            ("integers as numbers", lambda y_pred, y: nn.functional.huber_loss(y_pred, y[:, None].expand_as(y_pred), reduction="none"), "criterion.*fails: .*dtype"),
+            ("NLLLoss of logits", nn.NLLLoss, "NLLLoss.*LogSoftmax"),
         ]
     ),
 ]  # fmt: skip
@@ -673,6 +680,7 @@ class Stream(IterableDataset):
 TENSORS = torch.from_numpy(X), torch.from_numpy(Y)
 DATASETS = [
     Case("no labels", "holds no label", lambda m: m.fit(Unlabelled()), classifier()),
+    Case("a loader to predict", "DataLoader; pass its dataset", lambda m: m.predict(DataLoader(TensorDataset(*TENSORS))), on_classifier, TypeError),
     Case("one row", "n_samples=1", lambda m: m.fit(TensorDataset(*(t[:1] for t in TENSORS))), classifier()),
     Case("fewer labels", "inconsistent numbers of samples", fit_with(TensorDataset(*TENSORS), Y[:5]), classifier()),
     Case("other features", "have 4 features, but .* expects 6", lambda m: m.predict(TensorDataset(TENSORS[0][:, :4])), on_classifier),

@@ -12,7 +12,7 @@ from sklearn_structreg.core import batches as module
 from sklearn_structreg.core.batches import DatasetBatches, TensorBatches
 from sklearn_structreg.core.data import TrainingData, to_tensor
 from sklearn_structreg.core.recipe import TensorSpec
-from sklearn_structreg.core.validation import check_samples
+from sklearn_structreg.core.samples import check_samples
 
 CPU = torch.device("cpu")
 

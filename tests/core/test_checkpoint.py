@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import checkpoint_cases
@@ -281,13 +282,17 @@ def test_files_that_cannot_be_gone_on_from(blobs, tmp_path, monkeypatch):
             with pytest.raises(ValueError, match=r"delete the folder '.*' to start"):
                 fit_with(folder, *blobs, **SMALL)
         path.write_bytes(whole)
-    (folder / ".training.safetensors.1.unfinished").touch()
+    old, new = (folder / f".training.safetensors.{i}.unfinished" for i in (1, 2))
+    for left in (old, new):
+        left.touch()
+    os.utime(old, (0, 0))
     fit_with(folder, *blobs, **SMALL)
-    assert not list(folder.glob(".*"))
-    with pytest.raises(ValueError, match="is a file; name a folder"):
-        fit_with(training, *blobs, **SMALL)
-    monkeypatch.setattr(checkpoint, "version", lambda package: "0.0")
-    with pytest.warns(UserWarning, match=r"made with sklearn_structreg \d.*unlike now"):
+    assert list(folder.glob(".*")) == [new]  # it may still be written
+    for no_folder in (training, Path(os.devnull)):
+        with pytest.raises(ValueError, match="is a file; name a folder"):
+            fit_with(no_folder, *blobs, **SMALL)
+    monkeypatch.setattr(checkpoint, "versions", lambda: {"sklearn-structreg": "0.0"})
+    with pytest.warns(UserWarning, match=r"made with sklearn-structreg \d.*unlike now"):
         fit_with(folder, *blobs, **SMALL)
 
 
@@ -319,6 +324,40 @@ def test_calls_that_keep_no_state_say_so_before_any_work(blobs, tmp_path):
     )
     with pytest.raises(ValueError, match=r"a folder of its own"):
         search.fit(X, y)
+
+
+def test_a_callback_may_load_a_history_of_its_own(blobs, tmp_path):
+    class Loading(Callback):  # as skorch's LoadInitState does
+        n_loaded, broken = 0, False
+
+        def on_train_begin(self, net, **kwargs):
+            for _ in range(self.n_loaded):
+                net.history.new_epoch()
+
+        def on_epoch_end(self, net, **kwargs):
+            if self.broken and len(net.history) == 2:
+                raise BrokenOffError
+
+    loading = Loading()
+    model = StructuredClassifier(callbacks=[loading], **SMALL)
+    whole = clone(model).fit(*blobs)
+    Loading.broken = True
+    model.set_params(checkpoint=tmp_path)
+    with pytest.raises(BrokenOffError):
+        model.fit(*blobs)
+    Loading.n_loaded, Loading.broken = 1, False
+    assert_same(model.fit(*blobs), whole, blobs[0])
+
+
+def test_a_fit_that_is_started_twice(blobs, tmp_path):
+    def fit(_):
+        return fit_with(tmp_path, *blobs, **SMALL)
+
+    with ThreadPoolExecutor(4) as pool:
+        models = [*pool.map(fit, range(4))]
+    for model in models[1:]:
+        assert_same(model, models[0], blobs[0])
+    assert not list(tmp_path.glob(".*"))
 
 
 class Never(Callback):

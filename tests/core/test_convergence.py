@@ -43,6 +43,11 @@ LONG = {"max_epochs": 40, "random_state": 0}
 HEADS = {"n_clusters": 2, "head_layer_sizes": (8,)}
 
 
+def with_logarithms(shape, n_outputs):
+    """Return a network whose outputs are logarithms of probabilities."""
+    return nn.Sequential(nn.Linear(*shape, n_outputs), nn.LogSoftmax(1))
+
+
 class Shifted(nn.Module):
     """Has a matrix of zeros and an empty branch, neither of which does any harm."""
 
@@ -106,6 +111,10 @@ HOPELESS = {
             criterion=nn.CrossEntropyLoss(label_smoothing=0.1), weight_decay=30.0
         ),
         *(X, Y, "same prediction.*weight_decay=30", {"weight_decay": 0.0}),
+    ),
+    "logarithms, raw": (
+        classifier(module=with_logarithms, criterion=nn.NLLLoss, learning_rate=1e-12),
+        *(X, Y, "same prediction for every sample", SCALED | USUAL),
     ),
     "labels, tiny rate": (classifier(**TINY), X, LABELS, "raise learning_rate", USUAL),
     "labels, raw": (classifier(**RAW), X, LABELS, "set standardize=True", SCALED),
@@ -211,6 +220,10 @@ HOPELESS = {
         ),
         *(DIGITS, DIGIT, "not begun.*lower start_epoch=20", {"start_epoch": 0, **SLOW}),
     ),
+    "stopped before the fifth": (
+        dropcluster(early_stopping=True, n_iter_no_change=1, max_epochs=200),
+        *(DIGITS, DIGIT, "set start_epoch below the fifth", {"start_epoch": 0}),
+    ),
     "dropcluster too late": (
         dropcluster(start_epoch=20),
         *(DIGITS, DIGIT, "'dropcluster' has not begun.* 10 epochs", {"start_epoch": 2}),
@@ -274,6 +287,10 @@ FINE = {
         classifier(criterion=nn.CrossEntropyLoss(label_smoothing=0.1)),
         *(X, Y),
     ),
+    "logarithms": (
+        classifier(module=with_logarithms, criterion=nn.NLLLoss, **SCALED),
+        *(X, Y),
+    ),
     "images": (classifier(**IMAGE), DIGITS, DIGIT),
     "l2sp": (classifier(L2SP(0.01)), X, Y),
     "dropout": (classifier(Dropout(0.5)), X, Y),
@@ -320,7 +337,10 @@ def test_hopeless_settings_warn_once_of_a_change_that_helps(name):
 @pytest.mark.parametrize("name", FINE)
 def test_fits_that_learned_are_silent(name):
     estimator, samples, target = FINE[name]
-    fit_silently(clone(estimator), samples, target)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        clone(estimator).fit(samples, target)
+    assert [str(warning.message) for warning in caught] == []
 
 
 def test_partial_fit_does_not_warn():

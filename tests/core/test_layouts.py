@@ -63,6 +63,8 @@ def test_height_and_width_are_an_image_of_one_channel(digits, estimator):
         (images[:, None], None),
         (images, None),
         (torch.from_numpy(images), None),
+        (list(images), None),
+        (images.tolist(), None),
         (images, (8, 8)),
         (images, (1, 8, 8)),
         (images[:, None], (8, 8)),
@@ -108,6 +110,19 @@ def test_a_network_of_your_own_gets_the_shape_that_you_give(digits):
     assert asked.fit(digits[0][:200], y).input_shape_ == (1, 8, 8)
     lines = X.transpose(0, 2, 1)[:, :, :1]  # (32, 1): the channels last, as given
     assert StructuredClassifier(make_convnet, **FAST).fit(lines, y).n_features_in_ == 32
+
+
+@pytest.mark.filterwarnings(SHORT)
+def test_lists_of_images(digits):
+    images, y = digits[0][:50].reshape(-1, 8, 8).astype(np.uint8), digits[1][:50]
+    wanted = StructuredClassifier(**FAST).fit(images, y)
+    pictures = [Image.fromarray(image) for image in images]
+    for given in (list(images), [torch.from_numpy(x) for x in images], pictures):
+        model = StructuredClassifier(**FAST).fit(given, y)
+        assert torch.equal(weights(model), weights(wanted))
+        np.testing.assert_array_equal(model.predict(given), wanted.predict(images))
+    nested = images.tolist()
+    assert StructuredClassifier(**FAST).fit(nested, y).input_shape_ == (1, 8, 8)
 
 
 def test_channels_that_come_last(photographs):

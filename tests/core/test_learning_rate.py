@@ -11,7 +11,7 @@ from sklearn_structreg import (
     SelfInformedClassifier,
 )
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
-from sklearn_structreg.core.learning_rate import resolve_learning_rate
+from sklearn_structreg.core.optimizers import resolve_learning_rate
 
 # Fits of one or two epochs, for other purposes than to learn.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

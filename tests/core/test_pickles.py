@@ -112,4 +112,6 @@ def test_state_dicts_load_without_pickle(digits):
         torch.save(model.module_.state_dict(), buffer)
         buffer.seek(0)
         state = torch.load(buffer, weights_only=True)
-        model.module_.load_state_dict(state)
+        expected = model.module_.state_dict()
+        assert list(state) == list(expected)
+        assert all(torch.equal(state[name], expected[name]) for name in state)

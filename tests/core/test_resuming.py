@@ -1,5 +1,6 @@
 """Training that goes on or stops: warm starts, streams, early stopping."""
 
+import copy
 import os
 import signal
 
@@ -68,6 +69,23 @@ def test_a_new_fit_that_fails_leaves_the_last_one_as_it_was(blobs):
     assert model.n_iter_ == 4
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.NAdam, torch.optim.SGD])
+def test_a_stream_goes_on_as_if_a_failed_step_had_not_been(blobs, optimizer):
+    X, y = blobs
+    model = StructuredClassifier(optimizer=optimizer, dtype="float64", random_state=0)
+    for _ in range(3):
+        model.partial_fit(X, y, classes=[0, 1, 2])
+    other = copy.deepcopy(model)
+    with pytest.raises(ValueError, match="non-finite"):
+        other.set_params(learning_rate=1e200).partial_fit(X, y)
+    other.set_params(learning_rate="auto")
+    for each in (model, other):
+        each.partial_fit(X, y).partial_fit(X, y)
+    np.testing.assert_array_equal(
+        other.decision_function(X), model.decision_function(X)
+    )
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"hidden_layer_sizes": (7,)}, {"module": nn.Linear(4, 3)}, {"module_params": {}}],
@@ -86,12 +104,18 @@ def test_a_network_that_trains_on_keeps_its_structure(blobs, changed):
 def test_partial_fit_takes_up_changed_parameters_and_keeps_the_momentum(digits):
     X, y = digits
     model = StructuredClassifier(random_state=0).partial_fit(X, y, classes=range(10))
-    net, momentum = model.net_, next(iter(model.net_.optimizer_.state.values()))
+    net = model.net_
     model.partial_fit(X, y)
     assert model.net_ is net
+    by_hand = copy.deepcopy(model)
+    for group in by_hand.net_.optimizer_.param_groups:
+        group["lr"] = 1e-3
+    by_hand.partial_fit(X, y)
     model.set_params(learning_rate=1e-3).partial_fit(X, y)
     assert model.net_.optimizer_.param_groups[0]["lr"] == 1e-3
-    assert next(iter(model.net_.optimizer_.state.values())) is momentum
+    np.testing.assert_array_equal(
+        model.decision_function(X), by_hand.decision_function(X)
+    )
     model.set_params(optimizer="adam").partial_fit(X, y)
     assert isinstance(model.net_.optimizer_, torch.optim.Adam)
     assert model.n_iter_ == 4

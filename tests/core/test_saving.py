@@ -319,10 +319,30 @@ def test_another_version_warns_once_with_all_that_differs(digits, path, monkeypa
 
 
 def test_another_build_of_torch_is_no_other_version(blobs, path, monkeypatch):
-    StructuredClassifier(**FAST).fit(*blobs).save(path)
+    model = StructuredClassifier(**FAST).fit(*blobs)
+    model.save(path)
     release = torch.__version__.partition("+")[0]
     monkeypatch.setattr(torch, "__version__", f"{release}+cu999")
-    StructuredClassifier.load(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loaded = StructuredClassifier.load(path)
+    assert not caught
+    np.testing.assert_array_equal(loaded.predict(blobs[0]), model.predict(blobs[0]))
+
+
+def test_an_optimizer_goes_on_in_its_own_precision(blobs, path):
+    """NAdam holds single numbers that torch would round as it does the weights."""
+    settings = {"optimizer": torch.optim.NAdam, "dtype": "float64", "random_state": 0}
+    model = StructuredClassifier(**settings)
+    for _ in range(3):
+        model.partial_fit(*blobs, classes=[0, 1, 2])
+    model.save(path)
+    loaded = StructuredClassifier.load(path)
+    for each in (model, loaded):
+        each.partial_fit(*blobs).partial_fit(*blobs)
+    np.testing.assert_array_equal(
+        loaded.decision_function(blobs[0]), model.decision_function(blobs[0])
+    )
 
 
 def test_a_regressor_predicts_in_the_units_of_its_targets(path):

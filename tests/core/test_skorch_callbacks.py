@@ -324,6 +324,12 @@ def test_callbacks_that_cannot_work_are_refused_before_the_training(
     assert not trained
 
 
+def test_weights_that_are_all_frozen(blobs):
+    model = StructuredClassifier(callbacks=[skorch_callbacks.Freezer("*")], **FAST)
+    with pytest.raises(ValueError, match="A callback has frozen all weights"):
+        model.fit(*blobs)
+
+
 def test_scores_without_a_hold_out_cannot_be_monitored(blobs):
     scoring, stop = EpochScoring("accuracy", name="acc"), EarlyStopping("acc")
     with pytest.raises(ValueError, match="looks for 'acc', which does not exist"):

@@ -32,8 +32,8 @@ from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
 from sklearn_structreg.core import standardization as module
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.recipe import TensorSpec
+from sklearn_structreg.core.samples import check_samples
 from sklearn_structreg.core.standardization import Standardize
-from sklearn_structreg.core.validation import check_samples
 
 CLASSIFIERS = (
     StructuredClassifier,

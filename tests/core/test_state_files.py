@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors import SafetensorError
 
+from sklearn_structreg.core import state_files
 from sklearn_structreg.core.state_files import read_state, write_state
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
@@ -117,6 +119,38 @@ def test_a_file_is_readable_by_those_who_may_read_any_new_one(tmp_path):
     write_state(tmp_path / "a.state", {})
     modes = [(tmp_path / name).stat().st_mode for name in ("any", "a.state")]
     assert modes[0] == modes[1]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o444])
+def test_a_file_that_is_there_keeps_its_permissions_and_links(tmp_path, mode):
+    path, link = tmp_path / "a.state", tmp_path / "link"
+    write_state(path, {"a": 1})
+    path.chmod(mode)
+    link.symlink_to(path)
+    write_state(link, {"a": 2})
+    assert link.is_symlink()
+    assert read_state(path) == {"a": 2}
+    assert path.stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "No right", ".hidden"), SafetensorError("Disk full")]
+)
+def test_a_write_that_fails_names_the_file(tmp_path, monkeypatch, error):
+    def failing(*args):
+        raise error
+
+    monkeypatch.setattr(state_files, "save_file", failing)
+    path = tmp_path / "a.state"
+    with pytest.raises(OSError, match=r"a\.state' cannot be written: (No r|Disk)"):
+        write_state(path, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_array_without_a_form_is_named_by_its_numbers(tmp_path):
+    dates = np.array(["2020-01-01"], "datetime64[D]")
+    with pytest.raises(TypeError, match=r"ndarray of dtype datetime64\[D\]"):
+        write_state(tmp_path / "a.state", dates)
 
 
 def test_a_write_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch):

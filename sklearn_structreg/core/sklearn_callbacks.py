@@ -55,17 +55,9 @@ def fit_task(
 ) -> Iterator[None]:
     """Report a fit, from here to the end of the context, to the estimator's callbacks.
 
-    Parameters
-    ----------
-    estimator : StructuredEstimator
-        At the end of the context it is fitted.
-    data : dict
-        The callbacks' arguments: `X`, `y` and `metadata`.
-    n_epochs : int or None
-        The most that will be trained; None if that is unknown.
-    reconstruct : callable
-        Returns, for the net of an epoch, the fitted attributes that make a fitted
-        estimator of a copy of `estimator`; or None if it takes more than that.
+    `data` are their arguments `X`, `y` and `metadata`. At most `n_epochs` will be
+    trained; None is unknown. `reconstruct` returns, for the net of an epoch, the fitted
+    attributes that make a fitted estimator of a copy; or None if it takes more.
     """
     task = None
     if getattr(estimator, "_skl_callbacks", None):

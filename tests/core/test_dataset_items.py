@@ -12,7 +12,7 @@ from sklearn.base import clone
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from sklearn_structreg.core import StructuredClassifier, make_mlp
-from sklearn_structreg.core.items import dataset_targets
+from sklearn_structreg.core.dataset_items import dataset_targets
 from sklearn_structreg.selfinformed import SelfInformedClassifier
 
 N = 120

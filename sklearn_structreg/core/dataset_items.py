@@ -7,9 +7,7 @@ from a seed and its row.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
-from sklearn_structreg.core.randomness import GLOBAL_LOCK
+from sklearn_structreg.core.device import dtype_name
+from sklearn_structreg.core.randomness import kept_global_state, seed_globals
 
 __all__ = ["dataset_targets", "first_sample", "read_samples"]
 
 SAMPLES = ("x", "X", "image", "img", "pixel_values", "input", "inputs", "data")
 LABELS = ("y", "label", "labels", "target", "targets")
 CHUNK_ROWS = 256
-MASK = 2**64 - 1
 
 
 def first_sample(dataset: Dataset[Any]) -> Tensor:
@@ -59,7 +57,7 @@ def read_samples(
         bad = int((~X.flatten(1).isfinite().all(dim=1)).int().argmax())
         raise ValueError(
             f"Row {rows[bad]} of the dataset holds NaN, infinity, or a number too "
-            f"large for {str(dtype).removeprefix('torch.')}; impute such values, or "
+            f"large for {dtype_name(dtype)}; impute such values, or "
             "leave the row out."
         )
     return X
@@ -131,10 +129,10 @@ def _read(
     take: Callable[[Any, int], Any],
 ) -> list[Any]:
     """Return `take(item, row)` of some rows."""
-    with _kept_global_state():
+    with kept_global_state():
         found = []
         for row in rows:
-            _seed_globals(seed, row)
+            seed_globals(seed, row)
             found.append(take(dataset[row], row))
         return found
 
@@ -179,31 +177,3 @@ def _name(item: Mapping[str, Any], names: Sequence[str], kind: str, row: int) ->
             f"them {' or '.join(map(repr, names))}."
         )
     return found[0]
-
-
-@contextmanager
-def _kept_global_state() -> Iterator[None]:
-    """Restore the generators of torch, numpy and Python in the end."""
-    with GLOBAL_LOCK:
-        states = (
-            torch.default_generator.get_state(),
-            np.random.get_state(),  # noqa: NPY002 (the one that items draw from)
-            random.getstate(),
-        )
-        try:
-            yield
-        finally:
-            torch.default_generator.set_state(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
-            random.setstate(states[2])
-
-
-def _seed_globals(seed: int, row: int) -> None:
-    """Seed the generators of torch, numpy and Python for a row."""
-    mixed = (seed + (row + 1) * 0x9E3779B97F4A7C15) & MASK  # SplitMix64: fast
-    mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 & MASK
-    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB & MASK
-    mixed ^= mixed >> 31
-    torch.default_generator.manual_seed(mixed)
-    np.random.seed(mixed >> 32)  # noqa: NPY002
-    random.seed(mixed)

@@ -1,4 +1,4 @@
-"""Checks of skorch's callbacks before a training."""
+"""skorch's callbacks: checks before a training, and those that hear of batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 from skorch.callbacks import Callback, InputShapeSetter
 from skorch.callbacks.scoring import ScoringBase
 
-__all__ = ["check_callbacks"]
+__all__ = ["check_callbacks", "listens_to_batches"]
+
+BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
 
 def check_callbacks(
@@ -45,6 +47,16 @@ def check_callbacks(
     if not early_stopping:
         _check_monitors(found)
     return _named(items)
+
+
+def listens_to_batches(callbacks: Iterable[tuple[str, Callback]]) -> bool:
+    """Whether a callback is to be called for single mini-batches."""
+    return any(
+        getattr(type(callback), hook) != getattr(Callback, hook)
+        and getattr(callback, "step_every", "batch") == "batch"  # LRScheduler's
+        for _, callback in callbacks
+        for hook in BATCH_HOOKS
+    )
 
 
 def _is_pair(item: Any) -> bool:

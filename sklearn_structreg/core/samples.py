@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from sklearn_structreg.core.checks import check_sizes, check_table
+from sklearn_structreg.core.dataset_items import first_sample
 from sklearn_structreg.core.image_shapes import (
     refuse_channels_last,
     with_channel,
     without_leading_ones,
 )
-from sklearn_structreg.core.items import first_sample
 
 __all__ = ["Samples", "check_samples"]
 
@@ -65,9 +65,15 @@ def check_samples(
     layout = Layout(image_shape, seen_shape, as_given)
     if isinstance(X, Dataset):
         return _check_dataset(estimator, X, y, layout, min_samples)
+    if isinstance(X, DataLoader):
+        raise TypeError(
+            "X is a DataLoader; pass its dataset, and batch_size to the estimator."
+        )
     if isinstance(X, Tensor):
         X = _array_of(X)
     check_table(X, "X")
+    if isinstance(X, list | tuple) and X and np.ndim(X[0]) > 1:
+        X = np.asarray(X)
     given = None
     if getattr(X, "ndim", 2) > 2:
         X = np.asarray(X)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,14 +9,13 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from skorch.dataset import unpack_data
 from skorch.utils import to_tensor
-from torch import nn
 from torch.optim import Optimizer
 
-from sklearn_structreg.core.checks import is_integer
-from sklearn_structreg.core.net import with_rates
+from sklearn_structreg.core.checks import check_integer
+from sklearn_structreg.core.optimizers import regroup, with_rates
 from sklearn_structreg.core.randomness import derive_seed, seeded
 from sklearn_structreg.core.regularizer import Regularizer
-from sklearn_structreg.core.sequence import RegularizerSequence
+from sklearn_structreg.core.sequence import RegularizerSequence, name_of
 
 __all__ = ["RegularizerCallback"]
 
@@ -82,12 +80,9 @@ class RegularizerCallback(Callback):
                 f"regularizer={self.regularizer!r} is no regularizer; give an instance "
                 "such as CGES(alpha=0.05)."
             )
-        if not is_integer(self.random_state, 0):
-            raise ValueError(
-                f"random_state={self.random_state!r} must be an integer of at least 0."
-            )
+        check_integer("random_state", self.random_state, 0)
         self.regularizer.check_parameters()
-        name = type(self.regularizer).__name__.lower()
+        name = name_of(type(self.regularizer))
         self.sequence_ = RegularizerSequence([(name, self.regularizer)])
         self.callbacks_: list[Callback] | None = None
         self.hook_: Any = None
@@ -177,24 +172,3 @@ class RegularizerCallback(Callback):
         self.callbacks_ = [
             callback.initialize() for _, callback in self.sequence_.callbacks()
         ]
-
-
-def regroup(
-    optimizer: Optimizer, module: nn.Module, special: Iterable[dict[str, Any]]
-) -> None:
-    """Give a running optimizer the parameters of a changed module.
-
-    Parameters that have gone leave their groups; those of `special` get groups of
-    their own; any other new ones join the first group.
-    """
-    special = list(special)
-    learned = {id(p): p for p in module.parameters() if p.requires_grad}
-    taken = {id(p) for group in special for p in group["params"]}
-    present = {id(p) for p in module.parameters()} - taken
-    for group in optimizer.param_groups:
-        group["params"] = [p for p in group["params"] if id(p) in present]
-    known = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    new = [p for key, p in learned.items() if key not in known | taken]
-    optimizer.param_groups[0]["params"].extend(new)
-    for group in special:
-        optimizer.add_param_group(group)
