@@ -175,7 +175,7 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
 
     def attach(self, module: nn.Module, sample: Any) -> nn.Module:
         """Look up the weights; the network stays as it is."""
-        self.start_, self.strength_ = 0.0, self.alpha
+        self.start_, self.strength_ = 0.0, float(self.alpha)
         self.layers_: list[LayerPenalty] = []
         self.fixed_: dict[str, Tensor] = {}
         self._share_out(module, find_weights(module, sample))
@@ -183,7 +183,8 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
 
     def resume(self, previous: Any, module: nn.Module) -> nn.Module:
         """Keep names and measured constants; the parameters of now take effect."""
-        self.start_, self.strength_, self.fixed_ = previous.alpha, self.alpha, {}
+        self.start_, self.strength_ = float(previous.alpha), float(self.alpha)
+        self.fixed_ = {}
         self._share_out(module, previous.names, warned=previous.alpha > 0)
         same = ("penalty", "exclusivity", "groups", "layer_scale")
         if all(same_value(getattr(self, n), getattr(previous, n)) for n in same):
@@ -209,7 +210,7 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
         """
         before, n_ramp = self.strength_, self.ramp * max_epochs
         share = min(1.0, (epoch + 1) / n_ramp) if n_ramp else 1.0
-        self.strength_ = self.start_ + share * (self.alpha - self.start_)
+        self.strength_ = self.start_ + share * (float(self.alpha) - self.start_)
         n_refit = round(self.refit * max_epochs)
         if epoch >= max_epochs - n_refit and self.penalty != "l2":
             self.strength_ = 0.0
@@ -220,7 +221,7 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
 
     def end_training(self) -> None:
         """Penalise at alpha again: `partial_fit` knows no last epoch."""
-        self.strength_, self.fixed_ = self.alpha, {}
+        self.strength_, self.fixed_ = float(self.alpha), {}
 
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Apply the proximal operators to all weights that are being trained."""

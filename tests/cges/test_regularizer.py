@@ -32,7 +32,7 @@ def sgd(net, lr=LR):
 
 
 def attached(net, sample, **params):
-    regularizer = CGES(ALPHA, **params)
+    regularizer = CGES(ALPHA, **{"layer_scale": None} | params)
     assert regularizer.attach(net, sample) is net
     return regularizer
 
