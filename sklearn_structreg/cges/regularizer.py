@@ -166,7 +166,7 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
     >>> from sklearn_structreg.core import StructuredClassifier
     >>> X, y = load_digits(return_X_y=True)
     >>> net = StructuredClassifier(
-    ...     regularizers=[CGES(0.05)], max_epochs=20, random_state=0).fit(X, y)
+    ...     regularizers=[CGES(0.3)], max_epochs=20, random_state=0).fit(X, y)
     >>> bool((net.module_[0].weight == 0).any())
     True
     """

@@ -97,7 +97,7 @@ class Compactable:
         >>> from sklearn_structreg import CGESClassifier
         >>> X, y = load_digits(return_X_y=True)
         >>> net = CGESClassifier(
-        ...     alpha=0.03, penalty="group", max_epochs=20, random_state=0
+        ...     alpha=0.7, penalty="group", max_epochs=20, random_state=0
         ... ).fit(X, y)
         >>> smaller = net.compact()
         >>> smaller[0].out_features < net.module_[0].out_features
