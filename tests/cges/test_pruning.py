@@ -316,6 +316,40 @@ def test_compaction_in_place_keeps_the_zeros_and_prunes_no_further(digits, densi
     assert abs(n_nonzero(model.fit(X, y).module_) - n_left / 2) <= 1
 
 
+def cosines(*lengths):
+    return [0.05 * (1 + np.cos(np.pi * e / n)) / 2 for n in lengths for e in range(n)]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_rate_falls_anew_from_each_round_to_come(digits):
+    X, y = digits[0][:200], digits[1][:200]
+    model = CGESClassifier(
+        alpha=0,
+        target_density=0.5,
+        pruning_rounds=3,
+        lr_schedule="cosine",
+        max_epochs=12,
+        warm_start=True,
+        random_state=0,
+    )
+
+    def rates(**params):
+        done = getattr(model, "n_iter_", 0)
+        model.set_params(**params).fit(X, y)
+        return model.history_[done:, "event_lr"]
+
+    np.testing.assert_allclose(rates(), cosines(3, 2, 2, 5))
+    np.testing.assert_allclose(rates(), cosines(12))  # nothing left to prune
+    np.testing.assert_allclose(rates(target_density=0.3), cosines(3, 2, 2, 5))
+    np.testing.assert_allclose(rates(target_density=None), cosines(12))
+    stopped = rates(
+        target_density=0.2, early_stopping=True, n_iter_no_change=1, learning_rate=1e-9
+    )
+    np.testing.assert_allclose(stopped, 2e-8 * np.array(cosines(3, 2, 2, 5)[:9]))
+    model.set_params(early_stopping=False, learning_rate=0.05).partial_fit(X, y)
+    assert model.net_.optimizer_.param_groups[0]["lr"] == 0.05
+
+
 def test_a_regressor_is_pruned_as_well(digits):
     X, y = digits[0][:300], digits[1][:300].astype(float)
     model = CGESRegressor(
