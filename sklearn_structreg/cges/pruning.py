@@ -40,18 +40,19 @@ class PruningParameters:
         stay. Pruned weights are held at exactly zero from then on.""",
     )
     pruning_rounds: int = parameter(
-        5,
+        10,
         [Interval(Integral, 1, None, closed="left")],
         "int",
         """Number of rounds of pruning, at least 1; each keeps the same share of the
         weights that are left.""",
     )
     pruning_start: float = parameter(
-        0.4,
+        0.25,
         [Interval(Real, 0, 1, closed="left")],
         "float in [0, 1)",
-        """Share of the epochs before the first round. The other epochs are shared out
-        equally between the rounds, for fine-tuning.""",
+        """Share of the epochs before the first round. Half of the others come after the
+        last round, the other half lies evenly between the rounds. `lr_schedule` begins
+        anew with every round.""",
     )
 
 
@@ -159,6 +160,13 @@ class IterativePruning(PruningParameters, Regularizer):
     def callbacks(self) -> list[tuple[str, Callback]]:
         """Lead the pruning through the epochs of a training."""
         return [] if self._is_off else [("pruning", PruningRounds(self))]
+
+    def schedule_starts(self, module: nn.Module, max_epochs: int) -> list[int]:
+        """Return the epochs of the rounds: each is trained at rates of its own."""
+        if self._is_off:
+            return []
+        self.plan(module, max_epochs)
+        return [epoch - self.epoch_ for epoch in self.rounds_ or []]
 
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Set the pruned weights back to zero."""
@@ -300,8 +308,8 @@ def smallest_weights(
 def pruning_epochs(max_epochs: int, n_rounds: int, start: float) -> list[int]:
     """Return the epochs, counted from 0, that begin with a round of pruning.
 
-    >>> pruning_epochs(20, n_rounds=4, start=0.4)
-    [8, 11, 14, 17]
+    >>> pruning_epochs(20, n_rounds=4, start=0.2)
+    [4, 6, 9, 12]
     """
     first = math.ceil(start * max_epochs)
     if first >= max_epochs:
@@ -310,9 +318,8 @@ def pruning_epochs(max_epochs: int, n_rounds: int, start: float) -> list[int]:
             f"round of pruning, at pruning_start={start:g}; train for longer or start "
             "earlier."
         )
-    return [
-        first + (max_epochs - first) * round_ // n_rounds for round_ in range(n_rounds)
-    ]
+    n_between = (max_epochs - first) // 2
+    return [first + n_between * i // max(1, n_rounds - 1) for i in range(n_rounds)]
 
 
 def kept_counts(n_present: int, n_target: int, n_rounds: int) -> list[int]:
