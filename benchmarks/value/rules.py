@@ -18,6 +18,7 @@ from benchmarks.value.contestants import PLAIN
 from benchmarks.value.runs import Runs
 from benchmarks.value.standing import (
     Entry,
+    Found,
     cost,
     differences,
     entries,
@@ -64,7 +65,8 @@ def tables(runs: Runs) -> dict[str, str]:
     return {"rules": "\n".join([*lines, beside_realmlp(found, groups_of(runs))])}
 
 
-def at_work(found: dict, entry: Entry) -> str:
+def at_work(found: Found, entry: Entry) -> str:
+    """Check whether the default does anything."""
     figure, words, holds = AT_WORK[entry[0]]
     checked = {}
     for name, by_seed in found[entry].items():
@@ -83,7 +85,7 @@ def line(rule: str, checked: dict[str, tuple[bool, str]]) -> str:
     return "\n".join([start, *(f"           {name}" for name in failed)])
 
 
-def beside_realmlp(found: dict, groups: dict[str, list[str]]) -> str:
+def beside_realmlp(found: Found, groups: dict[str, list[str]]) -> str:
     """Compare the default of CGES with RealMLP-TD-S on the raw tables."""
     names = [n for group in ("scikit-learn", "wide") for n in groups.get(group, [])]
     pairs = [
@@ -93,7 +95,7 @@ def beside_realmlp(found: dict, groups: dict[str, list[str]]) -> str:
     ]
     means = [np.mean(pair) for pair in pairs if pair]
     if not means:
-        return "RealMLP-TD-S was not run."
+        return "CGES and RealMLP-TD-S did not run on the same tables."
     mean, error = mean_and_error(means)
     verdict = "holds" if mean >= REALMLP_MARGIN else "FAILS"
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,23 @@ from benchmarks.value.accuracy import SECTION, best
 from benchmarks.value.contestants import CONTESTANTS, PLAIN
 from benchmarks.value.runs import Run, Runs
 
-__all__ = ["Entry", "differences", "draw", "entries", "mean_and_error", "tables"]
+__all__ = [
+    "Entry",
+    "Found",
+    "cost",
+    "differences",
+    "draw",
+    "entries",
+    "groups_of",
+    "mean_and_error",
+    "spoken",
+    "tables",
+]
 
 Entry = tuple[str, str]
 """The name of a contestant, and "default" or "tuned"."""
 REFERENCE: Entry = (PLAIN, "default")
+TICKS = (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50)
 Found = dict[Entry, dict[str, dict[int, Run]]]
 
 
@@ -48,7 +60,7 @@ def differences(
     found: Found, entry: Entry, data: str, to: Entry = REFERENCE, of: str = "accuracy"
 ) -> list[float]:
     """Return percentage points above another entry, for each split that both did."""
-    ours, theirs = found[entry].get(data, {}), found.get(to, {}).get(data, {})
+    ours, theirs = (found.get(who, {}).get(data, {}) for who in (entry, to))
     return [
         100 * (ours[seed][of] - theirs[seed][of])
         for seed in sorted(ours.keys() & theirs.keys())
@@ -64,7 +76,7 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 def cost(found: Found, entry: Entry, data: str) -> float:
     """Return the time of a fit by the plain net's, the median over the splits."""
-    ours, plain = found[entry].get(data, {}), found[REFERENCE].get(data, {})
+    ours, plain = (found.get(who, {}).get(data, {}) for who in (entry, REFERENCE))
     both = ours.keys() & plain.keys()
     ratios = [ours[seed]["seconds"] / plain[seed]["seconds"] for seed in both]
     return float(np.median(ratios)) if ratios else np.nan
@@ -85,11 +97,23 @@ def label(entry: Entry) -> str:
 
 
 def tables(runs: Runs) -> dict[str, str]:
-    """Return the summary over groups of data sets, and the accuracies on each set."""
+    """Return the summary over groups of data sets, and figures on each set."""
     found, groups = entries(runs), groups_of(runs)
-    result = {"summary": summary(found, groups)}
-    sheets = [sheet(found, group, names) for group, names in groups.items()]
-    return result | {"accuracy": "\n\n".join(sheets), "shift": shift(found, groups)}
+
+    def accuracy(entry: Entry, name: str) -> str:
+        values = [run["accuracy"] for run in found[entry].get(name, {}).values()]
+        return f"{100 * np.mean(values):.1f}" if values else "-"
+
+    def shift(entry: Entry, name: str) -> str:
+        values = differences(found, entry, name, of="corrupted")
+        return spoken(*mean_and_error(values)) if values else "-"
+
+    sheets = [sheet(group, found, names, accuracy) for group, names in groups.items()]
+    return {
+        "summary": summary(found, groups),
+        "accuracy": "\n\n".join(sheets),
+        "shift": sheet("corrupted images", found, groups.get("images", []), shift),
+    }
 
 
 def summary(found: Found, groups: dict[str, list[str]]) -> str:
@@ -123,35 +147,17 @@ def share(found: Found, entry: Entry, figure: str) -> str:
     return f"{100 * np.mean(values):.0f}%" if values else "-"
 
 
-def sheet(found: Found, group: str, names: Sequence[str]) -> str:
-    """Return mean accuracies on the data sets of a group, a contestant a line."""
-    widths = [max(len(name), 5) + 2 for name in names]
-    head = "".join(f"{n:>{w}}" for n, w in zip(names, widths, strict=True))
-    lines = [f"{group:32}{head}"]
-    for entry, by_data in found.items():
-        values = [[r["accuracy"] for r in by_data.get(n, {}).values()] for n in names]
-        if any(values):
-            cells = [f"{100 * np.mean(v):.1f}" if v else "-" for v in values]
-            line = "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
-            lines.append(f"{label(entry):32}{line}")
-    return "\n".join(lines)
-
-
-def shift(found: Found, groups: dict[str, list[str]]) -> str:
-    """Return differences to the plain net on corrupted test images."""
-    names = groups.get("images", [])
+def sheet(
+    title: str, found: Found, names: Sequence[str], cell: Callable[[Entry, str], str]
+) -> str:
+    """Return a table with a contestant a line and a data set a column."""
     widths = [max(len(name), 11) + 2 for name in names]
-    head = "".join(f"{n:>{w}}" for n, w in zip(names, widths, strict=True))
-    lines = [f"{'corrupted test images':32}{head}"]
-    for entry in found:
-        cells = []
-        for name in names:
-            values = differences(found, entry, name, of="corrupted")
-            cells.append(spoken(*mean_and_error(values)) if values else "-")
-        if set(cells) != {"-"}:
-            line = "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
-            lines.append(f"{label(entry):32}{line}")
-    return "\n".join(lines)
+    rows = {label(entry): [cell(entry, name) for name in names] for entry in found}
+    rows = {name: cells for name, cells in rows.items() if set(cells) != {"-"}}
+    return "\n".join(
+        f"{start:32}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
+        for start, cells in ({title: list(names)} | rows).items()
+    )
 
 
 def spoken(mean: float, error: float) -> str:
@@ -179,7 +185,12 @@ def draw(runs: Runs, path: Path) -> None:
         axes.errorbar(mean, height, xerr=error, fmt="D", c="k", ms=5, capsize=3, lw=1.2)
     axes.axvline(0, c="0.5", lw=0.8, zorder=0)
     axes.set_yticks(range(len(shown)), [label(entry) for entry in reversed(shown)])
-    axes.set_xscale("symlog", linthresh=5)
+    axes.set_xscale("symlog", linthresh=5, linscale=2)
+    low, high = axes.get_xlim()
+    axes.set_xticks([t for t in TICKS if low <= t <= high], minor=False)
+    axes.xaxis.set_major_formatter("{x:+g}")
+    axes.xaxis.set_minor_locator(plt.NullLocator())
+    axes.grid(axis="x", lw=0.4)
     axes.set_xlabel("accuracy minus the plain net's, in points")
     for color, group in enumerate(groups):
         axes.plot([], [], "o", c=f"C{color}", ms=4, alpha=0.6, label=group)
