@@ -87,18 +87,18 @@ class Setting:
 
 STRENGTHS = {
     "L2": (1e-4, 1e-3),
-    "L1": (0.3, 1.0, 3.0, 10.0),
+    "L1": (0.1, 0.3, 1.0, 3.0),
     "GS-filter": (0.1, 0.3, 0.6, 1.0),
     "GS-feature": (0.1, 0.3, 0.6, 1.0),
-    "ES": (1.0, 3.0, 10.0, 30.0),
-    "CGES": (1.0, 3.0, 10.0, 20.0),
-    "CGES, bare": (3e-3, 1e-2, 3e-2),
+    "ES": (0.1, 0.3, 1.0, 3.0),
+    "CGES": (0.3, 1.0, 3.0, 10.0),
+    "CGES, bare": (1e-3, 3e-3, 1e-2),
 }
-PRUNED = {"L2": 1e-4, "CGES": 3.0}
+PRUNED = {"L2": 1e-4, "CGES": 0.3}
 SETTINGS = {
     "mnist": Setting(
         "mnist", paper_convnet, 60_000, 10_000, 20, 100,
-        {"L2": (1e-4,), "CGES": (1.0, 3.0)}, PRUNED, 11, n_seeds=2,
+        {"L2": (1e-4,), "CGES": (0.3, 1.0)}, PRUNED, 11, n_seeds=2,
     ),
     "mnist small": Setting(
         "mnist", partial(paper_convnet, widths=(8, 16), n_hidden=128),
