@@ -133,6 +133,7 @@ FITS = {
     "penalty, pruning": CGESClassifier(
         target_density=0.2, pruning_rounds=3, lr_schedule="cosine", **STOPPING, **SMALL
     ),
+    "a size": CGESClassifier(target_multiply_adds=0.4, **STOPPING, **SMALL),
     "draws": BlockoutClassifier(lr_schedule="cosine", **STOPPING, **SMALL),
     "clusters": DropClusterClassifier(lr_schedule="cosine", **STOPPING, **CLUSTERS),
     "stages": SelfInformedClassifier(

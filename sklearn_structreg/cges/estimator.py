@@ -14,6 +14,7 @@ from sklearn_structreg.cges.importance import first_layer_norms
 from sklearn_structreg.cges.layers import count_parameters, weight_sparsity
 from sklearn_structreg.cges.pruning import IterativePruning, PruningParameters
 from sklearn_structreg.cges.regularizer import CGES, CGESParameters
+from sklearn_structreg.cges.targets import TargetParameters
 from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.parameters import component
 from sklearn_structreg.core.task import Task
@@ -37,7 +38,7 @@ class Untrained(NamedTuple):
 
 
 @component
-class SparseEstimator(CGESParameters, PruningParameters, Base):
+class SparseEstimator(CGESParameters, TargetParameters, PruningParameters, Base):
     """A network with pruning and then a CGES penalty, and its sparsity."""
 
     _regularizers: ClassVar = (IterativePruning, CGES)

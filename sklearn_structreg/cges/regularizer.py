@@ -26,6 +26,14 @@ from sklearn_structreg.cges.layers import (
 from sklearn_structreg.cges.proximal import prox_cges, prox_l1, prox_l2
 from sklearn_structreg.cges.schedule import mu_schedule
 from sklearn_structreg.cges.steps import step_sizes
+from sklearn_structreg.cges.targets import (
+    ReachTarget,
+    TargetParameters,
+    check_target,
+    example_of,
+    resume_target,
+    target_of,
+)
 from sklearn_structreg.core import Regularizer
 from sklearn_structreg.core.parameters import component, parameter
 from sklearn_structreg.core.regularizer import learning_rates, same_value
@@ -124,7 +132,7 @@ class LayerPenalty:
 
 # The parameter `penalty` hides the hook of that name, which CGES does not need.
 @component
-class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
+class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
     r"""Combined group and exclusive sparsity, as a regularizer.
 
     After every step of the optimizer the penalty's proximal operators shrink the
@@ -141,6 +149,8 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
     layers_ : list of LayerPenalty
         The weights' names in forward order, with the dimensions of their groups and the
         constants of the two terms.
+    reached_ : float or None
+        The share of the multiply-adds, or of the latency, that a target has led to.
 
     Warns
     -----
@@ -178,6 +188,9 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
         self.start_, self.strength_ = 0.0, float(self.alpha)
         self.layers_: list[LayerPenalty] = []
         self.fixed_: dict[str, Tensor] = {}
+        self.reached_: float | None = None
+        self.epoch_, self.brake_ = 0, 1.0
+        self.example_ = example_of(sample)
         self._share_out(module, find_weights(module, sample))
         return module
 
@@ -185,6 +198,7 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
         """Keep names and measured constants; the parameters of now take effect."""
         self.start_, self.strength_ = float(previous.alpha), float(self.alpha)
         self.fixed_ = {}
+        resume_target(self, previous, module)
         self._share_out(module, previous.names, warned=previous.alpha > 0)
         same = ("penalty", "exclusivity", "groups", "layer_scale")
         if all(same_value(getattr(self, n), getattr(previous, n)) for n in same):
@@ -194,7 +208,9 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
     def callbacks(self) -> list[tuple[str, Callback]]:
         """Lead the strength through the epochs, and record every layer's sparsity."""
         recorder = ("sparsity", SparsityRecorder(self.names))
-        return [recorder, ("phases", Phases(self))] if self.alpha > 0 else [recorder]
+        phases = [("phases", Phases(self))] if self.alpha > 0 else []
+        target = [("target", ReachTarget(self))] if target_of(self) else []
+        return [recorder, *phases, *target]
 
     def begin_epoch(self, module: nn.Module, epoch: int, max_epochs: int) -> bool:
         """Set the strength of an epoch; return whether the objective changes with it.
@@ -214,30 +230,38 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
         n_refit = round(self.refit * max_epochs)
         if epoch >= max_epochs - n_refit and self.penalty != "l2":
             self.strength_ = 0.0
-            if not self.fixed_:
+            if not self.fixed_ and target_of(self) is None:
                 weights = {name: module.get_parameter(name) for name in self.names}
                 self.fixed_ |= {name: w.detach() == 0 for name, w in weights.items()}
         return bool(self.strength_ != before)
 
     def end_training(self) -> None:
         """Penalise at alpha again: `partial_fit` knows no last epoch."""
-        self.strength_, self.fixed_ = float(self.alpha), {}
+        self.strength_ = float(self.alpha)
+        if target_of(self) is None:
+            self.fixed_ = {}
 
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Apply the proximal operators to all weights that are being trained."""
         if not all(layer.is_measured for layer in self.layers_):
             self._measure(module)  # also for an alpha to come
-        if self.alpha == 0:
+        if self.alpha == 0 and not self.fixed_:
             return
+        pull = self.strength_ * self.brake_
         with torch.no_grad():
             for weight, layer, group in self._bind(module, optimizer):
                 if not weight.w.requires_grad:
                     continue
+                if layer.is_measured and pull > 0:
+                    step, metric = step_sizes(optimizer, group, weight.w)
+                    self._shrink(weight, layer, step * pull, metric)
                 if layer.name in self.fixed_:
                     weight.w.masked_fill_(self._zeros(layer.name, weight.w), 0.0)
-                elif layer.is_measured:
-                    step, metric = step_sizes(optimizer, group, weight.w)
-                    self._shrink(weight, layer, step * self.strength_, metric)
+
+    def remedy(self) -> str | None:
+        """Leave more channels, or lower the strength."""
+        target = target_of(self)
+        return f"raise {target[0]}={target[1]:g}" if target else super().remedy()
 
     def penalty_value(self, module: nn.Module) -> float:
         """Return the value of the penalty at its present strength."""
@@ -255,7 +279,7 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
                     torch.linalg.vector_norm(w, dim=dims).sum()
                 )
                 total += layer.exclusive / 2 * float(w.abs().sum(dims).square().sum())
-        return float(self.strength_ * total)
+        return float(self.strength_ * self.brake_ * total)
 
     def fitted_state(self) -> dict[str, Any]:
         """Return the layers as dictionaries."""
@@ -264,7 +288,8 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
 
     def restore(self, state: dict[str, Any]) -> None:
         """Make the layers of dictionaries."""
-        super().restore(state)
+        before = {"reached_": None, "epoch_": 0, "brake_": 1.0, "example_": None}
+        super().restore(before | state)  # a file may be of a time before targets
         self.layers_ = [LayerPenalty(**layer) for layer in state["layers_"]]
 
     @property
@@ -281,6 +306,7 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
                 f"ramp={self.ramp:g} and refit={self.refit:g} are shares of the same "
                 "epochs; together they must be at most 1."
             )
+        check_target(self)
         shapes = [module.get_parameter(name).shape for name in names]
         shares = {
             "cges": mu_schedule(len(names), self.exclusivity),
