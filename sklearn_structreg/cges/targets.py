@@ -211,11 +211,14 @@ class Channels:
         return np.where(numbers > 0, sums / np.maximum(numbers, 1), 1.0)
 
     def scores(self, module: nn.Module) -> Floats:
-        """Rate every class by its weights, to find the one to do without."""
+        """Rate every class by its weights, for each multiply-add that it costs."""
         # A factor that moves from one side of a unit to the other changes nothing; the
         # sum decides between classes that have lost one side.
-        sizes = self.sizes(module)
-        scores: Floats = sizes.prod(0) + 1e-9 * sizes.sum(0)
+        sizes, costs = self.sizes(module), np.zeros(len(self.removable))
+        for layer in self.layers:
+            np.add.at(costs, layer.rows, layer.cost * len(layer.columns))
+            np.add.at(costs, layer.columns, layer.cost * len(layer.rows))
+        scores: Floats = (sizes.prod(0) + 1e-9 * sizes.sum(0)) / np.maximum(costs, 1)
         return scores
 
     def in_use(self, module: nn.Module) -> Bools:
