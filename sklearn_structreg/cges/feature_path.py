@@ -17,6 +17,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import nn
 
+from sklearn_structreg.cges.importance import first_layer_norms
 from sklearn_structreg.cges.regularizer import CGES, Phases
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
 from sklearn_structreg.core.estimator import StructuredEstimator
@@ -116,8 +117,10 @@ class RisingGroups(CGES):
     def attach(self, module: nn.Module, sample: Any) -> nn.Module:
         """Begin the record."""
         self.strengths_: list[float] = []
-        self.norms_: list[NDArray[np.float64]] = []
-        return super().attach(module, sample)
+        self.norms_: list[NDArray[np.float32]] = []
+        module = super().attach(module, sample)
+        first_layer_norms(module, self.names[0], sample.shape[1:])  # or an error
+        return module
 
     def callbacks(self) -> list[tuple[str, Callback]]:
         """Return the one that lets the strength rise."""

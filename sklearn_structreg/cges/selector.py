@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
 
 from sklearn_structreg.cges.feature_path import feature_paths, rank_features
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
@@ -24,6 +25,8 @@ from sklearn_structreg.core.targets import check_weight
 from sklearn_structreg.core.versions import VersionedPickle
 
 __all__ = ["CGESSelector"]
+
+MANY_CLASSES, ROWS_PER_CLASS = 20, 3  # beyond which labels may be meant as numbers
 
 
 @component
@@ -71,7 +74,8 @@ class CGESSelector(SelectorMixin, VersionedPickle, BaseEstimator):
 
     Notes
     -----
-    Sample weights act as in the estimators: zero means absent.
+    Sample weights act as in the estimators: zero means absent, and with all rows in one
+    batch k equals k copies, but not with "cv", whose folds would part the copies.
 
     References
     ----------
@@ -106,10 +110,10 @@ class CGESSelector(SelectorMixin, VersionedPickle, BaseEstimator):
         None,
         [StructuredClassifier, StructuredRegressor, None],
         "estimator or None",
-        """A classifier or regressor of this package: the network of the path, and with
-        "cv" the one to score. Its `max_epochs`, and a method of its own, have no part
-        in the path. None is a perceptron trained by Adam, a regressor where y holds
-        fractions.""",
+        """A classifier or regressor of this package, such as `CGESRegressor`: the
+        network of the path, and with "cv" the one to score. Its `max_epochs`, and the
+        parameters of its method, have no part in the path. None is a perceptron trained
+        by Adam: for classes, or for numbers where y has fractions.""",
     )
     cv: Any = parameter(
         5,
@@ -166,7 +170,8 @@ class CGESSelector(SelectorMixin, VersionedPickle, BaseEstimator):
         wanted = self.n_features_to_select
         if isinstance(wanted, Integral) and wanted > n_features:
             raise ValueError(
-                f"n_features_to_select={wanted} is more than n_features={n_features}."
+                f"n_features_to_select={wanted} is more than n_features={n_features}; "
+                "select fewer."
             )
         seed = int(
             check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
@@ -186,13 +191,31 @@ class CGESSelector(SelectorMixin, VersionedPickle, BaseEstimator):
         return self
 
     def _resolve_estimator(self, y: NDArray[Any]) -> StructuredEstimator:
+        """Return the network's estimator: the given one, or one that suits y."""
         if self.estimator is not None:
+            if isinstance(self.estimator.module, nn.Module) or (
+                self.estimator.image_shape is not None
+            ):
+                raise ValueError(
+                    "The networks have fewer features from round to round, so the "
+                    "estimator's module must be 'auto', a class or a factory, and its "
+                    "image_shape None."
+                )
             return clone(self.estimator)
         with warnings.catch_warnings():  # of many classes
             warnings.simplefilter("ignore", UserWarning)
-            numbers = type_of_target(y).startswith("continuous")
-        kind = StructuredRegressor if numbers else StructuredClassifier
-        return kind(optimizer="adam")
+            kind = type_of_target(y)
+        n_values = len(np.unique(y)) if kind == "multiclass" else 0
+        if n_values > MANY_CLASSES and ROWS_PER_CLASS * n_values > len(y):
+            raise ValueError(
+                f"y has {n_values} different values in {len(y)} samples, which may be "
+                "classes or numbers; pass estimator=CGESClassifier() or "
+                "estimator=CGESRegressor()."
+            )
+        numbers = kind.startswith("continuous")
+        return (StructuredRegressor if numbers else StructuredClassifier)(
+            optimizer="adam"
+        )
 
     def _cross_validate(
         self, X: NDArray[Any], y: Any, weight: NDArray[Any] | None, seed: int

@@ -1,14 +1,19 @@
 """The selector finds planted features, alone and together, and says what is wrong."""
 
+import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import make_classification
 from sklearn.feature_selection import f_classif
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from torch import nn
 
-from sklearn_structreg import (
-    CGESSelector,
-)
+from sklearn_structreg import CGESRegressor, CGESSelector, StructuredClassifier
+from sklearn_structreg.cges import FeaturePathDisplay
 
 
 def planted():
@@ -51,19 +56,99 @@ def test_products_are_invisible_to_the_f_test():
     assert len(np.intersect1d(first, right)) <= 1  # else `xor` tests nothing
 
 
-def copies(n_copies=6, noise=0.1):
-    """Three sources of unlike strength, each in noisy copies, among noise."""
+def copies():
+    """Two sources of unlike strength, each in noisy copies, among noise."""
     rng = np.random.default_rng(0)
-    sources = rng.standard_normal((500, 3))
-    X = np.repeat(sources, n_copies, axis=1)
-    X = np.hstack(
-        [X + noise * rng.standard_normal(X.shape), rng.standard_normal((500, 40))]
-    )
-    return X, sources @ [1.0, 0.7, 0.5] > 0, n_copies
+    sources = rng.standard_normal((500, 2))
+    X = np.repeat(sources, 6, axis=1)
+    noise = rng.standard_normal((500, 40))
+    X = np.hstack([X + 0.1 * rng.standard_normal(X.shape), noise])
+    return X, sources @ [1.0, 0.6] > 0
 
 
-def test_of_copies_one_of_each_kind_comes_first():
-    X, y, n_copies = copies()
-    assert set(np.argsort(-f_classif(X, y)[0])[:6] // n_copies) == {0}
+def test_copies_of_the_strongest_do_not_crowd_out_the_others():
+    X, y = copies()
+    assert set(np.argsort(-f_classif(X, y)[0])[:6] // 6) == {0}
     ranking = CGESSelector(6, random_state=0).fit(X, y).ranking_
-    assert set(np.argsort(ranking)[:6] // n_copies) == {0, 1, 2}
+    assert set(np.argsort(ranking)[:6] // 6) == {0, 1}
+
+
+def test_cross_validation_finds_how_many():
+    X, y, right = xor()
+    cv = StratifiedKFold(2, shuffle=True, random_state=0)
+    selector = CGESSelector("cv", cv=cv, random_state=0).fit(X, y)
+    assert selector.n_features_to_select_ == 4
+    assert set(selector.get_support(indices=True)) == set(right)
+    scores = selector.cv_results_["mean_test_score"]
+    sizes = selector.cv_results_["n_features"]
+    assert sizes.tolist() == [1, 2, 4, 8, 16, 32, 40]
+    assert scores[2] > scores[-1] + 0.1
+
+
+def small(n_features=6):
+    X = np.random.default_rng(0).standard_normal((120, n_features))
+    return X, np.where(X[:, 2] > 0, "yes", "no")
+
+
+def test_a_share_names_and_a_pipeline():
+    X, y = small()
+    names = [f"f{i}" for i in range(6)]
+    frame = pd.DataFrame(X, columns=names)
+    model = make_pipeline(
+        CGESSelector(0.34, random_state=0), StructuredClassifier(random_state=0)
+    ).set_output(transform="pandas")
+    assert model.fit(frame, y).score(frame, y) > 0.9
+    selector = model[0]
+    assert selector.transform(frame).shape == (120, 2)
+    assert "f2" in selector.get_feature_names_out()
+    again = pickle.loads(pickle.dumps(selector))
+    np.testing.assert_array_equal(again.scores_, selector.scores_)
+
+
+def test_weights_zero_means_absent_and_seeds_repeat():
+    X, y = small()
+    weight = np.r_[np.ones(80), np.zeros(40)]
+    other = np.r_[y[:80], y[:40]]
+    first = CGESSelector(2, random_state=0).fit(X, other, weight)
+    second = CGESSelector(2, random_state=0).fit(X[:80], y[:80])
+    np.testing.assert_array_equal(first.scores_, second.scores_)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "sentence"),
+    [
+        ({"n_features_to_select": 7}, ValueError, "more than n_features=6"),
+        ({"n_features_to_select": 0}, ValueError, "n_features_to_select"),
+        ({"n_features_to_select": True}, ValueError, "n_features_to_select"),
+        ({"estimator": LogisticRegression()}, ValueError, "estimator"),
+        (
+            {"estimator": StructuredClassifier(nn.Linear(6, 2))},
+            ValueError,
+            "class or a factory",
+        ),
+        ({"estimator": CGESRegressor()}, ValueError, "y"),
+    ],
+)
+def test_errors_say_what_to_do(parameters, error, sentence):
+    with pytest.raises(error, match=sentence):
+        CGESSelector(**parameters).fit(*small())
+
+
+def test_whole_numbers_that_look_like_measurements_are_not_guessed():
+    X, _ = small()
+    y = np.arange(120)
+    with pytest.raises(ValueError, match="CGESRegressor"):
+        CGESSelector(2).fit(X, y)
+
+
+def test_the_display_ends_lines_at_the_scores():
+    pytest.importorskip("matplotlib").use("Agg")
+    X, y = small(16)
+    selector = CGESSelector(2, random_state=0).fit(X, y)
+    display = FeaturePathDisplay.from_selector(selector, n_features=3)
+    assert list(display.lines_) == np.argsort(selector.ranking_)[:3].tolist()
+    for feature, lines in display.lines_.items():
+        x, norms = lines[-1].get_data()
+        assert x[np.isfinite(norms)][-1] == pytest.approx(selector.scores_[feature])
+    with pytest.raises(TypeError, match="CGESSelector"):
+        FeaturePathDisplay.from_selector(make_pipeline(selector))
