@@ -1,7 +1,7 @@
 """Neural networks that find their own structure, as scikit-learn estimators."""
 
 from sklearn_structreg.blockout import BlockoutClassifier, BlockoutRegressor
-from sklearn_structreg.cges import CGESClassifier, CGESRegressor
+from sklearn_structreg.cges import CGESClassifier, CGESRegressor, CGESSelector
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
 from sklearn_structreg.core.versions import __version__
 from sklearn_structreg.dropcluster import (
@@ -20,6 +20,7 @@ __all__ = [
     "BlockoutRegressor",
     "CGESClassifier",
     "CGESRegressor",
+    "CGESSelector",
     "ConfusionSpectralPartitioner",
     "DropClusterClassifier",
     "DropClusterRegressor",

@@ -2,6 +2,7 @@
 
 from sklearn_structreg.cges.classifier import CGESClassifier
 from sklearn_structreg.cges.display import (
+    FeaturePathDisplay,
     SparsityDisplay,
     SparsityHistoryDisplay,
     TradeOffDisplay,
@@ -16,6 +17,7 @@ from sklearn_structreg.cges.proximal import (
 from sklearn_structreg.cges.pruning import IterativePruning
 from sklearn_structreg.cges.regressor import CGESRegressor
 from sklearn_structreg.cges.regularizer import CGES
+from sklearn_structreg.cges.selector import CGESSelector
 from sklearn_structreg.cges.strength import alpha_max, alpha_path
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "CGESClassifier",
     "CGESPath",
     "CGESRegressor",
+    "CGESSelector",
+    "FeaturePathDisplay",
     "IterativePruning",
     "SparsityDisplay",
     "SparsityHistoryDisplay",
