@@ -143,7 +143,7 @@ def fitted(
         network = NETWORKS[name](X.shape[1:], 10)
         return torchs_recipe(network, X, y, density, params)
     model = CGESClassifier(
-        params.get("alpha", 0),
+        alpha=params.get("alpha", 0),
         penalty=params.get("penalty", "cges"),
         module=NETWORKS[name],
         target_density=density,
