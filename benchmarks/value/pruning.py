@@ -86,7 +86,7 @@ SETTINGS: dict[str, list[Params]] = {
     "torch": SCHEDULED,
     "rounds": SCHEDULED,
     "L2": penalised("l2", (1e-3, 5e-3)),
-    "CGES": penalised("cges", (0.1, 0.3)),
+    "CGES": penalised("cges", (0.3, 1.0)),
 }
 
 
