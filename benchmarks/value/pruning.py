@@ -23,7 +23,6 @@ not repeated: delete it to start anew. ``--small`` is one network, density and s
 from __future__ import annotations
 
 import argparse
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -38,10 +37,12 @@ from torch.nn.utils import prune
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from benchmarks.data import load_images
+from benchmarks.value.runs import Runs
+from benchmarks.value.standing import mean_and_error
 from sklearn_structreg import CGESClassifier
 from sklearn_structreg.core import make_mlp
 
-RESULTS = Path(__file__).parents[1] / "results" / "pruning_value.json"
+RESULTS = Path(__file__).parents[1] / "results" / "pruning_value.jsonl"
 TABLE = Path(__file__).parents[2] / "docs" / "pruning_value.inc"
 N_TRAIN, N_VALID, EPOCHS, BATCH = 2_000, 5_000, 40, 128
 DENSITIES = (0.1, 0.05, 0.02)
@@ -85,7 +86,7 @@ SETTINGS: dict[str, list[Params]] = {
     "torch": SCHEDULED,
     "rounds": SCHEDULED,
     "L2": penalised("l2", (1e-3, 5e-3)),
-    "CGES": penalised("cges", (0.1, 0.3)),
+    "CGES": penalised("cges", (0.3, 1.0)),
 }
 
 
@@ -129,23 +130,18 @@ def torchs_recipe(
 
 
 def fitted(
-    name: str,
-    contestant: str,
-    params: Params,
-    density: float,
-    rows: Rows,
-    seed: int,
+    network: str, contestant: str, params: Params, density: float, rows: Rows, seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Train a network; return a function that predicts."""
     X, y = rows
     if contestant == "torch":
         torch.manual_seed(seed)
-        network = NETWORKS[name](X.shape[1:], 10)
-        return torchs_recipe(network, X, y, density, params)
+        module = NETWORKS[network](X.shape[1:], 10)
+        return torchs_recipe(module, X, y, density, params)
     model = CGESClassifier(
-        params.get("alpha", 0),
+        alpha=params.get("alpha", 0),
         penalty=params.get("penalty", "cges"),
-        module=NETWORKS[name],
+        module=NETWORKS[network],
         target_density=density,
         learning_rate=params["rate"],
         lr_schedule=params["schedule"],
@@ -162,60 +158,41 @@ class Images:
     def __init__(self, folder: Path | None) -> None:
         X, y, X_test, y_test = load_images("mnist", folder)
         X, X_test = (part[:, None].astype(np.float32) for part in (X, X_test))
-        self.mean, self.scale = X.mean(), X.std()
-        self.X, self.y, self.test = X, y.astype(np.int64), (X_test, y_test)
+        mean, scale = X.mean(), X.std()
+        self.X, self.y = (X - mean) / scale, y.astype(np.int64)
+        self.test = (X_test - mean) / scale, y_test
 
     def rows(self, seed: int) -> tuple[Rows, Rows]:
         """Return training and validation rows."""
         order = np.random.default_rng(seed).permutation(len(self.X))
         parts = order[:N_TRAIN], order[N_TRAIN : N_TRAIN + N_VALID]
-        train, valid = ((self.scaled(self.X[p]), self.y[p]) for p in parts)
+        train, valid = ((self.X[part], self.y[part]) for part in parts)
         return train, valid
 
-    def scaled(self, X: np.ndarray) -> np.ndarray:
-        """Return images of mean 0 and scale 1."""
-        return np.asarray((X - self.mean) / self.scale, dtype=np.float32)
+
+def accuracy(runs: Runs, images: Images, on: str, seed: int, **run: Any) -> float:
+    """Return the accuracy on validation or test rows, in per cent."""
+
+    def work() -> Params:
+        train, valid = images.rows(seed)
+        X, y = valid if on == "valid" else images.test
+        predict = fitted(**run, rows=train, seed=seed)
+        return {"accuracy": round(100 * float((predict(X) == y).mean()), 2)}
+
+    return float(runs.once({"on": on, "seed": seed, **run}, work)["accuracy"])
 
 
-class Runs:
-    """The runs of a JSON file, and those that it lacks."""
-
-    def __init__(self, path: Path, images: Images) -> None:
-        self.path, self.images = path, images
-        self.rows = json.loads(path.read_text()) if path.exists() else []
-
-    def accuracy(self, on: str, seed: int, **run: Any) -> float:
-        """Return the accuracy of a run on validation or test rows, in per cent."""
-        key = {"on": on, "seed": seed, **run}
-        for row in self.rows:
-            if {name: row[name] for name in key} == key:
-                return float(row["accuracy"])
-        train, valid = self.images.rows(seed)
-        predict = fitted(
-            run["network"],
-            run["contestant"],
-            run["params"],
-            run["density"],
-            train,
-            seed,
-        )
-        X, y = valid
-        if on == "test":
-            X, y = self.images.scaled(self.images.test[0]), self.images.test[1]
-        accuracy = round(100 * float((predict(X) == y).mean()), 2)
-        self.rows.append({**key, "accuracy": accuracy})
-        self.path.write_text(json.dumps(self.rows, indent=1) + "\n")
-        return accuracy
-
-    def tuned(self, network: str, contestant: str) -> Params:
-        """Return the settings of a contestant that are best on validation rows."""
-        settings = SETTINGS[contestant]
-        run = {"network": network, "contestant": contestant, "density": TUNED_AT}
-        scores = [self.accuracy("valid", 0, params=p, **run) for p in settings]
-        return settings[int(np.argmax(scores))]
+def tuned(runs: Runs, images: Images, network: str, contestant: str) -> Params:
+    """Return the settings of a contestant that are best on validation rows."""
+    run = {"network": network, "contestant": contestant, "density": TUNED_AT}
+    settings = SETTINGS[contestant]
+    scores = [accuracy(runs, images, "valid", 0, params=p, **run) for p in settings]
+    return settings[int(np.argmax(scores))]
 
 
-def table(runs: Runs, networks: list[str], densities: list[float], n: int) -> str:
+def table(
+    runs: Runs, images: Images, networks: list[str], densities: list[float], n: int
+) -> str:
     """Return means over seeds, and paired differences to torch's recipe."""
     names = list(SETTINGS)
     lines = [
@@ -224,21 +201,18 @@ def table(runs: Runs, networks: list[str], densities: list[float], n: int) -> st
         + "".join(f"{f'{name} - torch':>17}" for name in names[1:])
     ]
     for network, density in product(networks, densities):
-        run = {"network": network, "density": density}
         scores = {}
         for name in names:
-            params = runs.tuned(network, name)
+            run = {"network": network, "contestant": name, "density": density}
+            run["params"] = tuned(runs, images, network, name)
+            seeds = range(1, n + 1)
             scores[name] = np.array(
-                [
-                    runs.accuracy("test", s, params=params, contestant=name, **run)
-                    for s in range(1, n + 1)
-                ]
+                [accuracy(runs, images, "test", s, **run) for s in seeds]
             )
         cells = [f"{scores[name].mean():8.2f}" for name in names]
         for name in names[1:]:
-            difference = scores[name] - scores["torch"]
-            error = difference.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
-            cells.append(f"{difference.mean():+9.2f} +- {error:.2f}")
+            mean, error = mean_and_error(scores[name] - scores["torch"])
+            cells.append(f"{mean:+9.2f} +- {error:.2f}")
         lines.append(f"{network:>8} {density:5.0%}" + "".join(cells))
     return "\n".join(lines)
 
@@ -252,11 +226,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)
-    runs = Runs(arguments.json, Images(arguments.data))
+    runs, images = Runs(arguments.json), Images(arguments.data)
     if arguments.small:
-        print(table(runs, ["convnet"], [0.02], 1))
+        print(table(runs, images, ["convnet"], [0.02], 1))
         return
-    text = table(runs, list(NETWORKS), list(DENSITIES), arguments.seeds)
+    text = table(runs, images, list(NETWORKS), list(DENSITIES), arguments.seeds)
     print(text)
     indented = "".join(f"    {line}\n" for line in text.splitlines())
     TABLE.write_text(f".. code-block:: text\n\n{indented}")

@@ -62,7 +62,8 @@ class IterativePruning(PruningParameters, Regularizer):
 
     At the start of some epochs the smallest weights of all linear and convolutional
     layers together are set to zero, and held there after every later step of the
-    optimizer.
+    optimizer. From each of these epochs on `lr_schedule` begins anew, over the epochs
+    until the next.
 
     Parameters
     ----------
@@ -102,6 +103,9 @@ class IterativePruning(PruningParameters, Regularizer):
     ----------
     S. Han, J. Pool, J. Tran, W. J. Dally, "Learning both weights and connections for
     efficient neural networks", NIPS 2015.
+
+    A. Renda, J. Frankle, M. Carbin, "Comparing rewinding and fine-tuning in neural
+    network pruning", ICLR 2020: the learning rate begins anew.
 
     Examples
     --------

@@ -165,7 +165,7 @@ HOPELESS = {
     "pruned away": (
         classifier(IterativePruning(0.003), hidden_layer_sizes=(30, 30, 30)),
         *(X, Y, "raise target_density=0.003 of 'iterativepruning'"),
-        {"regularizers__iterativepruning__target_density": 0.5},
+        {"regularizers__iterativepruning__target_density": 0.9},
     ),
     "l2sp, proximal": (
         classifier(L2SP(1e6, how="proximal")),
