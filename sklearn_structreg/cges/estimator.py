@@ -51,7 +51,11 @@ class SparseEstimator(CGESParameters, TargetParameters, PruningParameters, Base)
 
     @property
     def sparsity_(self) -> float:
-        """Fraction of exact zeros among the penalised weights."""
+        """Fraction of exact zeros among the penalised weights.
+
+        Weights that the penalty leaves out count in `n_nonzero_parameters_` only; they
+        are in ``regularizers_["cges"].left_out_``.
+        """
         names = self._penalised()
         return weight_sparsity(self.module_, names)[0]
 

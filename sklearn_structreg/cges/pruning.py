@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from sklearn_structreg.cges.layers import (
     find_weights,
     forget_best,
+    other_weights,
     warn_of_other_weights,
 )
 from sklearn_structreg.core import Regularizer
@@ -35,9 +36,9 @@ class PruningParameters:
         [Interval(Real, 0, 1, closed="right"), None],
         "float in (0, 1] or None",
         """Share of the weights that iterative pruning leaves, to within one weight;
-        None and 1 prune nothing. The smallest weights of all linear and convolutional
-        layers together go, but the largest of each layer stays; of equal ones the first
-        stay. Pruned weights are held at exactly zero from then on.""",
+        None and 1 prune nothing. The smallest weights of all layers together go, but
+        the largest of each layer stays; of equal ones the first stay. Pruned weights
+        are held at exactly zero from then on.""",
     )
     pruning_rounds: int = parameter(
         10,
@@ -64,6 +65,9 @@ class IterativePruning(PruningParameters, Regularizer):
     layers together are set to zero, and held there after every later step of the
     optimizer. From each of these epochs on `lr_schedule` begins anew, over the epochs
     until the next.
+    At the start of some epochs the smallest weights of all linear, convolutional,
+    recurrent and attention layers together are set to zero, and held there after every
+    later step of the optimizer.
 
     Parameters
     ----------
@@ -75,11 +79,13 @@ class IterativePruning(PruningParameters, Regularizer):
         True where a weight is pruned, by parameter name; empty before the first round.
     names_ : list of str
         The parameter names of the weights, in forward order.
+    left_out_ : list of str
+        Names of the other matrices to train.
 
     Warns
     -----
     UserWarning
-        If the network holds other matrices to train, which are not pruned.
+        If the network holds other matrices to train, such as embeddings.
 
     See Also
     --------
@@ -136,8 +142,8 @@ class IterativePruning(PruningParameters, Regularizer):
         self.compacted_: float | None = None  # the density pruned for before compaction
         self._plan_anew()
         self._check(module)
-        if not self._is_off:
-            warn_of_other_weights(module, self.names_, "pruned")
+        self.left_out_ = [] if self._is_off else other_weights(module, self.names_)
+        warn_of_other_weights(self.left_out_, "pruned")
         return module
 
     def remedy(self) -> str | None:
@@ -171,6 +177,10 @@ class IterativePruning(PruningParameters, Regularizer):
             return []
         self.plan(module, max_epochs)
         return [epoch - self.epoch_ for epoch in self.rounds_ or []]
+
+    def left_out(self) -> list[str]:
+        """Name the matrices that are not pruned."""
+        return list(getattr(self, "left_out_", []))  # a file from before has none
 
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Set the pruned weights back to zero."""

@@ -236,7 +236,7 @@ def _exact(parts: Parts, untrained: Untrained) -> float:
     norms = layer.weight.grad.abs()
     (terms,) = penalty.layers_
     if penalty.penalty != "l1":
-        norms = torch.linalg.vector_norm(norms, dim=terms.group_dims)
+        norms = torch.linalg.vector_norm(terms.view(norms), dim=terms.group_dims)
     return float(norms.max()) / terms.group
 
 

@@ -232,6 +232,13 @@ class Regularizer(BaseEstimator):
         """
         return None
 
+    def left_out(self) -> Sequence[str]:
+        """Name the trainable matrices that the method should act on and cannot.
+
+        `size_report` names them, too.
+        """
+        return []
+
     def fitted_state(self) -> dict[str, Any]:
         """Return the state that `attach` and the training have set, for a file.
 
