@@ -181,7 +181,6 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
         self.reached_: float | None = None
         self.epoch_, self.brake_ = 0, 1.0
         self.example_ = example_of(sample)
-        self._share_out(module, find_weights(module, sample))
         names = find_weights(module, sample)
         norms = batch_norms(module, sample, names)
         self._share_out(module, {name: norms.get(name, "") for name in names})
@@ -192,7 +191,6 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
         self.start_, self.strength_ = float(previous.alpha), float(self.alpha)
         self.fixed_ = {}
         resume_target(self, previous, module)
-        self._share_out(module, previous.names, warned=previous.alpha > 0)
         norms = {layer.name: layer.norm for layer in previous.layers_}
         self._share_out(module, norms, warned=previous.alpha > 0)
         same = ("penalty", "exclusivity", "groups", "layer_scale")
@@ -253,7 +251,11 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
                     continue
                 if layer.is_measured and pull > 0:
                     step, metric = step_sizes(optimizer, group, weight.w)
-                    self._shrink(weight, layer, step * pull, metric)
+                    if layer.norm:
+                        norm = module.get_submodule(layer.norm)
+                        self._shrink_folded(weight, layer, step * pull, metric, norm)
+                    else:
+                        self._shrink(weight, layer, step * pull, metric)
                 if layer.name in self.fixed_:
                     weight.w.masked_fill_(self._zeros(layer.name, weight.w), 0.0)
 
@@ -261,14 +263,6 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
         """Leave more channels, or lower the strength."""
         target = target_of(self)
         return f"raise {target[0]}={target[1]:g}" if target else super().remedy()
-                elif layer.is_measured:
-                    step, metric = step_sizes(optimizer, group, weight.w)
-                    strength = step * self.strength_
-                    if not layer.norm:
-                        self._shrink(weight, layer, strength, metric)
-                        continue
-                    norm = module.get_submodule(layer.norm)
-                    self._shrink_folded(weight, layer, strength, metric, norm)
 
     def penalty_value(self, module: nn.Module) -> float:
         """Return the value of the penalty at its present strength."""
@@ -319,7 +313,6 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
                 "epochs; together they must be at most 1."
             )
         check_target(self)
-        shapes = [module.get_parameter(name).shape for name in names]
         layouts = [weight_layout(module, name) for name in names]
         members = "to" if self.groups == "feature" else "tik"
         shares = {
