@@ -82,6 +82,11 @@ def test_runs_are_resumed_and_reported(data, contestants, tmp_path):
     text = "".join(p.read_text("utf-8") for p in written if p.suffix == ".inc")
     for part in ("plain net", "CGES, tuned", "blobs", "below plain net"):
         assert part in text
+    partial = Runs(file)  # stopped before the plain net's turn
+    partial.rows = [run for run in partial.rows if run["contestant"] == "CGES"]
+    rules = write(partial, tmp_path)[-2].read_text("utf-8")
+    assert "below plain net: 0 of 0 sets" in rules
+    assert "nan" not in rules
 
 
 def test_settings_are_chosen_without_the_test_rows(data, contestants, tmp_path):

@@ -59,7 +59,11 @@ def tables(runs: Runs) -> dict[str, str]:
                     checked[name] = (mean >= MARGIN, spoken(mean, error))
             lines.append(line(f"at most .5 points below {rival}", checked))
         ratios = {name: cost(found, entry, name) for name in found[entry]}
-        checked = {n: (r <= MOST_TIME, f"{r:.1f}x") for n, r in ratios.items()}
+        checked = {
+            name: (ratio <= MOST_TIME, f"{ratio:.1f}x")
+            for name, ratio in ratios.items()
+            if not np.isnan(ratio)
+        }
         lines.append(line("at most 2x the plain net's time", checked))
         lines += [at_work(found, entry), ""]
     return {"rules": "\n".join([*lines, beside_realmlp(found, groups_of(runs))])}

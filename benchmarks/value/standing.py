@@ -123,21 +123,26 @@ def summary(found: Found, groups: dict[str, list[str]]) -> str:
     lines = [head + f"{'worst set':>24}{'sets':>6}{'time':>6}{'zeros':>7}"]
     everywhere = [name for names in groups.values() for name in names]
     for entry in found:
+        means = means_on(everywhere, found, entry)
+        if not means:
+            continue
         cells = ""
         for names in [*groups.values(), everywhere]:
-            values = [differences(found, entry, name) for name in names]
-            means = [np.mean(v) for v in values if v]
-            cells += f"{spoken(*mean_and_error(means)):>15}" if means else f"{'-':>15}"
-        means = {
-            n: np.mean(d) for n in everywhere if (d := differences(found, entry, n))
-        }
-        worst = min(means, key=lambda n: means[n])
-        seconds = np.nanmedian([cost(found, entry, name) for name in means])
+            part = [means[name] for name in names if name in means]
+            cells += f"{spoken(*mean_and_error(part)) if part else '-':>15}"
+        worst = min(means, key=lambda name: means[name])
+        seconds = np.median([cost(found, entry, name) for name in means])
         lines.append(
             f"{label(entry):32}{cells}{f'{worst} {means[worst]:+.1f}':>24}"
             f"{len(means):>6}{seconds:6.1f}{share(found, entry, 'zeros'):>7}"
         )
     return "\n".join(lines)
+
+
+def means_on(names: Sequence[str], found: Found, entry: Entry) -> dict[str, float]:
+    """Return the mean difference to the plain net on each data set that both did."""
+    values = {name: differences(found, entry, name) for name in names}
+    return {name: float(np.mean(v)) for name, v in values.items() if v}
 
 
 def share(found: Found, entry: Entry, figure: str) -> str:
@@ -150,13 +155,15 @@ def share(found: Found, entry: Entry, figure: str) -> str:
 def sheet(
     title: str, found: Found, names: Sequence[str], cell: Callable[[Entry, str], str]
 ) -> str:
-    """Return a table with a contestant a line and a data set a column."""
-    widths = [max(len(name), 11) + 2 for name in names]
+    """Return a table with a contestant a line, a data set and its splits a column."""
+    splits = [len(found.get(REFERENCE, {}).get(name, {})) for name in names]
+    heads = [f"{name} ({n})" for name, n in zip(names, splits, strict=True)]
+    widths = [max(len(head), 11) + 2 for head in heads]
     rows = {label(entry): [cell(entry, name) for name in names] for entry in found}
     rows = {name: cells for name, cells in rows.items() if set(cells) != {"-"}}
     return "\n".join(
         f"{start:32}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
-        for start, cells in ({title: list(names)} | rows).items()
+        for start, cells in ({title: heads} | rows).items()
     )
 
 
@@ -170,21 +177,19 @@ def draw(runs: Runs, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     found, groups = entries(runs), groups_of(runs)
-    shown = [entry for entry in found if entry != REFERENCE]
-    figure, axes = plt.subplots(
-        figsize=(9, 1.2 + 0.27 * len(shown)), layout="constrained"
-    )
-    for height, entry in enumerate(reversed(shown)):
-        means = []
+    everywhere = [name for names in groups.values() for name in names]
+    means = {entry: means_on(everywhere, found, entry) for entry in found}
+    shown = [e for e in reversed(found) if e != REFERENCE and means[e]]
+    size = (9, 1.2 + 0.27 * len(shown))
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    for height, entry in enumerate(shown):
         for color, names in enumerate(groups.values()):
-            values = [d for n in names if (d := differences(found, entry, n))]
-            dots = [np.mean(v) for v in values]
-            means += dots
+            dots = [means[entry][name] for name in names if name in means[entry]]
             axes.plot(dots, [height] * len(dots), "o", c=f"C{color}", ms=4, alpha=0.6)
-        mean, error = mean_and_error(means)
+        mean, error = mean_and_error(list(means[entry].values()))
         axes.errorbar(mean, height, xerr=error, fmt="D", c="k", ms=5, capsize=3, lw=1.2)
     axes.axvline(0, c="0.5", lw=0.8, zorder=0)
-    axes.set_yticks(range(len(shown)), [label(entry) for entry in reversed(shown)])
+    axes.set_yticks(range(len(shown)), [label(entry) for entry in shown])
     axes.set_xscale("symlog", linthresh=5, linscale=2)
     low, high = axes.get_xlim()
     axes.set_xticks([t for t in TICKS if low <= t <= high], minor=False)
