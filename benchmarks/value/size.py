@@ -22,7 +22,6 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,13 @@ ESTIMATORS = {
 TOLERANCE = 0.01  # of validation accuracy, below the best
 EPOCHS = {"mlp": 100, "convnet": 50}
 BATCH_SIZE = 64
-N_ROWS = {"digits": (800, 400), "mnist": (1000, 1000)}
+N_TRAIN = {
+    "digits mlp": 800,
+    "digits convnet": 800,
+    "mnist mlp": 1000,
+    "mnist convnet": 500,
+}
+N_VALID = {"digits": 400, "mnist": 1000}
 N_TEST = 5000
 WIDTHS = {"mlp": (200, 100), "convnet": (8, 16, 50)}
 BATCHES = (1, 128)
@@ -63,7 +68,7 @@ REPEATS = 101
 Splits = tuple[np.ndarray, ...]
 
 
-def split(data: str, folder: Path | None, seed: int) -> Splits:
+def split(data: str, n_train: int, folder: Path | None, seed: int) -> Splits:
     """Return images and labels for training, validation and test."""
     if data == "digits":
         images, y = load_digits(return_X_y=True)
@@ -72,7 +77,7 @@ def split(data: str, folder: Path | None, seed: int) -> Splits:
         images, y, x_test, y_test = load_images("mnist", folder)
         test = x_test[:N_TEST] / 255, y_test[:N_TEST]
         images = images / 255
-    n_train, n_valid = N_ROWS[data]
+    n_valid = N_VALID[data]
     X, rest, y, y_rest = train_test_split(
         images, y, train_size=n_train, stratify=y, random_state=seed
     )
@@ -151,7 +156,9 @@ class Bench:
         widths: tuple[int, ...],
     ) -> dict[str, Any]:
         """Train a network, compact it if that is its role, and read its accuracy."""
-        X, y, X_valid, y_valid, X_test, y_test = split(data, self.folder, seed)
+        X, y, X_valid, y_valid, X_test, y_test = split(
+            data, N_TRAIN[f"{data} {kind}"], self.folder, seed
+        )
         model: Any = ESTIMATORS[role](
             build(kind, widths),
             image_shape=X.shape[1:],
@@ -221,7 +228,7 @@ def paired(rows: list[dict[str, dict[str, Any]]], rival: str) -> str:
     return f"{np.mean(points):+6.2f} +- {error:4.2f}"
 
 
-def table(bench: Bench, n_seeds: int) -> str:
+def table(bench: Bench, cases: list[str], seeds: list[int]) -> str:
     """Run what is missing and write the table."""
     lines = [
         f"{'':>15}{'multiply-adds':>22}{'accuracy, %':>20}"
@@ -230,8 +237,8 @@ def table(bench: Bench, n_seeds: int) -> str:
         f"{'as small':>14}{'its widths':>15}{'whole':>13}"
         f"{'batch 1':>12}{'128':>12}",
     ]
-    for data, kind in product(N_ROWS, WIDTHS):
-        rows = [bench.compare(data, kind, seed) for seed in range(n_seeds)]
+    for data, kind in map(str.split, cases):
+        rows = [bench.compare(data, kind, seed) for seed in seeds]
         shape = (1, 8, 8) if data == "digits" else (1, 28, 28)
         mean = {
             role: {
@@ -269,13 +276,16 @@ def table(bench: Bench, n_seeds: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with mnist.npz")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cases", nargs="+", choices=N_TRAIN, default=[*N_TRAIN])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--page", type=Path, help="file for the table, as in the docs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)
-    text = table(Bench(arguments.data, arguments.json), arguments.seeds)
+    text = table(
+        Bench(arguments.data, arguments.json), arguments.cases, arguments.seeds
+    )
     print(text)
     if arguments.page:
         arguments.page.write_text(textwrap.indent(text, "    ") + "\n")

@@ -199,6 +199,40 @@ def test_a_head_with_constant_values_is_folded():
     assert compare(network, batch).attention.num_heads == 2
 
 
+class Written(nn.Module):
+    """Attention that is written out, with one map for queries, keys and values."""
+
+    def __init__(self, fused):
+        super().__init__()
+        self.first, self.qkv = nn.Linear(6, 6), nn.Linear(6, 18)
+        self.out, self.last = nn.Linear(6, 5), nn.Linear(5, 2)
+        self.fused = fused
+
+    def forward(self, x):
+        n, length, width = x.shape
+        q, k, v = self.qkv(torch.relu(self.first(x))).split(width, dim=2)
+        q, k, v = (y.view(n, length, 3, width // 3).transpose(1, 2) for y in (q, k, v))
+        if self.fused:
+            y = functional.scaled_dot_product_attention(q, k, v)
+        else:
+            y = ((q @ k.transpose(-2, -1)) * k.size(-1) ** -0.5).softmax(-1) @ v
+        y = y.transpose(1, 2).contiguous().view(n, length, width)
+        return self.last(torch.tanh(self.out(y)))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_attention_that_is_written_out_stays_whole(fused):
+    network = dense(Written(fused))
+    zero(network.out, columns=[0, 1])
+    zero(network.qkv, columns=[3])
+    zero(network.last, columns=[2])
+    batch = torch.randn(3, 4, 6, generator=generator, dtype=torch.float64)
+    smaller = compare(network, batch)
+    assert smaller.first.out_features == 5
+    assert smaller.qkv.out_features == 18
+    assert smaller.last.in_features == 4
+
+
 # ---- recurrent layers ------------------------------------------------------------
 
 KINDS = [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)]
