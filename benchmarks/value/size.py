@@ -224,18 +224,20 @@ def latencies(kind: str, shape: tuple[int, ...], *widths: Any) -> list[list[floa
 def paired(rows: list[dict[str, dict[str, Any]]], rival: str) -> str:
     """Write the mean difference to a rival in points, with its standard error."""
     points = [100 * (row["compacted"]["test"] - row[rival]["test"]) for row in rows]
-    error = np.std(points, ddof=1) / np.sqrt(len(points)) if len(points) > 1 else np.nan
-    return f"{np.mean(points):+6.2f} +- {error:4.2f}"
+    if len(points) == 1:
+        return f"{points[0]:+.2f}"
+    error = np.std(points, ddof=1) / np.sqrt(len(points))
+    return f"{np.mean(points):+.2f} +- {error:.2f}"
 
 
 def table(bench: Bench, cases: list[str], seeds: list[int]) -> str:
     """Run what is missing and write the table."""
     lines = [
         f"{'':>15}{'multiply-adds':>22}{'accuracy, %':>20}"
-        f"{'compacted less, in points':>42}{'ms, of the whole net':>24}",
+        f"{'compacted minus a rival, in points':>43}{'ms, of whole net':>25}",
         f"{'':>15}{'compacted':>13}{'share':>9}{'compacted':>12}{'whole':>8}"
-        f"{'as small':>14}{'its widths':>15}{'whole':>13}"
-        f"{'batch 1':>12}{'128':>12}",
+        f"{'as small':>15}{'its widths':>15}{'whole':>15}"
+        f"{'batch 1':>13}{'batch 128':>13}",
     ]
     for data, kind in map(str.split, cases):
         rows = [bench.compare(data, kind, seed) for seed in seeds]
@@ -259,7 +261,7 @@ def table(bench: Bench, cases: list[str], seeds: list[int]) -> str:
         )
         ratios = np.median(times[:, :, 1] / times[:, :, 0], axis=0)
         cells = "".join(
-            f"{t:6.3f} {r:4.2f}x"
+            f"{t:8.3f} {r:.2f}"
             for t, r in zip(np.median(times[:, :, 1], axis=0), ratios, strict=True)
         )
         size = mean["compacted"]["multiply_adds"]

@@ -153,6 +153,25 @@ def test_heads_and_units_of_a_transformer(settings):
     assert report.n_compact == count(smaller)
 
 
+class Causal(Transformer):
+    """Looks at earlier patches only."""
+
+    def __init__(self):
+        super().__init__(n_heads=2)
+        self.register_buffer("mask", torch.ones(4, 4).triu(1).bool())
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        return self.head(self.encoder(x, mask=self.mask)[:, -1])
+
+
+def test_a_transformer_with_a_mask():
+    network = with_attention(Causal())
+    zero(network.encoder.layers[1].self_attn.out_proj, columns=range(4))
+    smaller = compare(network)
+    assert smaller.encoder.layers[1].self_attn.num_heads == 1
+
+
 class Attending(nn.Module):
     """Attention with everything that its call may have."""
 
