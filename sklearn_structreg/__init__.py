@@ -1,7 +1,12 @@
 """Neural networks that find their own structure, as scikit-learn estimators."""
 
 from sklearn_structreg.blockout import BlockoutClassifier, BlockoutRegressor
-from sklearn_structreg.cges import CGESClassifier, CGESRegressor
+from sklearn_structreg.cges import (
+    CGESClassifier,
+    CGESClassifierCV,
+    CGESRegressor,
+    CGESRegressorCV,
+)
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
 from sklearn_structreg.core.versions import __version__
 from sklearn_structreg.dropcluster import (
@@ -19,7 +24,9 @@ __all__ = [
     "BlockoutClassifier",
     "BlockoutRegressor",
     "CGESClassifier",
+    "CGESClassifierCV",
     "CGESRegressor",
+    "CGESRegressorCV",
     "ConfusionSpectralPartitioner",
     "DropClusterClassifier",
     "DropClusterRegressor",
