@@ -1,4 +1,4 @@
-"""Strengths chosen by cross-validation: a warm-started path in every fold."""
+"""Strengths chosen by cross-validation, and networks of all rows at the best."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import check_scoring, get_scorer_names
-from sklearn.model_selection import BaseCrossValidator, check_cv
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.model_selection import KFold, StratifiedKFold, check_cv
+from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
@@ -37,7 +37,7 @@ from sklearn_structreg.core.task import Task
 
 __all__ = ["CGESClassifierCV", "CGESRegressorCV"]
 
-WEAKEST, STRONGEST = 0.1, 3.2  # one strength means the same on any network
+WEAKEST, STRONGEST = 0.1, 3.0  # one strength means the same on any network
 LATER_EPOCHS = 0.5  # of max_epochs, for networks that go on from another
 EQUAL = 1e-9  # scores of equal networks differ by rounding
 CHOICES = ("alphas_", "alpha_", "scores_", "mean_scores_", "standard_errors_")
@@ -76,13 +76,11 @@ class CrossValidated(SparseEstimator):
 
     alpha: ClassVar[float]  # type: ignore[misc] # no parameter: `alphas` is
     alphas: int | ArrayLike = parameter(
-        6,
+        4,
         [Interval(Integral, 1, None, closed="left"), "array-like"],
         "int or array-like of shape (n_alphas,)",
-        """The strengths, each at least 0; an int is so many between 0.1 and 3.2, evenly
-        spaced on a log scale. In every fold they are trained from weak to strong: the
-        first for `max_epochs`, every other for half of them, from the weights of the
-        one before.""",
+        """The strengths, each at least 0; an int is so many between 0.1 and 3, evenly
+        spaced on a log scale.""",
     )
     cv: Any = parameter(
         5,
@@ -98,6 +96,14 @@ class CrossValidated(SparseEstimator):
         "str, callable or None",
         "The score to maximise; None is that of `score`: accuracy, or R^2.",
     )
+    warm_path: bool = parameter(
+        False,
+        ["boolean"],
+        "bool",
+        """Whether the strengths are trained from weak to strong, each network from the
+        weights of the one before, and every one but the first for half of `max_epochs`.
+        Else each strength has a new network.""",
+    )
     selection: str = parameter(
         "best",
         [StrOptions({"best", "1se"})],
@@ -110,8 +116,8 @@ class CrossValidated(SparseEstimator):
         "average",
         [StrOptions({"average", "single"})],
         '{"average", "single"}',
-        """The final model, trained on all rows along the strengths up to `alpha_`:
-        as many networks as folds, whose outputs are averaged, or a single one.""",
+        """The final model, trained on all rows at `alpha_`, by the same path: as many
+        networks as folds, whose outputs are averaged, or a single one.""",
     )
     n_jobs: int | None = parameter(
         None,
@@ -162,8 +168,9 @@ class CrossValidated(SparseEstimator):
         strengths = self._strengths()
         data = self._read_data(X, y, sample_weight, min_samples=2)
         self._make_recipe()
-        y = dataset_targets(X) if y is None else y
-        folds, model = self._folds(data, sample_weight), self._member()
+        X, y = indexable(X, dataset_targets(X) if y is None else y)
+        folds = self._folds(data, sample_weight)
+        model = self._member().set_params(warm_start=self.warm_path)
         scorer = check_scoring(model, self.scoring)
         random_state, largest = check_random_state(self.random_state), 2**31 - 1
         seeds = [int(random_state.randint(largest)) for _ in folds]
@@ -220,13 +227,15 @@ class CrossValidated(SparseEstimator):
         classes = self._task is Task.CLASSES
         target = data.target[rows] if classes else np.zeros(len(rows))
         splitter = check_cv(self.cv, target, classifier=classes)
-        if isinstance(splitter, BaseCrossValidator) or self.cv is splitter:
+        if splitter is self.cv or isinstance(splitter, KFold | StratifiedKFold):
             splits = [(rows[a], rows[b]) for a, b in splitter.split(rows, target)]
         else:  # an iterable counts all rows
             splits = [
                 (np.intersect1d(a, rows), np.intersect1d(b, rows))
                 for a, b in splitter.split()
             ]
+        if not splits:
+            raise ValueError(f"cv={shown(self.cv)} has no fold; give one or more.")
         for train, test in splits:
             if len(train) < 2 or not len(test):
                 raise ValueError(
@@ -320,20 +329,23 @@ def score_fold(
 def train_last(
     model: Any, data: TrainingData, strengths: NDArray[np.float64], seed: int
 ) -> Any:
-    """Train along the strengths, and return the last network."""
+    """Train at the last of the strengths, if need be along all of them."""
+    strengths = strengths if model.warm_start else strengths[-1:]
     *_, last = train_path(model, data, strengths, seed)
-    return last
+    return last.set_params(warm_start=False)
 
 
 def train_path(
     model: Any, data: TrainingData, strengths: NDArray[np.float64], seed: int
 ) -> Iterator[Any]:
-    """Train one network after the other, each from the weights of the one before."""
+    """Train at all strengths, where `warm_start` is on each from the one before."""
     n_later = math.ceil(LATER_EPOCHS * model.max_epochs)
 
     def train(model: Any) -> None:
-        if hasattr(model, "net_"):
+        if hasattr(model, "net_") and model.warm_start:
             model.set_params(max_epochs=n_later)
+        elif hasattr(model, "net_"):
+            del model.net_
         model._train_on(data, seed)
 
     return train_along(model, strengths, train)
@@ -381,9 +393,11 @@ class CGESClassifierCV(CrossValidated, StructuredClassifier):
 
     Notes
     -----
-    A path costs at most ``(n_alphas + 1) / 2`` trainings of `max_epochs`. There is one
-    for every fold, and one for every final network, which ends at `alpha_`: together
-    ``(n_alphas + 1) / n_alphas`` trainings per fold and strength, or less.
+    There is a training of `max_epochs` for each strength and fold, and for each final
+    network: with an average ``1 + 1 / n_alphas`` per strength and fold. A warm path
+    costs about half as much, but with Adam at a high rate it can end in empty networks:
+    next to a perfect fit the gradients are small, and so the first steps of a fresh
+    optimizer are long.
 
     There is no `partial_fit`, no warm start and no `checkpoint`.
 
@@ -400,6 +414,9 @@ class CGESClassifierCV(CrossValidated, StructuredClassifier):
     _plain_class = CGESClassifier
     optimizer: str | type[Optimizer] = parameter_of(
         StructuredClassifier, "optimizer", default="adam"
+    )
+    learning_rate: float | str = parameter_of(
+        StructuredClassifier, "learning_rate", default=1e-3
     )
     penalty: str = parameter_of(CGESClassifier, "penalty", default="group")
 
@@ -439,4 +456,7 @@ class CGESRegressorCV(CrossValidated, StructuredRegressor):
     """
 
     _plain_class = CGESRegressor
+    learning_rate: float | str = parameter_of(
+        StructuredRegressor, "learning_rate", default=1e-3
+    )
     penalty: str = parameter_of(CGESRegressor, "penalty", default="group")

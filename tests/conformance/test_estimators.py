@@ -17,13 +17,13 @@ from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
 from sklearn_structreg.dropcluster import DropCluster
 
 EXACT = {"dtype": "float64", "batch_size": None}
-SHORT = {"alphas": (0.1, 0.5), "cv": 2, "max_epochs": 30, "learning_rate": 0.01}
+SHORT = {"alphas": (0.1, 0.2), "cv": 2, "max_epochs": 40, "learning_rate": 0.003}
 SMALLER = {  # else they are slow
     SelfInformedClassifier: {"head_layer_sizes": (32,)},
     CGESClassifierCV: SHORT,
     CGESRegressorCV: SHORT,
 }
-SHORTER = {kind: SHORT for kind in (CGESClassifierCV, CGESRegressorCV)}
+SHORTER = dict.fromkeys((CGESClassifierCV, CGESRegressorCV), SHORT)
 SEVERAL = [
     IterativePruning(0.8),
     CGES(0.001),
