@@ -1,7 +1,13 @@
 """Neural networks that find their own structure, as scikit-learn estimators."""
 
 from sklearn_structreg.blockout import BlockoutClassifier, BlockoutRegressor
-from sklearn_structreg.cges import CGESClassifier, CGESRegressor, CGESSelector
+from sklearn_structreg.cges import (
+    CGESClassifier,
+    CGESClassifierCV,
+    CGESRegressor,
+    CGESRegressorCV,
+    CGESSelector,
+)
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
 from sklearn_structreg.core.versions import __version__
 from sklearn_structreg.dropcluster import (
@@ -19,7 +25,9 @@ __all__ = [
     "BlockoutClassifier",
     "BlockoutRegressor",
     "CGESClassifier",
+    "CGESClassifierCV",
     "CGESRegressor",
+    "CGESRegressorCV",
     "CGESSelector",
     "ConfusionSpectralPartitioner",
     "DropClusterClassifier",

@@ -244,6 +244,8 @@ def test_files_of_earlier_versions_still_predict(saved):
     X = np.sin(np.arange(144.0)).reshape(24, 6)  # as in fixtures/make.py
     np.testing.assert_allclose(outputs(model, X), expected[name], rtol=0, atol=1e-5)
     y = model.predict(X)
+    if name.endswith("CV"):  # trains anew
+        return
     model.set_params(warm_start=True, early_stopping=False).fit(X, y)
     assert model.n_iter_ > 2
 

@@ -1,6 +1,7 @@
 """Combined group and exclusive sparsity (CGES): networks with the weights they need."""
 
 from sklearn_structreg.cges.classifier import CGESClassifier
+from sklearn_structreg.cges.cv import CGESClassifierCV, CGESRegressorCV
 from sklearn_structreg.cges.display import (
     FeaturePathDisplay,
     SparsityDisplay,
@@ -23,8 +24,10 @@ from sklearn_structreg.cges.strength import alpha_max, alpha_path
 __all__ = [
     "CGES",
     "CGESClassifier",
+    "CGESClassifierCV",
     "CGESPath",
     "CGESRegressor",
+    "CGESRegressorCV",
     "CGESSelector",
     "FeaturePathDisplay",
     "IterativePruning",

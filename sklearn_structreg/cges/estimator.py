@@ -97,9 +97,10 @@ class SparseEstimator(CGESParameters, TargetParameters, PruningParameters, Base)
 
 def check_estimator(estimator: Any, caller: str) -> None:
     """Raise a TypeError if a function's `estimator` is not one with a CGES penalty."""
-    if not isinstance(estimator, SparseEstimator):
+    if not isinstance(estimator, SparseEstimator) or not hasattr(estimator, "alpha"):
         raise TypeError(
             f"{caller} takes a CGESClassifier or a CGESRegressor; got "
             f"{type(estimator).__name__}. Of a pipeline give the last step, and X as "
-            "the steps before transform it."
+            "the steps before transform it; of a cross-validated one, an entry of "
+            "estimators_."
         )

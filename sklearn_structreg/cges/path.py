@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,20 +118,15 @@ def cges_path(
         raise ValueError(
             f"cges_path leaves the size to the strength; set {target[0]}=None."
         )
-    with explaining(f"alphas={shown(alphas)} must hold numbers: {{}}."):
-        strengths = np.sort(np.asarray(alphas, dtype=np.float64).ravel())
-    if not (strengths.size and np.isfinite(strengths).all() and strengths[0] >= 0):
-        raise ValueError(
-            f"alphas={alphas!r} must hold one strength or more, finite and at least 0."
-        )
+    strengths = check_strengths(alphas)
     if order not in ("increasing", "decreasing"):
         raise ValueError(f"order={order!r} must be 'increasing' or 'decreasing'.")
     model = clone(estimator).set_params(warm_start=True)
     fitted, scores = [], []
-    for alpha in strengths if order == "increasing" else strengths[::-1]:
-        model.set_params(alpha=float(alpha)).fit(X, y, sample_weight)
-        scores.append(model.score(X_test, y_test))
-        fitted.append(copy.copy(model))  # the next fit trains a copy of the network
+    ordered = strengths if order == "increasing" else strengths[::-1]
+    for each in train_along(model, ordered, lambda m: m.fit(X, y, sample_weight)):
+        scores.append(each.score(X_test, y_test))
+        fitted.append(each)
     if order == "decreasing":
         fitted.reverse()
         scores.reverse()
@@ -144,6 +140,27 @@ def cges_path(
         sparsity=np.array([m.sparsity_ for m in fitted]),
         estimators=fitted,
     )
+
+
+def check_strengths(alphas: ArrayLike) -> NDArray[np.float64]:
+    """Return strengths in increasing order."""
+    with explaining(f"alphas={shown(alphas)} must hold numbers: {{}}."):
+        strengths = np.sort(np.asarray(alphas, dtype=np.float64).ravel())
+    if not (strengths.size and np.isfinite(strengths).all() and strengths[0] >= 0):
+        raise ValueError(
+            f"alphas={alphas!r} must hold one strength or more, finite and at least 0."
+        )
+    return strengths
+
+
+def train_along(
+    model: Any, strengths: NDArray[np.float64], train: Callable[[Any], Any]
+) -> Iterator[Any]:
+    """Train a model at one strength after the other, and yield each as it is then."""
+    model = copy.copy(model)
+    for alpha in strengths:
+        train(model.set_params(alpha=float(alpha)))
+        yield copy.copy(model)  # the next training is of a copy of the network
 
 
 def _share_of_multiply_adds(model: SparseEstimator) -> float:

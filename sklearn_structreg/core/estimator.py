@@ -162,36 +162,38 @@ class StructuredEstimator(
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         """Fit; may leave the estimator half done where it fails."""
-        resume = hasattr(self, "net_")
         data = self._read_data(X, y, sample_weight, min_samples=2)
-        recipe, spec = self._make_recipe(), self._make_spec()
-        seed = self.net_.seed if resume else self._draw_seed()
+        self._make_recipe()  # refuses a wrong one before the seed is drawn
+        seed = self.net_.seed if hasattr(self, "net_") else self._draw_seed()
         checkpoint = Checkpoint.of_fit(self, data, y, sample_weight, seed)
-        seed = checkpoint.seed
+        self._train_on(
+            data,
+            checkpoint.seed,
+            stage=checkpoint.stage("training"),
+            keep_interrupted=self.verbose >= 1 and called_at_prompt(),
+        )
+        if self.net_.was_interrupted:
+            note_problem(
+                f"The training was interrupted; the model is that of {self.n_iter_} "
+                f"whole epochs, of max_epochs={self.max_epochs}."
+            )
+        note_failure(self.net_, data, self._make_spec())
+
+    def _train_on(self, data: TrainingData, seed: int, **how: Any) -> None:
+        """Train the present network further, or a new one; `how` is for `train`."""
+        recipe, spec = self._make_recipe(), self._make_spec()
+        resume = hasattr(self, "net_")
         regularizers = self._make_regularizers()
         if resume:
             module = copy.deepcopy(self.module_).to(spec.device, spec.dtype)
             module = self._resume(regularizers, module)
         else:
             module = self._fresh_network(data, spec, regularizers, seed)
+        history = self.history_ if resume else None
         self.net_: StructuredNet = train(
-            module,
-            regularizers,
-            data,
-            recipe,
-            spec,
-            seed=seed,
-            history=self.history_ if resume else None,
-            stage=checkpoint.stage("training"),
-            keep_interrupted=self.verbose >= 1 and called_at_prompt(),
+            module, regularizers, data, recipe, spec, seed=seed, history=history, **how
         )
         self._note_structure()
-        if self.net_.was_interrupted:
-            note_problem(
-                f"The training was interrupted; the model is that of {self.n_iter_} "
-                f"whole epochs, of max_epochs={self.max_epochs}."
-            )
-        note_failure(self.net_, data, spec)
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, **known: Any) -> None:
         """Train for an epoch on these rows; `known` are fitted attributes."""

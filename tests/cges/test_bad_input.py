@@ -15,7 +15,9 @@ from torch import nn
 from sklearn_structreg.cges import (
     CGES,
     CGESClassifier,
+    CGESClassifierCV,
     CGESRegressor,
+    CGESRegressorCV,
     IterativePruning,
     SparsityDisplay,
     SparsityHistoryDisplay,
@@ -248,6 +250,55 @@ STRENGTHS = [
 
 @every(STRENGTHS)
 def test_strengths_and_paths(case):
+    check(case)
+
+
+# ---- cross-validation --------------------------------------------------------------
+
+
+def searched(**params):
+    small = {"alphas": [0.1], "cv": 2, "max_epochs": 1, "random_state": 0}
+    return CGESClassifierCV(**small | params)
+
+
+VALIDATED = [
+    *settings(
+        {
+            "alphas": [0, -1, 2.5, True, "many", None],
+            "cv": ["five", 0.5, 1],
+            "scoring": ["speed", 1],
+            "selection": ["first", None],
+            "final": ["all", None, True],
+            "n_jobs": [1.5, "all"],
+        },
+        searched,
+        fit,
+    ),
+    *(
+        Case(f"{name} {value!r:.20}", words, fit, searched(**{name: value}))
+        for name, value, words in [
+            ("alphas", [], "must hold one strength or more"),
+            ("alphas", [-1.0], "finite and at least 0"),
+            ("alphas", [np.nan], "finite and at least 0"),
+            ("alphas", ["a"], "must hold numbers"),
+            ("cv", 21, "n_splits=21"),
+            ("cv", [], "cv=.* has no fold"),
+            ("cv", [([0], [1, 2])], "fold of 1 rows to train on and 2 for the score"),
+            ("cv", [([0, 1], [])], "fold of 2 rows to train on and 0"),
+            ("cv", [([0, 1], [99])], "fold of 2 rows to train on and 0"),
+            ("cv", [(0, 1)], "cv="),
+            ("checkpoint", "folder", "CGESClassifierCV.*set checkpoint=None"),
+            ("warm_start", True, "CGESClassifierCV.*set warm_start=False"),
+        ]
+    ),
+    Case("strength", "Invalid parameter 'alpha'", lambda m: m.set_params(alpha=1.0), searched),
+    Case("regressor", "'selection' parameter of CGESRegressorCV", fit, CGESRegressorCV(selection=1)),
+    Case("path of paths", "an entry of estimators_", lambda: cges_path(searched(), X, Y, X, Y, alphas=[1]), error=TypeError),
+]  # fmt: skip
+
+
+@every(VALIDATED)
+def test_cross_validation(case):
     check(case)
 
 

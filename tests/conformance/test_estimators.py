@@ -4,7 +4,12 @@ from rooms import ESTIMATORS
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_structreg import CGESClassifier, SelfInformedClassifier
+from sklearn_structreg import (
+    CGESClassifier,
+    CGESClassifierCV,
+    CGESRegressorCV,
+    SelfInformedClassifier,
+)
 from sklearn_structreg.baselines import L2SP, Dropout
 from sklearn_structreg.blockout import Blockout
 from sklearn_structreg.cges import CGES, IterativePruning
@@ -12,7 +17,13 @@ from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
 from sklearn_structreg.dropcluster import DropCluster
 
 EXACT = {"dtype": "float64", "batch_size": None}
-SMALLER = {SelfInformedClassifier: {"head_layer_sizes": (32,)}}  # else it is slow
+SHORT = {"alphas": (0.1, 0.2), "cv": 2, "max_epochs": 40, "learning_rate": 0.003}
+SMALLER = {  # else they are slow
+    SelfInformedClassifier: {"head_layer_sizes": (32,)},
+    CGESClassifierCV: SHORT,
+    CGESRegressorCV: SHORT,
+}
+SHORTER = dict.fromkeys((CGESClassifierCV, CGESRegressorCV), SHORT)
 SEVERAL = [
     IterativePruning(0.8),
     CGES(0.001),
@@ -22,7 +33,7 @@ SEVERAL = [
 ]
 
 CONFIGURATIONS = [
-    *(estimator() for estimator in ESTIMATORS),
+    *(estimator(**SHORTER.get(estimator, {})) for estimator in ESTIMATORS),
     *(estimator(**EXACT, **SMALLER.get(estimator, {})) for estimator in ESTIMATORS),
     CGESClassifier(target_density=0.5),
     StructuredClassifier(regularizers=[*SEVERAL, L2SP(0.01)]),

@@ -1,0 +1,462 @@
+"""Strengths chosen by cross-validation, and networks of all rows at the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from numbers import Integral
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import check_scoring, get_scorer_names
+from sklearn.model_selection import KFold, StratifiedKFold, check_cv
+from sklearn.utils import _safe_indexing, check_random_state, indexable
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import Dataset, Subset
+
+from sklearn_structreg.cges.classifier import CGESClassifier
+from sklearn_structreg.cges.estimator import SparseEstimator
+from sklearn_structreg.cges.path import check_strengths, train_along
+from sklearn_structreg.cges.regressor import CGESRegressor
+from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
+from sklearn_structreg.core.convergence import note_failure
+from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.dataset_items import dataset_targets
+from sklearn_structreg.core.messages import shown
+from sklearn_structreg.core.modules import ModuleLike
+from sklearn_structreg.core.net import StructuredNet
+from sklearn_structreg.core.parameters import component, parameter, parameter_of
+from sklearn_structreg.core.task import Task
+
+__all__ = ["CGESClassifierCV", "CGESRegressorCV"]
+
+WEAKEST, STRONGEST = 0.1, 3.0  # one strength means the same on any network
+LATER_EPOCHS = 0.5  # of max_epochs, for networks that go on from another
+EQUAL = 1e-9  # scores of equal networks differ by rounding
+CHOICES = ("alphas_", "alpha_", "scores_", "mean_scores_", "standard_errors_")
+Rows = NDArray[np.int64]
+
+
+class Average(nn.Module):
+    """Networks side by side; the outputs are the means of theirs."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run all on the same samples."""
+        total, *others = [member(x) for member in self.members]
+        for outputs in others:  # a sum that torch.fx and compaction follow
+            total = total + outputs
+        mean: Tensor = total / len(self.members)
+        return mean
+
+
+class Fold(NamedTuple):
+    """Rows to train on, and rows for the scores with their weights, if any."""
+
+    train: Rows
+    test: Rows
+    score_params: dict[str, Any]
+
+
+@component
+class CrossValidated(SparseEstimator):
+    """The parameters and the fit of both estimators."""
+
+    _plain_class: ClassVar[type[SparseEstimator]]
+
+    alpha: ClassVar[float]  # type: ignore[misc] # no parameter: `alphas` is
+    alphas: int | ArrayLike = parameter(
+        4,
+        [Interval(Integral, 1, None, closed="left"), "array-like"],
+        "int or array-like of shape (n_alphas,)",
+        """The strengths, each at least 0; an int is so many between 0.1 and 3, evenly
+        spaced on a log scale.""",
+    )
+    cv: Any = parameter(
+        5,
+        ["cv_object"],
+        "int, splitter or iterable of (train, test), or None",
+        """The folds, as in scikit-learn; an int is so many, stratified for a
+        classifier. Rows of weight zero are in no fold. An iterable counts them, a
+        splitter does not.""",
+    )
+    scoring: Any = parameter(
+        None,
+        [StrOptions(set(get_scorer_names())), callable, None],
+        "str, callable or None",
+        "The score to maximise; None is that of `score`: accuracy, or R^2.",
+    )
+    warm_path: bool = parameter(
+        False,
+        ["boolean"],
+        "bool",
+        """Whether the strengths are trained from weak to strong, each network from the
+        weights of the one before, and every one but the first for half of `max_epochs`.
+        Else each strength has a new network.""",
+    )
+    selection: str = parameter(
+        "best",
+        [StrOptions({"best", "1se"})],
+        '{"best", "1se"}',
+        """The choice of `alpha_`: the strength of the best mean score, or the strongest
+        whose mean score is at most one standard error of the best one below it. Of
+        equal ones it is the strongest.""",
+    )
+    final: str = parameter(
+        "average",
+        [StrOptions({"average", "single"})],
+        '{"average", "single"}',
+        """The final model, trained on all rows at `alpha_`, by the same path: as many
+        networks as folds, whose outputs are averaged, or a single one.""",
+    )
+    n_jobs: int | None = parameter(
+        None,
+        [Integral, None],
+        "int or None",
+        "Folds at once, in processes of their own; the result is the same.",
+    )
+
+    # ---- fitted state ----------------------------------------------------------
+
+    @property
+    def net_(self) -> StructuredNet:
+        """The net of the first network."""
+        net: StructuredNet = self.estimators_[0].net_
+        return net
+
+    @net_.setter
+    def net_(self, net: StructuredNet) -> None:
+        member = self._member()
+        member.net_, member._built_by = net, self._built_by
+        self.estimators_: list[Any] = [member]
+
+    @property
+    def module_(self) -> nn.Module:
+        """The trained network, or all of them with the means of their outputs."""
+        check_is_fitted(self, "estimators_")
+        modules = [each.module_ for each in self.estimators_]
+        return modules[0] if len(modules) == 1 else Average(modules)
+
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]:
+        """Norms of the first layer's weights over the input features."""
+        check_is_fitted(self, "estimators_")
+        each = [member.feature_importances_ for member in self.estimators_]
+        importances: NDArray[np.float64] = np.mean(each, axis=0)
+        return importances
+
+    @property
+    def sparsity_(self) -> float:
+        """Fraction of exact zeros among the penalised weights."""
+        check_is_fitted(self, "estimators_")
+        return float(np.mean([member.sparsity_ for member in self.estimators_]))
+
+    # ---- fitting ---------------------------------------------------------------
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
+        self._check_one_fit()
+        strengths = self._strengths()
+        data = self._read_data(X, y, sample_weight, min_samples=2)
+        self._make_recipe()
+        X, y = indexable(X, dataset_targets(X) if y is None else y)
+        folds = self._folds(data, sample_weight)
+        model = self._member().set_params(warm_start=self.warm_path)
+        scorer = check_scoring(model, self.scoring)
+        random_state, largest = check_random_state(self.random_state), 2**31 - 1
+        seeds = [int(random_state.randint(largest)) for _ in folds]
+        in_parallel = Parallel(n_jobs=self.n_jobs)
+        scores = in_parallel(
+            delayed(score_fold)(model, data, fold, strengths, seed, scorer, X, y)
+            for fold, seed in zip(folds, seeds, strict=True)
+        )
+        chosen = self._choose(strengths, np.array(scores))
+        self._note_structure()
+        self.estimators_ = in_parallel(
+            delayed(train_last)(model, data, strengths[: chosen + 1], seed)
+            for seed in (seeds if self.final == "average" else seeds[:1])
+        )
+        for member in self.estimators_:
+            note_failure(member.net_, data, self._make_spec())
+
+    def _check_one_fit(self) -> None:
+        """Refuse what is for a single training."""
+        name = type(self).__name__
+        if self.checkpoint is not None:
+            raise ValueError(
+                f"{name} trains many networks, but a checkpoint is for a single fit; "
+                "set checkpoint=None."
+            )
+        if self.warm_start:
+            raise ValueError(
+                f"{name} trains new networks in every fit; set warm_start=False, and "
+                "train one of estimators_ further."
+            )
+
+    def _strengths(self) -> NDArray[np.float64]:
+        if isinstance(self.alphas, Integral):
+            return np.geomspace(WEAKEST, STRONGEST, int(self.alphas))
+        return np.unique(check_strengths(self.alphas))
+
+    def _member(self) -> Any:
+        """Return an estimator of one strength, with the targets and shapes of this."""
+        names = self._plain_class._get_param_names()
+        model = self._plain_class(
+            **{name: getattr(self, name) for name in names if name != "alpha"}
+        )
+        seen = {k: v for k, v in vars(self).items() if k.endswith("_")}
+        for name in (*CHOICES, "best_score_", "estimators_"):
+            seen.pop(name, None)
+        model.__dict__.update(seen)
+        if hasattr(self, "_one_dimensional"):
+            model._one_dimensional = self._one_dimensional
+        return model
+
+    def _folds(self, data: TrainingData, sample_weight: Any) -> list[Fold]:
+        """Split the rows of positive weight."""
+        rows = np.asarray(data.rows, dtype=np.int64)
+        classes = self._task is Task.CLASSES
+        target = data.target[rows] if classes else np.zeros(len(rows))
+        splitter = check_cv(self.cv, target, classifier=classes)
+        if splitter is self.cv or isinstance(splitter, KFold | StratifiedKFold):
+            splits = [(rows[a], rows[b]) for a, b in splitter.split(rows, target)]
+        else:  # an iterable counts all rows
+            splits = [
+                (np.intersect1d(a, rows), np.intersect1d(b, rows))
+                for a, b in splitter.split()
+            ]
+        if not splits:
+            raise ValueError(f"cv={shown(self.cv)} has no fold; give one or more.")
+        for train, test in splits:
+            if len(train) < 2 or not len(test):
+                raise ValueError(
+                    f"cv={shown(self.cv)} has a fold of {len(train)} rows to train on "
+                    f"and {len(test)} for the score, of positive weight; at least 2 "
+                    "and 1 are needed."
+                )
+        weight = None if sample_weight is None else np.asarray(sample_weight)
+        return [
+            Fold(a, b, {} if weight is None else {"sample_weight": weight[b]})
+            for a, b in splits
+        ]
+
+    def _choose(
+        self, strengths: NDArray[np.float64], scores: NDArray[np.float64]
+    ) -> int:
+        """Keep the scores, (n_folds, n_alphas), and return the number of the best."""
+        means = scores.mean(axis=0)
+        errors = np.zeros(len(strengths))
+        if len(scores) > 1:
+            errors = scores.std(axis=0, ddof=1) / math.sqrt(len(scores))
+        best = int(np.argmax(means))
+        least = means[best] - EQUAL * max(1.0, abs(means[best]))
+        if self.selection == "1se":
+            least -= errors[best]
+        chosen = int(np.flatnonzero(means >= least)[-1])
+        self.alphas_, self.alpha_ = strengths, float(strengths[chosen])
+        self.scores_, self.mean_scores_ = scores, means
+        self.standard_errors_, self.best_score_ = errors, float(means[chosen])
+        return chosen
+
+    def _n_epochs_at_most(self) -> None:
+        """Return None: the folds have trainings of their own."""
+
+    def _attributes_at(self, net: StructuredNet) -> None:
+        """Return None: a network of a fold makes no estimator yet."""
+
+    @available_if(lambda self: False)
+    def partial_fit(self, *args: Any, **params: Any) -> Self:
+        """Absent: a stream has no folds; train one of `estimators_` further."""
+        raise NotImplementedError  # not reached: available_if hides it
+
+    # ---- smaller networks, and files -------------------------------------------
+
+    def _simplify(self) -> tuple[nn.Module, None]:
+        """Simplify every network; each has standardized by itself."""
+        check_is_fitted(self, "estimators_")
+        modules = [member.simplified_module() for member in self.estimators_]
+        return (modules[0] if len(modules) == 1 else Average(modules)), None
+
+    def _check_simple(self) -> None:
+        raise ValueError(
+            "in_place=True is for a single training; compact one of estimators_, or "
+            "take the network that compact() returns."
+        )
+
+    def _plain_fitted(self) -> dict[str, Any]:
+        """Write the first network as that of this estimator, the others beside it."""
+        plain = super()._plain_fitted()
+        _, *others = plain.pop("estimators_")
+        return plain | {"others": [member._to_state() for member in others]}
+
+    @classmethod
+    def _from_state(cls, state: dict[str, Any], module: ModuleLike | None) -> Self:
+        fitted = dict(state["fitted"])
+        others = fitted.pop("others")
+        model = super()._from_state(state | {"fitted": fitted}, module)
+        kind: Any = cls._plain_class
+        model.estimators_ += [kind._from_state(each, module) for each in others]
+        return model
+
+
+def score_fold(
+    model: Any,
+    data: TrainingData,
+    fold: Fold,
+    strengths: NDArray[np.float64],
+    seed: int,
+    scorer: Any,
+    X: Any,
+    y: Any,
+) -> list[float]:
+    """Train along the strengths on a fold's rows, and score on its others."""
+    rows = fold.test
+    X = Subset(X, rows.tolist()) if isinstance(X, Dataset) else _safe_indexing(X, rows)
+    y = _safe_indexing(y, rows)
+    path = train_path(model, replace(data, rows=fold.train), strengths, seed)
+    return [float(scorer(each, X, y, **fold.score_params)) for each in path]
+
+
+def train_last(
+    model: Any, data: TrainingData, strengths: NDArray[np.float64], seed: int
+) -> Any:
+    """Train at the last of the strengths, if need be along all of them."""
+    strengths = strengths if model.warm_start else strengths[-1:]
+    *_, last = train_path(model, data, strengths, seed)
+    return last.set_params(warm_start=False)
+
+
+def train_path(
+    model: Any, data: TrainingData, strengths: NDArray[np.float64], seed: int
+) -> Iterator[Any]:
+    """Train at all strengths, where `warm_start` is on each from the one before."""
+    n_later = math.ceil(LATER_EPOCHS * model.max_epochs)
+
+    def train(model: Any) -> None:
+        if hasattr(model, "net_") and model.warm_start:
+            model.set_params(max_epochs=n_later)
+        elif hasattr(model, "net_"):
+            del model.net_
+        model._train_on(data, seed)
+
+    return train_along(model, strengths, train)
+
+
+@component
+class CGESClassifierCV(CrossValidated, StructuredClassifier):
+    """A `CGESClassifier` whose strength is chosen by cross-validation.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    alpha_ : float
+        The chosen strength.
+    alphas_ : ndarray of shape (n_alphas,)
+        All strengths, in increasing order.
+    scores_ : ndarray of shape (n_folds, n_alphas)
+        The score of each fold's network on the rows outside of the fold.
+    mean_scores_, standard_errors_ : ndarray of shape (n_alphas,)
+        Their means over the folds, and the standard errors of these.
+    best_score_ : float
+        The mean score at `alpha_`.
+    estimators_ : list of CGESClassifier
+        The final networks, fitted.
+    module_ : torch.nn.Module
+        The network, or one that holds all of them and returns the means.
+    feature_importances_ : ndarray of shape (n_features,)
+        Means over the networks; 0 means that none of them uses a feature.
+    sparsity_ : float
+        Fraction of exact zeros among the penalised weights.
+    n_parameters_, n_nonzero_parameters_ : int
+        Those of all networks.
+    net_, history_, n_iter_, regularizers_
+        Those of the first network.
+    classes_, multilabel_, n_features_in_, feature_names_in_, input_shape_
+        As in :class:`~sklearn_structreg.core.StructuredClassifier`.
+
+    See Also
+    --------
+    CGESRegressorCV : The same for numbers.
+    cges_path : A path of strengths without folds.
+
+    Notes
+    -----
+    There is a training of `max_epochs` for each strength and fold, and for each final
+    network: with an average ``1 + 1 / n_alphas`` per strength and fold. A warm path
+    costs about half as much, but with Adam at a high rate it can end in empty networks:
+    next to a perfect fit the gradients are small, and so the first steps of a fresh
+    optimizer are long.
+
+    There is no `partial_fit`, no warm start and no `checkpoint`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn_structreg import CGESClassifierCV
+    >>> X, y = load_wine(return_X_y=True)
+    >>> net = CGESClassifierCV(alphas=[0.3, 1], cv=3, random_state=0).fit(X, y)
+    >>> net.scores_.shape, bool(net.best_score_ > 0.95)
+    ((3, 2), True)
+    """
+
+    _plain_class = CGESClassifier
+    optimizer: str | type[Optimizer] = parameter_of(
+        StructuredClassifier, "optimizer", default="adam"
+    )
+    learning_rate: float | str = parameter_of(
+        StructuredClassifier, "learning_rate", default=1e-3
+    )
+    penalty: str = parameter_of(CGESClassifier, "penalty", default="group")
+
+
+@component
+class CGESRegressorCV(CrossValidated, StructuredRegressor):
+    """A `CGESRegressor` whose strength is chosen by cross-validation.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    alpha_, alphas_, scores_, mean_scores_, standard_errors_, best_score_
+    module_, feature_importances_, sparsity_, n_parameters_, n_nonzero_parameters_
+    net_, history_, n_iter_, regularizers_
+        As in :class:`CGESClassifierCV`.
+    estimators_ : list of CGESRegressor
+        The final networks, fitted.
+    target_mean_, target_scale_, n_features_in_, feature_names_in_, input_shape_
+        As in :class:`~sklearn_structreg.core.StructuredRegressor`. All folds share the
+        scale of the targets.
+
+    See Also
+    --------
+    CGESClassifierCV : The same for classes, with its cost.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn_structreg import CGESRegressorCV
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> net = CGESRegressorCV(alphas=[0.3, 1], cv=3, max_epochs=30, random_state=0)
+    >>> net.fit(X, y).score(X, y) > 0.4
+    True
+    """
+
+    _plain_class = CGESRegressor
+    learning_rate: float | str = parameter_of(
+        StructuredRegressor, "learning_rate", default=1e-3
+    )
+    penalty: str = parameter_of(CGESRegressor, "penalty", default="group")
