@@ -375,8 +375,9 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
                     is_measured=True,
                 )
             layers.append(layer)
-        self.layers_ = layers
-        self.__dict__.pop("_bound", None)
+        if layers != self.layers_:  # a frozen one stays unmeasured
+            self.layers_ = layers
+            self.__dict__.pop("_bound", None)
 
     def _zeros(self, name: str, weight: Tensor) -> Tensor:
         """Return the mask of the fixed zeros, on the device of the weight."""
