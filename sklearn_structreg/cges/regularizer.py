@@ -184,7 +184,7 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
         self.epoch_, self.brake_ = 0, 1.0
         self.example_ = example_of(sample)
         names = find_weights(module, sample)
-        self.norms_ = batch_norms(module, sample, names)
+        self.batch_norms_ = batch_norms(module, sample, names)
         self._share_out(module, names)
         return module
 
@@ -193,7 +193,7 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
         self.start_, self.strength_ = float(previous.alpha), float(self.alpha)
         self.fixed_ = {}
         resume_target(self, previous, module)
-        self.norms_ = getattr(previous, "norms_", {})  # a file from before has none
+        self.batch_norms_ = getattr(previous, "batch_norms_", {})  # a file from before has none
         self._share_out(module, previous.names, warned=previous.alpha > 0)
         same = ("penalty", "exclusivity", "groups", "layer_scale")
         if all(same_value(getattr(self, n), getattr(previous, n)) for n in same):
@@ -332,7 +332,7 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
                 measured,
                 layout.split,
                 layout.size("ik"),
-                "" if self.penalty == "l2" else self.norms_.get(name, ""),
+                "" if self.penalty == "l2" else self.batch_norms_.get(name, ""),
                 layout.sizes("go"),
             )
             for name, layout, mu, (a, b) in terms
