@@ -193,7 +193,8 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
         self.start_, self.strength_ = float(previous.alpha), float(self.alpha)
         self.fixed_ = {}
         resume_target(self, previous, module)
-        self.batch_norms_ = getattr(previous, "batch_norms_", {})  # a file from before has none
+        # A file from before has none.
+        self.batch_norms_ = getattr(previous, "batch_norms_", {})
         self._share_out(module, previous.names, warned=previous.alpha > 0)
         same = ("penalty", "exclusivity", "groups", "layer_scale")
         if all(same_value(getattr(self, n), getattr(previous, n)) for n in same):
