@@ -109,8 +109,10 @@ def tables(runs: Runs) -> dict[str, str]:
         return spoken(*mean_and_error(values)) if values else "-"
 
     sheets = [sheet(group, found, names, accuracy) for group, names in groups.items()]
+    n_splits = sum(len(by_seed) for by_seed in found.get(REFERENCE, {}).values())
+    size = f"{len(runs.select(section=SECTION))} fits on {n_splits} splits"
     return {
-        "summary": summary(found, groups),
+        "summary": f"{summary(found, groups)}\n\n{size}",
         "accuracy": "\n\n".join(sheets),
         "shift": sheet("corrupted images", found, groups.get("images", []), shift),
     }
