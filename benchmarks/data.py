@@ -39,9 +39,10 @@ def load_images(name: str, folder: Path | None = None) -> tuple[np.ndarray, ...]
 
 
 def load_tables(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Load every ``<name>.npz`` of a folder, with samples X and labels y, by name."""
+    """Load every ``<name>.npz`` of a folder that has samples X and labels y."""
     tables = {}
     for file in sorted(folder.glob("*.npz")):
         with np.load(file) as data:
-            tables[file.stem] = data["X"], data["y"]
+            if "X" in data:
+                tables[file.stem] = data["X"], data["y"]
     return tables

@@ -74,7 +74,7 @@ net = NeuralNetClassifier(
     optimizer__momentum=0.9,
     lr=0.05,
     max_epochs=30,
-    callbacks=[("cges", RegularizerCallback(CGES(0.02)))],
+    callbacks=[("cges", RegularizerCallback(CGES(0.3)))],
     train_split=None,
     verbose=0,
 )

@@ -11,8 +11,8 @@ digits.
 # %%
 # Down to a tenth of the weights
 # ------------------------------
-# ``target_density`` is reached to within one weight. The first round comes after 40 %
-# of the epochs, and pruned weights stay at exactly zero from then on.
+# ``target_density`` is reached to within one weight. The first round comes after a
+# quarter of the epochs, and pruned weights stay at exactly zero from then on.
 
 import numpy as np
 import torch

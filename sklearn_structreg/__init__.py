@@ -6,6 +6,7 @@ from sklearn_structreg.cges import (
     CGESClassifierCV,
     CGESRegressor,
     CGESRegressorCV,
+    CGESSelector,
 )
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
 from sklearn_structreg.core.versions import __version__
@@ -27,6 +28,7 @@ __all__ = [
     "CGESClassifierCV",
     "CGESRegressor",
     "CGESRegressorCV",
+    "CGESSelector",
     "ConfusionSpectralPartitioner",
     "DropClusterClassifier",
     "DropClusterRegressor",

@@ -101,6 +101,10 @@ def plateau(optimizer, n_epochs):
     return lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=1.0)
 
 
+def linear(optimizer, n_epochs):
+    return lr_scheduler.LambdaLR(optimizer, lambda e: 1 - e / n_epochs)
+
+
 def halving(optimizer, n_epochs):
     parts = [lr_scheduler.LambdaLR(optimizer, lambda e: 0.5**e) for _ in range(2)]
     return lr_scheduler.SequentialLR(optimizer, parts, [3])
@@ -129,6 +133,7 @@ FITS = {
     "penalty, pruning": CGESClassifier(
         target_density=0.2, pruning_rounds=3, lr_schedule="cosine", **STOPPING, **SMALL
     ),
+    "a size": CGESClassifier(target_multiply_adds=0.4, **STOPPING, **SMALL),
     "draws": BlockoutClassifier(lr_schedule="cosine", **STOPPING, **SMALL),
     "clusters": DropClusterClassifier(lr_schedule="cosine", **STOPPING, **CLUSTERS),
     "stages": SelfInformedClassifier(
@@ -160,7 +165,12 @@ FITS = {
     ),
     "numbers": StructuredRegressor(lr_schedule=one_cycle, **STOPPING, **SMALL),
     "pruned numbers": CGESRegressor(
-        target_density=0.2, dtype="float64", optimizer=torch.optim.NAdam, **SMALL
+        target_density=0.2,
+        pruning_rounds=3,
+        lr_schedule=linear,
+        dtype="float64",
+        optimizer=torch.optim.NAdam,
+        **SMALL,
     ),
     "drawn numbers": BlockoutRegressor(lr_schedule="cosine", **STOPPING, **SMALL),
     "clustered numbers": DropClusterRegressor(**STOPPING, **CLUSTERS),

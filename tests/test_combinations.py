@@ -198,6 +198,7 @@ def test_state_dict_and_fitted_state_are_all_there_is(
         assert all(torch.equal(here[key], there[key]) for key in here)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_all_at_once_for_numbers(images):
     X, y = images
     y = np.column_stack([y, -2.0 * y])

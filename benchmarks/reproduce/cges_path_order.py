@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_structreg import CGESClassifier
 from sklearn_structreg.cges import cges_path
 
-ALPHAS = [0.01, 0.03, 0.1, 0.3, 1.0]
+ALPHAS = [0.3, 1.0, 3.0, 10.0, 20.0]
 NETS = {"MLP": (None, 20), "ConvNet": ((1, 8, 8), 10)}
 
 

@@ -3,6 +3,7 @@
 from sklearn_structreg.cges.classifier import CGESClassifier
 from sklearn_structreg.cges.cv import CGESClassifierCV, CGESRegressorCV
 from sklearn_structreg.cges.display import (
+    FeaturePathDisplay,
     SparsityDisplay,
     SparsityHistoryDisplay,
     TradeOffDisplay,
@@ -17,6 +18,7 @@ from sklearn_structreg.cges.proximal import (
 from sklearn_structreg.cges.pruning import IterativePruning
 from sklearn_structreg.cges.regressor import CGESRegressor
 from sklearn_structreg.cges.regularizer import CGES
+from sklearn_structreg.cges.selector import CGESSelector
 from sklearn_structreg.cges.strength import alpha_max, alpha_path
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "CGESPath",
     "CGESRegressor",
     "CGESRegressorCV",
+    "CGESSelector",
+    "FeaturePathDisplay",
     "IterativePruning",
     "SparsityDisplay",
     "SparsityHistoryDisplay",

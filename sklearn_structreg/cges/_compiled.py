@@ -33,18 +33,18 @@ Kernel = Callable[[NDArray[Any], float, float, float, int], None]
 
 
 class Plan(NamedTuple):
-    """How weights of one shape and dtype are shrunk: the compiled loop, its matrix."""
+    """How weights of a shape and dtype are shrunk: the compiled loop, the matrices."""
 
     kernel: Kernel
-    shape: tuple[int, int]
+    shape: tuple[int, int, int]
     n_members: int
     by_row: bool
     precision: float
 
     def run(
-        self, matrix: NDArray[Any], threshold: float, strength: float, exact: bool
+        self, matrices: NDArray[Any], threshold: float, strength: float, exact: bool
     ) -> None:
-        """Shrink the matrix in place; 0 leaves an operator out."""
+        """Shrink the matrices in place; 0 leaves an operator out."""
         inverse = 1.0 / strength if strength > 0.0 else math.inf
         divisor, n_passes = inverse, 0
         if exact and strength > 0.0:
@@ -52,28 +52,32 @@ class Plan(NamedTuple):
             n_passes = n_chord_passes(strength * self.n_members, self.precision)
             if n_passes > MAX_CHORD_PASSES:
                 n_passes = self.n_members + 1
-        self.kernel(matrix, threshold, inverse, divisor, n_passes)
+        for matrix in matrices:
+            self.kernel(matrix, threshold, inverse, divisor, n_passes)
 
     def run_in_metric(
         self,
-        matrix: NDArray[Any],
+        matrices: NDArray[Any],
         metric: NDArray[Any],
         threshold: float,
         strength: float,
         exact: bool,
     ) -> None:
-        """Shrink the matrix in place, by a metric of its shape."""
+        """Shrink the matrices in place, by a metric of their shape."""
         if self.by_row:
-            matrix, metric = matrix.T, metric.T
-        loop = _compile_metric(matrix.dtype.name)
-        loop(matrix, metric, threshold, strength, exact, self.precision)
+            matrices, metric = matrices.swapaxes(1, 2), metric.swapaxes(1, 2)
+        loop = _compile_metric(matrices.dtype.name)
+        for matrix, factors in zip(matrices, metric, strict=True):
+            loop(matrix, factors, threshold, strength, exact, self.precision)
 
 
 class BoundWeight:
     """A weight in training, with its memory as the loops take it from step to step."""
 
-    def __init__(self, w: torch.nn.Parameter, dim: tuple[int, ...]) -> None:
-        self.w, self.dim = w, dim
+    def __init__(
+        self, w: torch.nn.Parameter, dim: tuple[int, ...], split: tuple[int, ...] = ()
+    ) -> None:
+        self.w, self.dim, self.split = w, dim, split
         self.plan: Plan | None = None
         self.pointer = -1
 
@@ -90,10 +94,10 @@ class BoundWeight:
         if self.plan is None or not ENABLED or not _in_reach(threshold):
             return False
         if metric is None:
-            self.plan.run(self.matrix, threshold, strength, exact)
+            self.plan.run(self.matrices, threshold, strength, exact)
         else:
             factors = metric.numpy().reshape(self.plan.shape)
-            self.plan.run_in_metric(self.matrix, factors, threshold, strength, exact)
+            self.plan.run_in_metric(self.matrices, factors, threshold, strength, exact)
         increment_version(self.w)  # so that autograd sees the change
         return True
 
@@ -101,9 +105,10 @@ class BoundWeight:
         w = self.w.detach()
         self.pointer, self.plan = w.data_ptr(), None
         if w.is_cpu and w.is_contiguous():
-            self.plan = _plan(w.shape, w.dtype, self.dim)
+            shape = self.split + w.shape[1:] if self.split else w.shape
+            self.plan = _plan(shape, w.dtype, self.dim)
         if self.plan is not None:
-            self.matrix = w.numpy().reshape(self.plan.shape)
+            self.matrices = w.numpy().reshape(self.plan.shape)
 
 
 def _in_reach(threshold: float) -> bool:
@@ -121,7 +126,7 @@ def shrink_compiled(
     """Do as `shrink_by_torch`, or return None and do nothing.
 
     It takes contiguous weights on the CPU in single or double precision, with numbers
-    as strengths and groups over the leading or over the trailing dimensions.
+    as strengths and groups over dimensions that follow each other.
     """
     threshold = 0.0 if group is None else group.value
     strength = 0.0 if exclusive is None else exclusive.value
@@ -143,10 +148,10 @@ def shrink_compiled(
         return None
     target = w.detach() if out is w else w.detach().clone()
     try:
-        matrix = target.numpy().reshape(plan.shape)
+        matrices = target.numpy().reshape(plan.shape)
     except RuntimeError:  # a tensor inside of vmap has no memory of its own
         return None
-    plan.run(matrix, threshold, strength, exact)
+    plan.run(matrices, threshold, strength, exact)
     if out is None:
         return target
     if out is not w:
@@ -159,24 +164,24 @@ def shrink_compiled(
 def _plan(
     shape: tuple[int, ...], dtype: torch.dtype, dim: int | tuple[int, ...]
 ) -> Plan | None:
-    """View the weights as a matrix with a group to each column, or to each row."""
-    dims = (dim,) if isinstance(dim, int) else dim
-    n_dims, n_grouped = len(shape), len(dims)
+    """View the weights as matrices with a group to each column, or to each row."""
+    dims, n_dims = (dim,) if isinstance(dim, int) else dim, len(shape)
     if dtype not in DTYPES or 0 in shape:
         return None
     if not all(-n_dims <= d < n_dims for d in dims):
         return None
-    axes = sorted(d % n_dims for d in dims)
-    if axes == list(range(n_dims - n_grouped, n_dims)):
-        loop, cut = shrink_rows, n_dims - n_grouped
-    elif axes == list(range(n_grouped)):
-        loop, cut = shrink_columns, n_grouped
-    else:
+    axes = {d % n_dims for d in dims}
+    first, end = min(axes), max(axes) + 1
+    between = set(range(first, end)) - axes
+    if len(axes) < len(dims) or any(shape[axis] > 1 for axis in between):
         return None
-    matrix = math.prod(shape[:cut]), math.prod(shape[cut:])
-    by_row = loop is shrink_rows
-    precision = torch.finfo(dtype).eps
-    return Plan(_compile(loop, dtype), matrix, matrix[by_row], by_row, precision)
+    n_before, n_after = math.prod(shape[:first]), math.prod(shape[end:])
+    n_members, by_row = math.prod(shape[first:end]), n_after == 1
+    matrices = (n_before, n_members, n_after)
+    if by_row or n_members == 1:
+        matrices = (1, n_before, n_members) if by_row else (1, 1, n_before * n_after)
+    kernel = _compile(shrink_rows if by_row else shrink_columns, dtype)
+    return Plan(kernel, matrices, n_members, by_row, torch.finfo(dtype).eps)
 
 
 @lru_cache

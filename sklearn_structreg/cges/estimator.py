@@ -14,6 +14,7 @@ from sklearn_structreg.cges.importance import first_layer_norms
 from sklearn_structreg.cges.layers import count_parameters, weight_sparsity
 from sklearn_structreg.cges.pruning import IterativePruning, PruningParameters
 from sklearn_structreg.cges.regularizer import CGES, CGESParameters
+from sklearn_structreg.cges.targets import TargetParameters
 from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.parameters import component
 from sklearn_structreg.core.task import Task
@@ -37,7 +38,7 @@ class Untrained(NamedTuple):
 
 
 @component
-class SparseEstimator(CGESParameters, PruningParameters, Base):
+class SparseEstimator(CGESParameters, TargetParameters, PruningParameters, Base):
     """A network with pruning and then a CGES penalty, and its sparsity."""
 
     _regularizers: ClassVar = (IterativePruning, CGES)
@@ -50,7 +51,11 @@ class SparseEstimator(CGESParameters, PruningParameters, Base):
 
     @property
     def sparsity_(self) -> float:
-        """Fraction of exact zeros among the penalised weights."""
+        """Fraction of exact zeros among the penalised weights.
+
+        Weights that the penalty leaves out count in `n_nonzero_parameters_` only; they
+        are in ``regularizers_["cges"].left_out_``.
+        """
         names = self._penalised()
         return weight_sparsity(self.module_, names)[0]
 

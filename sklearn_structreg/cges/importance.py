@@ -33,6 +33,8 @@ def first_layer_norms(
     """
     module = copy.deepcopy(module).cpu().double().eval()
     layer = find_layer(module, name.rpartition(".")[0])
+    if name.rpartition(".")[2] != "weight":
+        raise _unreadable(f"{name} is the first weight")
     shape = _check_first(module, layer, input_shape)
     simplified = getattr(layer, "simplified", None)
     squared = copy.deepcopy(layer) if simplified is None else simplified()
@@ -74,12 +76,15 @@ def _check_first(
             if mixed
             else "the features also reach the outputs past that layer"
         )
-        raise ValueError(
-            "feature_importances_ are norms of the first linear or convolutional "
-            f"layer, but in this network {reason}; use "
-            "sklearn.inspection.permutation_importance."
-        )
+        raise _unreadable(reason)
     return tuple(seen[0].shape[1:])
+
+
+def _unreadable(reason: str) -> ValueError:
+    return ValueError(
+        "feature_importances_ are norms of the first linear or convolutional layer, "
+        f"but in this network {reason}; use sklearn.inspection.permutation_importance."
+    )
 
 
 def _changed(n_features: int) -> Tensor:

@@ -11,13 +11,14 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, PrintLog
 from torch import nn
 
-from sklearn_structreg.core.inspection import weighted_layers
+from sklearn_structreg.core.weights import running_weights
 
 __all__ = [
     "SparsityRecorder",
     "count_parameters",
     "find_weights",
     "forget_best",
+    "other_weights",
     "warn_of_other_weights",
     "weight_sparsity",
 ]
@@ -26,20 +27,20 @@ NAMES_SHOWN = 5
 
 
 def find_weights(module: nn.Module, sample: Any) -> list[str]:
-    """Name the weights of linear and convolutional layers, frozen or not, in order."""
-    names = [f"{name}.weight".lstrip(".") for name in weighted_layers(module, sample)]
+    """Name the weights of all layers that run, frozen or not, in forward order."""
+    names = running_weights(module, sample)
     if not names:
         raise ValueError(
-            "The module runs no linear or convolutional layer with a weight of its "
-            "own, so there is no weight to penalise or to prune."
+            "The module runs no linear, convolutional, recurrent or attention layer "
+            "with a weight of its own, so there is no weight to penalise or to prune."
         )
     return names
 
 
-def warn_of_other_weights(module: nn.Module, names: Sequence[str], verb: str) -> None:
-    """Warn once of all trainable matrices that are none of the named weights."""
+def other_weights(module: nn.Module, names: Sequence[str]) -> list[str]:
+    """Name all trainable matrices that are none of the named weights."""
     known = {id(module.get_parameter(name)) for name in names}
-    others = [
+    return [
         name
         for name, parameter in module.named_parameters()
         if parameter.requires_grad
@@ -47,11 +48,15 @@ def warn_of_other_weights(module: nn.Module, names: Sequence[str], verb: str) ->
         and id(parameter) not in known
         and not _is_ours(module.get_submodule(name.rpartition(".")[0]))
     ]
-    if others:
-        more = ", ..." if len(others) > NAMES_SHOWN else ""
+
+
+def warn_of_other_weights(names: Sequence[str], verb: str) -> None:
+    """Warn once of the matrices that a method leaves out."""
+    if names:
+        more = ", ..." if len(names) > NAMES_SHOWN else ""
         warnings.warn(
-            f"Only the weights of linear and convolutional layers are {verb}, not "
-            f"{', '.join(others[:NAMES_SHOWN])}{more}.",
+            "Only the weights of linear, convolutional, recurrent and attention layers "
+            f"are {verb}, not {', '.join(names[:NAMES_SHOWN])}{more}.",
             UserWarning,
             stacklevel=2,
         )

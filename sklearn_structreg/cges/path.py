@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
 from sklearn_structreg.cges.estimator import SparseEstimator, check_estimator
+from sklearn_structreg.cges.targets import target_of
 from sklearn_structreg.compaction.counting import count_layers
 from sklearn_structreg.core import count_multiply_adds
 from sklearn_structreg.core.messages import explaining, shown
@@ -92,7 +93,7 @@ def cges_path(
     ------
     ValueError
         If a strength is negative or not finite, if `order` is unknown, or if the
-        estimator has a `checkpoint`, which is for a single fit.
+        estimator has a `checkpoint`, which is for a single fit, or a size as target.
     TypeError
         If `estimator` is another one, such as a pipeline.
 
@@ -112,6 +113,10 @@ def cges_path(
         raise ValueError(
             "cges_path trains one network per strength, but a checkpoint is for a "
             "single fit; set checkpoint=None."
+        )
+    if target := target_of(estimator):
+        raise ValueError(
+            f"cges_path leaves the size to the strength; set {target[0]}=None."
         )
     strengths = check_strengths(alphas)
     if order not in ("increasing", "decreasing"):

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from sklearn_structreg.cges.layers import (
     find_weights,
     forget_best,
+    other_weights,
     warn_of_other_weights,
 )
 from sklearn_structreg.core import Regularizer
@@ -35,23 +36,24 @@ class PruningParameters:
         [Interval(Real, 0, 1, closed="right"), None],
         "float in (0, 1] or None",
         """Share of the weights that iterative pruning leaves, to within one weight;
-        None and 1 prune nothing. The smallest weights of all linear and convolutional
-        layers together go, but the largest of each layer stays; of equal ones the first
-        stay. Pruned weights are held at exactly zero from then on.""",
+        None and 1 prune nothing. The smallest weights of all layers together go, but
+        the largest of each layer stays; of equal ones the first stay. Pruned weights
+        are held at exactly zero from then on.""",
     )
     pruning_rounds: int = parameter(
-        5,
+        10,
         [Interval(Integral, 1, None, closed="left")],
         "int",
         """Number of rounds of pruning, at least 1; each keeps the same share of the
         weights that are left.""",
     )
     pruning_start: float = parameter(
-        0.4,
+        0.25,
         [Interval(Real, 0, 1, closed="left")],
         "float in [0, 1)",
-        """Share of the epochs before the first round. The other epochs are shared out
-        equally between the rounds, for fine-tuning.""",
+        """Share of the epochs before the first round. Half of the others come after the
+        last round, the other half lies evenly between the rounds. `lr_schedule` begins
+        anew with every round.""",
     )
 
 
@@ -61,7 +63,11 @@ class IterativePruning(PruningParameters, Regularizer):
 
     At the start of some epochs the smallest weights of all linear and convolutional
     layers together are set to zero, and held there after every later step of the
-    optimizer.
+    optimizer. From each of these epochs on `lr_schedule` begins anew, over the epochs
+    until the next.
+    At the start of some epochs the smallest weights of all linear, convolutional,
+    recurrent and attention layers together are set to zero, and held there after every
+    later step of the optimizer.
 
     Parameters
     ----------
@@ -73,11 +79,13 @@ class IterativePruning(PruningParameters, Regularizer):
         True where a weight is pruned, by parameter name; empty before the first round.
     names_ : list of str
         The parameter names of the weights, in forward order.
+    left_out_ : list of str
+        Names of the other matrices to train.
 
     Warns
     -----
     UserWarning
-        If the network holds other matrices to train, which are not pruned.
+        If the network holds other matrices to train, such as embeddings.
 
     See Also
     --------
@@ -101,6 +109,9 @@ class IterativePruning(PruningParameters, Regularizer):
     ----------
     S. Han, J. Pool, J. Tran, W. J. Dally, "Learning both weights and connections for
     efficient neural networks", NIPS 2015.
+
+    A. Renda, J. Frankle, M. Carbin, "Comparing rewinding and fine-tuning in neural
+    network pruning", ICLR 2020: the learning rate begins anew.
 
     Examples
     --------
@@ -131,8 +142,8 @@ class IterativePruning(PruningParameters, Regularizer):
         self.compacted_: float | None = None  # the density pruned for before compaction
         self._plan_anew()
         self._check(module)
-        if not self._is_off:
-            warn_of_other_weights(module, self.names_, "pruned")
+        self.left_out_ = [] if self._is_off else other_weights(module, self.names_)
+        warn_of_other_weights(self.left_out_, "pruned")
         return module
 
     def remedy(self) -> str | None:
@@ -159,6 +170,17 @@ class IterativePruning(PruningParameters, Regularizer):
     def callbacks(self) -> list[tuple[str, Callback]]:
         """Lead the pruning through the epochs of a training."""
         return [] if self._is_off else [("pruning", PruningRounds(self))]
+
+    def schedule_starts(self, module: nn.Module, max_epochs: int) -> list[int]:
+        """Return the epochs of the rounds: each is trained at rates of its own."""
+        if self._is_off:
+            return []
+        self.plan(module, max_epochs)
+        return [epoch - self.epoch_ for epoch in self.rounds_ or []]
+
+    def left_out(self) -> list[str]:
+        """Name the matrices that are not pruned."""
+        return list(getattr(self, "left_out_", []))  # a file from before has none
 
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Set the pruned weights back to zero."""
@@ -300,8 +322,8 @@ def smallest_weights(
 def pruning_epochs(max_epochs: int, n_rounds: int, start: float) -> list[int]:
     """Return the epochs, counted from 0, that begin with a round of pruning.
 
-    >>> pruning_epochs(20, n_rounds=4, start=0.4)
-    [8, 11, 14, 17]
+    >>> pruning_epochs(20, n_rounds=4, start=0.2)
+    [4, 6, 9, 12]
     """
     first = math.ceil(start * max_epochs)
     if first >= max_epochs:
@@ -310,9 +332,8 @@ def pruning_epochs(max_epochs: int, n_rounds: int, start: float) -> list[int]:
             f"round of pruning, at pruning_start={start:g}; train for longer or start "
             "earlier."
         )
-    return [
-        first + (max_epochs - first) * round_ // n_rounds for round_ in range(n_rounds)
-    ]
+    n_between = (max_epochs - first) // 2
+    return [first + n_between * i // max(1, n_rounds - 1) for i in range(n_rounds)]
 
 
 def kept_counts(n_present: int, n_target: int, n_rounds: int) -> list[int]:

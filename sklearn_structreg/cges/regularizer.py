@@ -1,10 +1,10 @@
-"""CGES: proximal steps on the weights of every linear and convolutional layer."""
+"""CGES: proximal steps on the weights of every layer that has some."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from numbers import Real
 from typing import Any
 
@@ -21,14 +21,25 @@ from sklearn_structreg.cges.layers import (
     SparsityRecorder,
     find_weights,
     forget_best,
+    other_weights,
     warn_of_other_weights,
 )
 from sklearn_structreg.cges.proximal import prox_cges, prox_l1, prox_l2
 from sklearn_structreg.cges.schedule import mu_schedule
 from sklearn_structreg.cges.steps import step_sizes
+from sklearn_structreg.cges.targets import (
+    ReachTarget,
+    TargetParameters,
+    check_target,
+    example_of,
+    resume_target,
+    target_of,
+)
+from sklearn_structreg.cges.terms import LayerPenalty, measured_scale
 from sklearn_structreg.core import Regularizer
 from sklearn_structreg.core.parameters import component, parameter
 from sklearn_structreg.core.regularizer import learning_rates, same_value
+from sklearn_structreg.core.weights import batch_norms, weight_layout
 
 __all__ = ["CGES", "CGESParameters"]
 
@@ -60,16 +71,15 @@ class CGESParameters:
         "float in [0, 1]",
         r"""m in :math:`\mu_l = m + (1-2m)\,l/(L-1)`, for "cges": the share of the
         exclusive term at the bottom layer, and of the group term at the top. A network
-        with a single linear or convolutional layer gets the top layer's
-        :math:`1-m`.""",
+        with a single weight gets the top layer's :math:`1-m`.""",
     )
     groups: str = parameter(
         "feature",
         [StrOptions({"feature", "filter"})],
         '{"feature", "filter"}',
         """"feature": a group is all weights that leave one input, for convolutions one
-        tap of the kernel across all filters. "filter": all weights that enter one unit
-        or filter.""",
+        tap of the kernel across all filters that read the input's channel. "filter":
+        all weights that enter one unit or filter.""",
     )
     prox: str = parameter(
         "exact",
@@ -89,7 +99,7 @@ class CGESParameters:
         gradient norms (a tenth of it for "cges"), :math:`b_l` that of the weights'
         gradients times :math:`2\sqrt{d}/n_g`, with n_g weights in a group and d inputs
         per unit. None is the bare paper, all ones. A sequence gives a constant, or a
-        pair (a, b), for each linear and convolutional layer in forward order.""",
+        pair (a, b), for each weight in forward order.""",
     )
     ramp: float = parameter(
         0.5,
@@ -108,28 +118,15 @@ class CGESParameters:
     )
 
 
-@dataclass(frozen=True)
-class LayerPenalty:
-    """One layer's weight, its groups, and the factors of its two terms on alpha.
-
-    They are the shares of the terms until the constants of the layer are measured.
-    """
-
-    name: str
-    group_dims: tuple[int, ...]
-    group: float
-    exclusive: float
-    is_measured: bool = True
-
-
 # The parameter `penalty` hides the hook of that name, which CGES does not need.
 @component
-class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
+class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
     r"""Combined group and exclusive sparsity, as a regularizer.
 
     After every step of the optimizer the penalty's proximal operators shrink the
-    weights of all linear and convolutional layers, in the optimizer's own metric: by
-    the size of its step, at the learning rate of each parameter group, times alpha.
+    weights of all linear, convolutional, recurrent and attention layers, in the
+    optimizer's own metric: by the size of its step, at the learning rate of each
+    parameter group, times alpha.
     :class:`CGESClassifier` states the objective.
 
     Parameters
@@ -141,13 +138,16 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
     layers_ : list of LayerPenalty
         The weights' names in forward order, with the dimensions of their groups and the
         constants of the two terms.
+    reached_ : float or None
+        The share of the multiply-adds, or of the latency, that a target has led to.
+    left_out_ : list of str
+        Names of the other matrices to train, which stay as they are.
 
     Warns
     -----
     UserWarning
-        If the network holds other matrices to train, which stay as they are: those of
-        recurrent layers, attention projections, transposed convolutions, embeddings,
-        or weights that are computed from other parameters.
+        If there are such matrices: embeddings, bilinear layers, weights that are
+        computed from other parameters, layers that do not run, layers of your own.
 
     See Also
     --------
@@ -166,7 +166,7 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
     >>> from sklearn_structreg.core import StructuredClassifier
     >>> X, y = load_digits(return_X_y=True)
     >>> net = StructuredClassifier(
-    ...     regularizers=[CGES(0.05)], max_epochs=20, random_state=0).fit(X, y)
+    ...     regularizers=[CGES(0.3)], max_epochs=20, random_state=0).fit(X, y)
     >>> bool((net.module_[0].weight == 0).any())
     True
     """
@@ -175,25 +175,39 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
 
     def attach(self, module: nn.Module, sample: Any) -> nn.Module:
         """Look up the weights; the network stays as it is."""
-        self.start_, self.strength_ = 0.0, self.alpha
+        self.start_, self.strength_ = 0.0, float(self.alpha)
         self.layers_: list[LayerPenalty] = []
         self.fixed_: dict[str, Tensor] = {}
-        self._share_out(module, find_weights(module, sample))
+        self.reached_: float | None = None
+        self.epoch_, self.brake_ = 0, 1.0
+        self.example_ = example_of(sample)
+        names = find_weights(module, sample)
+        norms = batch_norms(module, sample, names)
+        self._share_out(module, {name: norms.get(name, "") for name in names})
         return module
 
     def resume(self, previous: Any, module: nn.Module) -> nn.Module:
         """Keep names and measured constants; the parameters of now take effect."""
-        self.start_, self.strength_, self.fixed_ = previous.alpha, self.alpha, {}
-        self._share_out(module, previous.names, warned=previous.alpha > 0)
+        self.start_, self.strength_ = float(previous.alpha), float(self.alpha)
+        self.fixed_ = {}
+        resume_target(self, previous, module)
+        norms = {layer.name: layer.norm for layer in previous.layers_}
+        self._share_out(module, norms, warned=previous.alpha > 0)
         same = ("penalty", "exclusivity", "groups", "layer_scale")
         if all(same_value(getattr(self, n), getattr(previous, n)) for n in same):
-            self.layers_ = previous.layers_
+            constants = ("group", "exclusive", "is_measured")
+            self.layers_ = [
+                replace(new, **{name: getattr(old, name) for name in constants})
+                for new, old in zip(self.layers_, previous.layers_, strict=True)
+            ]
         return module
 
     def callbacks(self) -> list[tuple[str, Callback]]:
         """Lead the strength through the epochs, and record every layer's sparsity."""
         recorder = ("sparsity", SparsityRecorder(self.names))
-        return [recorder, ("phases", Phases(self))] if self.alpha > 0 else [recorder]
+        phases = [("phases", Phases(self))] if self.alpha > 0 else []
+        target = [("target", ReachTarget(self))] if target_of(self) else []
+        return [recorder, *phases, *target]
 
     def begin_epoch(self, module: nn.Module, epoch: int, max_epochs: int) -> bool:
         """Set the strength of an epoch; return whether the objective changes with it.
@@ -209,40 +223,52 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
         """
         before, n_ramp = self.strength_, self.ramp * max_epochs
         share = min(1.0, (epoch + 1) / n_ramp) if n_ramp else 1.0
-        self.strength_ = self.start_ + share * (self.alpha - self.start_)
+        self.strength_ = self.start_ + share * (float(self.alpha) - self.start_)
         n_refit = round(self.refit * max_epochs)
         if epoch >= max_epochs - n_refit and self.penalty != "l2":
             self.strength_ = 0.0
-            if not self.fixed_:
+            if not self.fixed_ and target_of(self) is None:
                 weights = {name: module.get_parameter(name) for name in self.names}
                 self.fixed_ |= {name: w.detach() == 0 for name, w in weights.items()}
         return bool(self.strength_ != before)
 
     def end_training(self) -> None:
         """Penalise at alpha again: `partial_fit` knows no last epoch."""
-        self.strength_, self.fixed_ = self.alpha, {}
+        self.strength_ = float(self.alpha)
+        if target_of(self) is None:
+            self.fixed_ = {}
 
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Apply the proximal operators to all weights that are being trained."""
         if not all(layer.is_measured for layer in self.layers_):
             self._measure(module)  # also for an alpha to come
-        if self.alpha == 0:
+        if self.alpha == 0 and not self.fixed_:
             return
+        pull = self.strength_ * self.brake_
         with torch.no_grad():
             for weight, layer, group in self._bind(module, optimizer):
                 if not weight.w.requires_grad:
                     continue
+                if layer.is_measured and pull > 0:
+                    step, metric = step_sizes(optimizer, group, weight.w)
+                    if layer.norm:
+                        norm = module.get_submodule(layer.norm)
+                        self._shrink_folded(weight, layer, step * pull, metric, norm)
+                    else:
+                        self._shrink(weight, layer, step * pull, metric)
                 if layer.name in self.fixed_:
                     weight.w.masked_fill_(self._zeros(layer.name, weight.w), 0.0)
-                elif layer.is_measured:
-                    step, metric = step_sizes(optimizer, group, weight.w)
-                    self._shrink(weight, layer, step * self.strength_, metric)
+
+    def remedy(self) -> str | None:
+        """Leave more channels, or lower the strength."""
+        target = target_of(self)
+        return f"raise {target[0]}={target[1]:g}" if target else super().remedy()
 
     def penalty_value(self, module: nn.Module) -> float:
         """Return the value of the penalty at its present strength."""
         total = 0.0
         for layer in self.layers_ if self.strength_ > 0 else ():
-            w, dims = module.get_parameter(layer.name).detach(), layer.group_dims
+            w, dims = layer.folded(module), layer.group_dims
             if not layer.is_measured:
                 continue
             if self.penalty == "l1":
@@ -254,7 +280,11 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
                     torch.linalg.vector_norm(w, dim=dims).sum()
                 )
                 total += layer.exclusive / 2 * float(w.abs().sum(dims).square().sum())
-        return float(self.strength_ * total)
+        return float(self.strength_ * self.brake_ * total)
+
+    def left_out(self) -> list[str]:
+        """Name the matrices that are not penalised."""
+        return list(getattr(self, "left_out_", []))  # a file from before has none
 
     def fitted_state(self) -> dict[str, Any]:
         """Return the layers as dictionaries."""
@@ -263,7 +293,8 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
 
     def restore(self, state: dict[str, Any]) -> None:
         """Make the layers of dictionaries."""
-        super().restore(state)
+        before = {"reached_": None, "epoch_": 0, "brake_": 1.0, "example_": None}
+        super().restore(before | state)  # a file may be of a time before targets
         self.layers_ = [LayerPenalty(**layer) for layer in state["layers_"]]
 
     @property
@@ -272,42 +303,55 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
         return [layer.name for layer in self.layers_]
 
     def _share_out(
-        self, module: nn.Module, names: list[str], *, warned: bool = False
+        self, module: nn.Module, norms: dict[str, str], *, warned: bool = False
     ) -> None:
-        """Work out every layer's share of the penalty."""
+        """Work out every weight's share of the penalty; `norms` are those behind it."""
+        names = list(norms)
         if self.ramp + self.refit > 1:
             raise ValueError(
                 f"ramp={self.ramp:g} and refit={self.refit:g} are shares of the same "
                 "epochs; together they must be at most 1."
             )
-        shapes = [module.get_parameter(name).shape for name in names]
+        check_target(self)
+        layouts = [weight_layout(module, name) for name in names]
+        members = "to" if self.groups == "feature" else "tik"
         shares = {
             "cges": mu_schedule(len(names), self.exclusivity),
             "exclusive": [1.0] * len(names),
         }.get(self.penalty, [0.0] * len(names))
-        terms = zip(names, shapes, shares, self._scales(shapes), strict=True)
+        scales = self._scales(len(names))
+        terms = zip(names, layouts, shares, scales, strict=True)
         measured = not isinstance(self.layer_scale, str) or self.penalty == "l2"
         self.layers_ = [
             LayerPenalty(
-                name, group_dims(len(s), self.groups), (1 - mu) * a, mu * b, measured
+                name,
+                layout.dims(members),
+                (1 - mu) * a,
+                mu * b,
+                measured,
+                layout.split,
+                layout.size("ik"),
+                norms[name],
+                layout.sizes("go"),
             )
-            for name, s, mu, (a, b) in terms
+            for name, layout, mu, (a, b) in terms
         ]
-        if self.alpha > 0 and not warned:
-            warn_of_other_weights(module, names, "penalised")
+        self.left_out_ = other_weights(module, names) if self.alpha > 0 else []
+        if not warned:
+            warn_of_other_weights(self.left_out_, "penalised")
 
-    def _scales(self, shapes: list[torch.Size]) -> list[tuple[float, float]]:
+    def _scales(self, n_weights: int) -> list[tuple[float, float]]:
         """Return the constants of the two terms, as given; ones by default."""
         if self.layer_scale is None or isinstance(self.layer_scale, str):
-            return [(1.0, 1.0)] * len(shapes)
+            return [(1.0, 1.0)] * n_weights
         if self.penalty in ("l1", "l2"):
-            return [(1.0, 1.0)] * len(shapes)
+            return [(1.0, 1.0)] * n_weights
         scales = [_pair(scale) for scale in self.layer_scale]
-        if len(scales) != len(shapes):
+        if len(scales) != n_weights:
             raise ValueError(
                 f"layer_scale has {len(scales)} entries, but the network has "
-                f"{len(shapes)} linear and convolutional layers; give one constant, or "
-                "a pair (group, exclusive), for each."
+                f"{n_weights} weights to penalise; give one constant, or a pair "
+                "(group, exclusive), for each."
             )
         return scales
 
@@ -317,7 +361,12 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
         for layer in self.layers_:
             gradient = module.get_parameter(layer.name).grad
             if not layer.is_measured and gradient is not None and gradient.any():
-                a, b = measured_scale(gradient, layer.group_dims, self.penalty)
+                dims, fan_in = layer.group_dims, layer.fan_in
+                gradient = layer.view(gradient)
+                if layer.norm:  # with respect to the weight times the scale
+                    norm = module.get_submodule(layer.norm)
+                    gradient = gradient / layer.scale(norm)
+                a, b = measured_scale(gradient, dims, self.penalty, fan_in)
                 layer = replace(
                     layer,
                     group=a * layer.group,
@@ -350,7 +399,11 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
             known = learning_rates(optimizer)
             weights = [(module.get_parameter(x.name), x) for x in self.layers_]
             trained = [
-                (BoundWeight(weight, layer.group_dims), layer, known[id(weight)])
+                (
+                    BoundWeight(weight, layer.group_dims, layer.split),
+                    layer,
+                    known[id(weight)],
+                )
                 for weight, layer in weights
                 if id(weight) in known
             ]
@@ -371,8 +424,28 @@ class CGES(CGESParameters, Regularizer):  # type: ignore[misc]
         elif self.penalty == "l2":
             prox_l2(w, group, metric=metric, out=w)
         elif not weight.shrink(group, exclusive, exact, metric):
-            dims = layer.group_dims
-            prox_cges(w, group, exclusive, dims, exact, metric=metric, out=w)
+            v, dims = layer.view(w.detach()), layer.group_dims
+            metric = None if metric is None else layer.view(metric)
+            prox_cges(v, group, exclusive, dims, exact, metric=metric, out=v)
+
+    def _shrink_folded(
+        self,
+        weight: BoundWeight,
+        layer: LayerPenalty,
+        strength: float,
+        metric: Tensor | None,
+        norm: nn.Module,
+    ) -> None:
+        """Shrink the weight times the scale behind it: that one decides what it does.
+
+        The size of the steps of the product is the square of the scale times larger.
+        """
+        w, scale = layer.view(weight.w.detach()), layer.scale(norm)
+        metric = torch.ones_like(w) if metric is None else layer.view(metric)
+        metric = (metric / scale.square()).reshape(weight.w.shape)
+        w.mul_(scale)
+        self._shrink(weight, layer, strength, metric)
+        w.div_(scale)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -402,38 +475,6 @@ class Phases(Callback):
         self.penalty.end_training()
 
 
-def group_dims(n_dims: int, groups: str) -> tuple[int, ...]:
-    """Return the dims, counted from the end, that a group of a weight runs over.
-
-    >>> group_dims(2, "feature"), group_dims(4, "filter")
-    ((-2,), (-3, -2, -1))
-    """
-    return (-n_dims,) if groups == "feature" else tuple(range(1 - n_dims, 0))
-
-
-def measured_scale(
-    gradient: Tensor, dims: tuple[int, ...], penalty: str
-) -> tuple[float, float]:
-    """Return a layer's constants a and b, from the gradient of its weight.
-
-    >>> gradient = torch.tensor([[3.0, 0.0], [4.0, 0.0]])
-    >>> a, _ = measured_scale(gradient, (-2,), "group")
-    >>> round(a**2, 3)  # the mean of 25 and 0
-    12.5
-    """
-    # A penalty of strength 1 then pulls at every group, or weight, about as hard as the
-    # data do at the beginning. The exclusive term pulls with b times the 1-norm of the
-    # group; torch's initial weights have mean magnitude 1 / (2 sqrt(d)). Beside it, the
-    # group term gets a tenth, so that it takes away the groups that the competition has
-    # emptied and hardly shrinks the others.
-    n_members = math.prod(gradient.shape[d] for d in dims)
-    fan_in = gradient[0].numel()
-    each = float(gradient.square().mean().sqrt())
-    of_groups = each * math.sqrt(n_members)
-    a = {"l1": each, "cges": 0.1 * of_groups}.get(penalty, of_groups)
-    return a, 2.0 * math.sqrt(fan_in) / n_members * each
-
-
 def _pair(scale: float | Sequence[float]) -> tuple[float, float]:
     """Return an entry of `layer_scale` as a pair."""
     try:
@@ -446,7 +487,7 @@ def _pair(scale: float | Sequence[float]) -> tuple[float, float]:
     ):
         raise ValueError(
             f"layer_scale holds {scale!r}; give one finite, non-negative constant, or "
-            "a pair (group, exclusive), for each linear and convolutional layer."
+            "a pair (group, exclusive), for each weight."
         )
     group, exclusive = np.broadcast_to(constants, 2)
     return float(group), float(exclusive)

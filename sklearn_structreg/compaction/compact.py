@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from sklearn_structreg.compaction.counting import check_call, uncompiled
 from sklearn_structreg.compaction.graph import describe, rounding, same_outputs, trace
 from sklearn_structreg.compaction.liveness import follow, solve
+from sklearn_structreg.compaction.moves import needs_selections, with_selections
 from sklearn_structreg.compaction.shrink import shrink
 
 __all__ = ["compact", "simplified_copy"]
@@ -95,20 +96,44 @@ def compact(
     check_call(module, sample_batch)
     module = uncompiled(module)
     sample = sample_batch.detach()[:SAMPLE_ROWS]
+    for may_rewrite in (True, False):
+        result = _smaller(module, sample, unsupported, may_rewrite)
+        if _agree(module, result, sample):
+            return result
+    raise _disagreement(module)
+
+
+def _smaller(
+    module: nn.Module, sample: Tensor, unsupported: str, may_rewrite: bool
+) -> nn.Module:
+    """Make a smaller copy, whose outputs are not yet compared."""
     result = simplified_copy(module)
     modes = {name: part.training for name, part in result.named_modules()}
     result.eval()
     n_grouped = None
     while n_grouped != _count_grouped(result):  # a single group is an ordinary layer
         n_grouped = _count_grouped(result)
-        with torch.no_grad():
-            flow = follow(trace(result, sample), unsupported)
-        shrink(result, flow, solve(flow))
+        result = _cut(result, sample, unsupported, may_rewrite)
     result.zero_grad(set_to_none=True)
-    _check_outputs(module, result, sample)
     for name, part in result.named_modules():
-        part.training = modes[name]
+        part.training = modes.get(name, modes[""])
     return result
+
+
+@torch.no_grad()
+def _cut(
+    network: nn.Module, sample: Tensor, unsupported: str, may_rewrite: bool
+) -> nn.Module:
+    """Remove channels, in place where the forward pass is not rewritten."""
+    graph = trace(network, sample)
+    flow = follow(graph, unsupported)
+    if not may_rewrite:
+        flow.keep_choices()
+    elif needs_selections(flow, solve(flow).kept):
+        network = with_selections(network, graph, flow)
+        flow = follow(trace(network, sample), unsupported)
+    shrink(network, flow, solve(flow))
+    return network
 
 
 def simplified_copy(module: nn.Module) -> nn.Module:
@@ -153,7 +178,7 @@ def _count_grouped(module: nn.Module) -> int:
     return sum(getattr(part, "groups", 1) != 1 for part in module.modules())
 
 
-def _check_outputs(module: nn.Module, result: nn.Module, sample: Tensor) -> None:
+def _agree(module: nn.Module, result: nn.Module, sample: Tensor) -> bool:
     """Compare on the samples, in double precision where the network can do that."""
     # folded biases are rounded to the precision of the parameters
     tolerance = max((rounding(p.dtype) for p in module.parameters()), default=0.0)
@@ -168,17 +193,20 @@ def _check_outputs(module: nn.Module, result: nn.Module, sample: Tensor) -> None
                 expected, got = (net(batch.clone()) for net in pair)
         except RuntimeError:  # a forward pass that fixes its own precision or device
             continue
-        if same_outputs(expected, got, tolerance):
-            return
-        break
+        return same_outputs(expected, got, tolerance)
+    return False
+
+
+def _disagreement(module: nn.Module) -> ValueError:
+    """Explain why the outputs differ."""
     for name, part in module.named_modules():
         if not all(p.isfinite().all() for p in part.parameters(recurse=False)):
-            raise ValueError(
+            return ValueError(
                 f"{describe(name, part)} holds weights that are not finite, so the "
                 "network cannot be compacted: NaN and infinity reach the outputs even "
                 "through weights of zero. Its training must have diverged."
             )
-    raise ValueError(
+    return ValueError(
         "The network cannot be compacted: its smaller copy has other outputs. Its "
         "forward pass must depend on the sizes of its layers in a way that torch.fx "
         "does not see."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,20 @@ import torch
 from torch import Tensor, fx
 
 from sklearn_structreg.compaction.channels import Bools, Channels, Floats, Ids, Value
-from sklearn_structreg.compaction.graph import layer_name, shape_of
+from sklearn_structreg.compaction.graph import shape_of
 
-__all__ = ["Flow", "LayerUse", "MapUse", "as_array", "bias_of", "contribution"]
+__all__ = [
+    "Choice",
+    "Flow",
+    "LayerUse",
+    "MapUse",
+    "Moved",
+    "RecurrentUse",
+    "Side",
+    "as_array",
+    "bias_of",
+    "contribution",
+]
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,39 @@ class MapUse(LayerUse):
         return replace(self, foldable=same, constant=np.where(same, self.constant, 0.0))
 
 
+@dataclass(frozen=True)
+class Side:
+    """One direction of one layer of a recurrent network: all gates of each unit."""
+
+    suffix: str  # of its parameters
+    inputs: MapUse
+    hidden: MapUse  # from the units to themselves
+
+
+@dataclass(frozen=True)
+class RecurrentUse:
+    """A recurrent layer, whose sides must have equally many units."""
+
+    sides: list[Side]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The entries of a value in other places: the position there of every entry."""
+
+    anchor: fx.Node
+    places: Any  # a tensor, or several after a split
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A tensor that consists of channels of another one."""
+
+    anchor: fx.Node
+    axis: int
+    index: Tensor
+
+
 class Flow:
     """Channels and layers, in the order in which the network computes them."""
 
@@ -46,36 +90,71 @@ class Flow:
         self.values: dict[fx.Node, Value] = {}  # all other tensors keep their channels
         self.maps: dict[str, MapUse] = {}  # by the layer's name
         self.channelwise: dict[str, LayerUse] = {}  # likewise
+        self.selected: dict[str, LayerUse] = {}  # likewise
+        self.heads: dict[str, Ids] = {}  # of attention; likewise
+        self.recurrent: dict[str, RecurrentUse] = {}  # likewise
+        self.parts: dict[fx.Node, Any] = {}  # values of layers with several results
+        self.moved: dict[fx.Node, Moved] = {}
+        self.choices: dict[fx.Node, Choice] = {}
+        self.counts: dict[fx.Node, Ids] = {}  # numbers that depend on how many stay
 
     def keep_inputs(self, node: fx.Node) -> None:
         """Keep all channels that a node reads."""
         for source in node.all_input_nodes:
-            if source in self.values:
-                self.channels.fix(self.values[source].ids)
+            self.keep(source)
+
+    def keep(self, source: fx.Node) -> None:
+        """Keep all channels of a node's result."""
+        self.channels.fix(self.channels_of(source))
+
+    def keep_choices(self) -> None:
+        """Keep the channels that are moved or counted by number."""
+        for choice in self.choices.values():
+            self.keep(choice.anchor)
+        for ids in self.counts.values():
+            self.channels.fix(ids)
+
+    def channels_of(self, source: fx.Node) -> Ids:
+        """List the channels on which a node's result depends."""
+        found = [self.counts.get(source, np.zeros(0, np.int64))]
+        if source in self.moved:
+            source = self.moved[source].anchor
+        if source in self.values:
+            found.append(self.values[source].ids)
+        found += [value.ids for value in _values(self.parts.get(source))]
+        return np.concatenate(found)
 
     def keep_layers(self, names: set[str]) -> None:
         """Keep all channels of the named layers, on both sides."""
-        for name, use in self.uses():
-            if name in names:
+        for name, use in (*self.uses(), *self.selected.items()):
+            if name in names or name.rpartition(".")[0] in names:  # part of a layer
                 self.channels.fix(use.in_ids)
                 self.channels.fix(use.out_ids)
 
     def uses(self) -> list[tuple[str, LayerUse]]:
-        """List all layers that have parameters per channel, by name."""
-        return [*self.maps.items(), *self.channelwise.items()]
+        """List all layers that have parameters per channel, by name.
+
+        None of them may become empty.
+        """
+        sides = [
+            (name, each)
+            for name, use in self.recurrent.items()
+            for side in use.sides
+            for each in (side.inputs, side.hidden)
+        ]
+        return [*self.maps.items(), *self.channelwise.items(), *sides]
 
     def read(self, source: fx.Node, axis: int) -> Value:
         """Get a node's value along `axis`; channels along another axis must stay."""
         value = self.values.get(source)
-        if value is not None:
-            if value.axis == axis:
-                return value
-            self.channels.fix(value.ids)
+        if value is not None and value.axis == axis:
+            return value
+        self.keep(source)
         ids = self.channels.new(shape_of(source)[axis])
         self.channels.fix(ids)
         return Value.unknown(ids, axis)
 
-    def add_map(self, node: fx.Node, layer: Any, x: Value, zero_padded: bool) -> Value:
+    def add_map(self, name: str, layer: Any, x: Value, zero_padded: bool) -> Value:
         """Follow a linear map of all channels."""
         weight = layer.weight.detach()
         nonzero = (weight != 0).flatten(2).any(2) if weight.ndim > 2 else weight != 0
@@ -87,7 +166,6 @@ class Flow:
         output = Value.unknown(out_ids, x.axis).with_constants(
             ~varies, contribution(weight, constant) + bias_of(layer)
         )
-        name = layer_name(node)
         if name in self.maps:
             self._tie_sides(self.maps[name], use)
             use = self.maps[name].merged(use)
@@ -95,7 +173,7 @@ class Flow:
         return output
 
     def add_grouped_map(
-        self, node: fx.Node, layer: Any, x: Value, zero_padded: bool
+        self, name: str, layer: Any, x: Value, zero_padded: bool
     ) -> Value:
         """Follow a grouped convolution, of which whole groups may go."""
         weight = as_array(layer.weight)
@@ -109,13 +187,18 @@ class Flow:
             ~((weight != 0).any(2) & ~foldable).any(1),
             (weight.sum(2) * constant).sum(1) + bias_of(layer),
         )
-        self.add_channelwise(node, x.ids, output.ids)
+        self.add_channelwise(name, x.ids, output.ids)
         return output
 
-    def add_channelwise(self, node: fx.Node, in_ids: Ids, out_ids: Ids) -> None:
+    def add_channelwise(self, name: str, in_ids: Ids, out_ids: Ids) -> None:
         """Note a layer with parameters per channel."""
         use = LayerUse(in_ids, out_ids)
-        self._tie_sides(self.channelwise.setdefault(layer_name(node), use), use)
+        self._tie_sides(self.channelwise.setdefault(name, use), use)
+
+    def add_selection(self, name: str, in_ids: Ids, out_ids: Ids) -> None:
+        """Note a layer that takes channels by number."""
+        use = LayerUse(in_ids, out_ids)
+        self._tie_sides(self.selected.setdefault(name, use), use)
 
     def _tie_sides(self, first: LayerUse, second: LayerUse) -> None:
         """Tie the channels of two calls of a layer."""
@@ -133,6 +216,13 @@ class Flow:
         """Tie the channels of several values."""
         for value in values[1:]:
             self.channels.tie(values[0].ids, value.ids)
+
+
+def _values(parts: Any) -> Iterator[Value]:
+    if isinstance(parts, Value):
+        yield parts
+    for part in parts if isinstance(parts, tuple) else ():
+        yield from _values(part)
 
 
 def as_array(tensor: Tensor) -> Floats:

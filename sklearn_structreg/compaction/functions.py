@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import replace
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from sklearn_structreg.compaction.channels import Value
 from sklearn_structreg.compaction.flow import Flow, as_array
 from sklearn_structreg.compaction.graph import is_batch_size, shape_of
 from sklearn_structreg.compaction.layers import LAYER_RULES, flatten
+from sklearn_structreg.compaction.moves import MOVES, move
 
-__all__ = ["follow_function"]
+__all__ = ["count", "follow_function"]
 
 ACTIVATIONS = (
     "celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu logsigmoid "
@@ -59,33 +61,53 @@ REDUCTIONS: dict[Any, bool] = {
 def follow_function(flow: Flow, node: fx.Node) -> Value | None:
     """Follow a function or method; None keeps all channels that it reads."""
     rule = FUNCTION_RULES.get(node.target)
-    sources = [n for n in node.all_input_nodes if n in flow.values]
-    if rule is None or not sources:
-        return None
-    if len(node.all_input_nodes) > 1 and rule not in SEVERAL_INPUTS:
-        return None
-    return rule(flow, node, sources[0])
+    sources = [n for n in node.all_input_nodes if n in flow.values or n in flow.moved]
+    if not sources:
+        return part(flow, node)
+    one_input = len(node.all_input_nodes) == 1
+    value = None
+    if rule and sources[0] in flow.values and (one_input or rule in SEVERAL_INPUTS):
+        value = rule(flow, node, sources[0])
+    if value is None and node.target in MOVES:
+        value = move(flow, node, sources[0])
+    return value
 
 
-def reads_no_channels(flow: Flow, node: fx.Node) -> bool:
-    """Recognize a request for sizes other than the number of channels."""
+def part(flow: Flow, node: fx.Node) -> Value | None:
+    """Take one of several results of a layer."""
+    source: Any = node.args[0] if node.args else None
+    if node.target is not operator.getitem or source not in flow.parts:
+        return None
+    parts, number = flow.parts[source], node.args[1]
+    if not isinstance(parts, tuple) or not isinstance(number, int):
+        return None
+    if not isinstance(parts[number], Value):
+        flow.parts[node] = parts[number]
+        return None
+    value: Value = parts[number]
+    return value
+
+
+def count(flow: Flow, node: fx.Node) -> None:
+    """Note a number, such as a size, that may depend on how many channels stay."""
     source = node.args[0] if node.args else None
-    if not isinstance(source, fx.Node) or source not in flow.values:
+    name = node.args[1] if node.target is getattr else node.target
+    if name in HARMLESS or _is_other_size(flow, node, source):
+        return
+    ids = [flow.channels_of(n) for n in node.all_input_nodes]
+    flow.counts[node] = np.concatenate([*ids, np.zeros(0, np.int64)])
+
+
+def _is_other_size(flow: Flow, node: fx.Node, source: Any) -> bool:
+    """Recognize ``x.size(k)`` and ``x.shape[k]`` of another axis than the channels'."""
+    if node.target is operator.getitem and isinstance(source, fx.Node):
+        source = source.args[0] if source.target in ("size", getattr) else None
+    elif node.target != "size":
         return False
-    n_dims, axis = len(shape_of(source)), flow.values[source].axis
-
-    def harmless(index: Any) -> bool:
-        return isinstance(index, int) and index % n_dims != axis
-
-    if node.op == "call_method" and node.target in ("dim", "size"):
-        if node.target == "dim" or node.args[1:]:
-            return node.target == "dim" or harmless(node.args[1])
-    elif not (node.target is getattr and node.args[1] == "shape"):
-        return node.target is getattr and node.args[1] in ("ndim", "dtype", "device")
-    return all(
-        user.target is operator.getitem and (harmless(user.args[1]) or not user.users)
-        for user in node.users
-    )
+    value, index = flow.values.get(source), node.args[1:]
+    if value is None or len(index) != 1 or not isinstance(index[0], int):
+        return False
+    return index[0] % len(shape_of(source)) != value.axis
 
 
 def elementwise(flow: Flow, node: fx.Node, source: fx.Node) -> Value:
@@ -192,19 +214,34 @@ def reduction(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
 
 
 def new_axes(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
-    """Follow ``x[:, :, None, None]`` and ``x.unsqueeze(-1)``."""
-    value, shape = flow.values[source], shape_of(node)
+    """Follow ``x[:, :, None]``, ``x[:, -1]`` and ``x.unsqueeze(-1)``."""
+    value, shape = flow.values[source], shape_of(source)
     if node.target is operator.getitem:
-        index = node.args[1]
-        index = index if isinstance(index, tuple) else (index,)
-        if not all(i is None or i == slice(None) for i in index):
-            return None
-        added = [axis for axis, i in enumerate(index) if i is None]
+        index: Any = node.args[1] if isinstance(node.args[1], tuple) else node.args[1:]
     else:
         dim = node.kwargs.get("dim", node.args[1] if node.args[1:] else None)
-        added = [dim % len(shape)] if isinstance(dim, int) else [0]
-    old = [axis for axis in range(len(shape)) if axis not in added]
-    return replace(value, axis=old[value.axis]) if old[0] == 0 else None
+        if not isinstance(dim, int):
+            return None
+        index = [slice(None)] * len(shape)
+        index.insert(dim % (len(shape) + 1), None)
+    if index.count(...) > 1 or not all(
+        isinstance(i, int | slice | None | EllipsisType) for i in index
+    ):
+        return None
+    if ... in index:
+        place = list(index).index(...)
+        n_missing = len(shape) + 1 - sum(i is not None for i in index)
+        index = *index[:place], *[slice(None)] * n_missing, *index[place + 1 :]
+    axis, old = 0, 0
+    for i in index:
+        if i is not None:
+            if old == value.axis:
+                break
+            old += 1
+        axis += not isinstance(i, int)
+    axis += value.axis - old  # those that the index leaves out
+    whole = [i for i in index if i is not None][value.axis : value.axis + 1]
+    return replace(value, axis=axis) if axis and whole in ([slice(None)], []) else None
 
 
 def permutation(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
@@ -219,9 +256,8 @@ def permutation(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
         i, j = order
         order = list(range(n_dims))
         order[i], order[j] = j, i
-    if order.index(0) != 0:
-        return None
-    return replace(value, axis=order.index(value.axis))
+    axis = order.index(value.axis)
+    return replace(value, axis=axis) if axis else None
 
 
 def reshape(flow: Flow, node: fx.Node, source: fx.Node) -> Value | None:
@@ -255,4 +291,6 @@ FUNCTION_RULES: dict[Any, FunctionRule] = {
     ]
     for target in targets
 }
+HARMLESS = ("dim", "ndim", "ndimension", "dtype", "device", "is_cuda")
+"""Methods and attributes that do not depend on how many channels there are."""
 SEVERAL_INPUTS = (arithmetic, concatenation, pooling, reshape)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from sklearn_structreg.compaction.replacements import Attention, Selection
+
 __all__ = [
     "describe",
     "is_batch_size",
+    "is_number",
     "layer_name",
     "rounding",
     "same_outputs",
@@ -20,7 +26,8 @@ __all__ = [
 ]
 
 ROOT = "network"
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Attention, Selection)
+CONTAINERS = (nn.Sequential, nn.TransformerEncoder, nn.TransformerEncoderLayer)
 
 
 class Root(nn.Module):
@@ -45,14 +52,29 @@ class Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Stop at torch's own layers, and at layers derived from those with weights."""
         own = type(m).__module__.startswith(("torch.nn", "torch.ao"))
-        return isinstance(m, LAYERS) or (own and not isinstance(m, nn.Sequential))
+        return isinstance(m, LAYERS) or (own and not isinstance(m, CONTAINERS))
 
     def call_module(self, m: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Follow a call; after an exception `path` ends at the module that raised."""
         self.path.append(self.path_of_module(m))
+        if type(m) is nn.TransformerEncoder:
+            args = partial(_encode, m), *args[1:]
         result = super().call_module(m, *args, **kwargs)
         self.path.pop()
         return result
+
+
+def _encode(
+    encoder: Any,
+    src: Any,
+    mask: Tensor | None = None,
+    src_key_padding_mask: Tensor | None = None,
+    is_causal: bool | None = None,  # a hint that changes nothing
+) -> Any:
+    """Do as a transformer encoder does, without looking at the data."""
+    for layer in encoder.layers:
+        src = layer(src, src_mask=mask, src_key_padding_mask=src_key_padding_mask)
+    return src if encoder.norm is None else encoder.norm(src)
 
 
 class Recorder(fx.Interpreter):
@@ -87,7 +109,8 @@ def trace(network: nn.Module, sample: Tensor) -> fx.Graph:
             "and type that it takes."
         ) from error
     try:
-        graph = tracer.trace(root)
+        with _unfused():
+            graph = tracer.trace(root)
         recorder = Recorder(root, garbage_collect_values=False, graph=graph)
         result = recorder.run(sample.clone())
     except Exception as error:
@@ -111,6 +134,17 @@ def trace(network: nn.Module, sample: Tensor) -> fx.Graph:
         )
     _mark_bound_layers(root, graph)
     return graph
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Let torch's transformer layers call their parts."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def _check_in_place(graph: fx.Graph) -> None:
@@ -165,6 +199,13 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
     """Get the shape of a node's result, () where it is no tensor."""
     result = node.meta["result"]
     return tuple(result.shape) if isinstance(result, Tensor) else ()
+
+
+def is_number(node: fx.Node) -> bool:
+    """Recognize a result that holds no tensor: a size, a type, a number."""
+    result = node.meta["result"]
+    parts = result if isinstance(result, tuple | list) else (result,)
+    return not any(isinstance(part, Tensor | tuple) for part in parts)
 
 
 def describe(name: str, layer: nn.Module) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,9 +15,12 @@ from torch import fx, nn
 
 from sklearn_structreg.compaction.channels import Bools, Floats, Value
 from sklearn_structreg.compaction.flow import Flow, as_array, bias_of
-from sklearn_structreg.compaction.graph import shape_of
+from sklearn_structreg.compaction.graph import layer_name, shape_of
+from sklearn_structreg.compaction.moves import move_by_layer
+from sklearn_structreg.compaction.recurrent import recurrent
+from sklearn_structreg.compaction.replacements import Attention, Selection
 
-__all__ = ["LAYER_RULES", "LayerRule", "flatten"]
+__all__ = ["LAYER_RULES", "WITH_MORE_INPUTS", "LayerRule", "flatten"]
 
 LayerRule = Callable[[Flow, fx.Node, fx.Node, Any], Value | None]
 """Called with flow, node, the node it reads and the layer; None keeps all it reads."""
@@ -25,7 +29,7 @@ LayerRule = Callable[[Flow, fx.Node, fx.Node, Any], Value | None]
 def linear(flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Linear) -> Value:
     """Map the last axis."""
     x = flow.read(source, len(shape_of(source)) - 1)
-    return flow.add_map(node, layer, x, zero_padded=False)
+    return flow.add_map(layer_name(node), layer, x, zero_padded=False)
 
 
 def convolution(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value | None:
@@ -40,13 +44,13 @@ def convolution(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value
     )
     zero_padded = padded and layer.padding_mode == "zeros"
     add = flow.add_map if layer.groups == 1 else flow.add_grouped_map
-    return add(node, layer, x, zero_padded)
+    return add(layer_name(node), layer, x, zero_padded)
 
 
 def batch_norm(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value:
     """Scale and shift every channel; a scale of zero makes it a constant."""
     x = flow.read(source, 1)
-    flow.add_channelwise(node, x.ids, x.ids)
+    flow.add_channelwise(layer_name(node), x.ids, x.ids)
     scale: Floats | float = as_array(layer.weight) if layer.affine else 1.0
     shift = bias_of(layer)
     switched_off: Bools = np.broadcast_to(scale == 0.0, x.known.shape)
@@ -66,7 +70,7 @@ def group_norm(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value:
 def instance_norm(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value:
     """Normalize every channel by itself."""
     x = flow.read(source, 1)
-    flow.add_channelwise(node, x.ids, x.ids)
+    flow.add_channelwise(layer_name(node), x.ids, x.ids)
     return x.forgotten()
 
 
@@ -82,7 +86,7 @@ def prelu(flow: Flow, node: fx.Node, source: fx.Node, layer: nn.PReLU) -> Value 
     if layer.num_parameters == 1:
         return activation(flow, node, source, layer)
     x = flow.read(source, 1)
-    flow.add_channelwise(node, x.ids, x.ids)
+    flow.add_channelwise(layer_name(node), x.ids, x.ids)
     slope = np.where(x.constant > 0, 1.0, as_array(layer.weight))
     return x.with_constants(x.known, slope * x.constant)
 
@@ -130,6 +134,63 @@ def flatten(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> Value | N
     entries = np.arange(len(x.ids)).repeat(math.prod(after))
     entries = np.tile(entries, math.prod(before))
     return Value(x.ids[entries], x.known[entries], x.constant[entries], start)
+
+
+def embedding(
+    flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Embedding
+) -> Value | None:
+    """Look entries up; one that is the same in all rows of the table is a constant."""
+    if layer.max_norm is not None:  # over all entries of a row
+        return None
+    table = as_array(layer.weight)
+    ids = flow.channels.new(layer.embedding_dim)
+    flow.add_channelwise(layer_name(node), ids, ids)
+    value = Value.unknown(ids, len(shape_of(node)) - 1)
+    return value.with_constants((table == table[0]).all(0), table[0])
+
+
+def selection(flow: Flow, node: fx.Node, source: fx.Node, layer: Selection) -> Value:
+    """Take channels by number."""
+    x, index = flow.read(source, layer.axis), layer.index.cpu().numpy()
+    flow.add_selection(layer_name(node), x.ids, x.ids[index])
+    return Value(x.ids[index], x.known[index], x.constant[index], x.axis)
+
+
+def attention(flow: Flow, node: fx.Node, source: fx.Node, layer: Any) -> None:
+    """Follow the heads to the projection that reads them.
+
+    A head's result is a constant where its values are: their weights add up to one.
+    """
+    flow.keep_inputs(node)
+    result, arguments = node.meta["result"][0], [*node.args[3:], *node.kwargs.values()]
+    masks = [a.meta["result"] for a in arguments if isinstance(a, fx.Node)]
+    weights_read = any(
+        user.target is not operator.getitem or (user.args[1] != 0 and user.users)
+        for user in node.users
+    )
+    more_keys = getattr(layer, "bias_k", None) is not None
+    if weights_read or more_keys or getattr(layer, "add_zero_attn", False):
+        return
+    if any(mask.ndim > 2 for mask in masks):  # one for each head
+        return
+    name = layer_name(node)
+    if name not in flow.heads:
+        flow.heads[name] = flow.channels.new(layer.num_heads)
+    x = Value.unknown(flow.heads[name].repeat(layer.head_dim), result.ndim - 1)
+    if not masks:  # with one, a position may have nothing to look at
+        known, constant = _constant_values(layer)
+        x = x.with_constants(known, constant)
+    output = flow.add_map(f"{name}.out_proj", layer.out_proj, x, zero_padded=False)
+    flow.parts[node] = output, None
+
+
+def _constant_values(layer: Any) -> tuple[Bools, Floats]:
+    """Find the entries of an attention's values that are the same for every input."""
+    packed, width = layer.in_proj_weight, layer.num_heads * layer.head_dim
+    weight = as_array(layer.v_proj_weight if packed is None else packed[-width:])
+    bias = layer.in_proj_bias
+    constant = np.zeros(width) if bias is None else as_array(bias[-width:])
+    return (weight == 0).all(1), constant
 
 
 def whole(flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Module) -> None:
@@ -180,12 +241,14 @@ RULES: list[tuple[LayerRule, str]] = [
         pass_through(lambda layer: "zero" if layer.value == 0 else False),
         "ConstantPad1d ConstantPad2d ConstantPad3d",
     ),
-    (
-        whole,
-        "Softmax Softmax2d Softmin LogSoftmax GLU LocalResponseNorm PixelShuffle "
-        "PixelUnshuffle ChannelShuffle Unflatten",
-    ),
+    (embedding, "Embedding"),
+    (attention, "MultiheadAttention"),
+    (recurrent, "LSTM GRU RNN"),
+    (move_by_layer, "ChannelShuffle PixelShuffle PixelUnshuffle Unflatten"),
+    (whole, "Softmax Softmax2d Softmin LogSoftmax GLU LocalResponseNorm"),
 ]
 LAYER_RULES: dict[type[nn.Module], LayerRule] = {
     getattr(nn, name): rule for rule, names in RULES for name in names.split()
 }
+WITH_MORE_INPUTS = nn.MultiheadAttention, Attention
+LAYER_RULES |= {Attention: attention, Selection: selection}

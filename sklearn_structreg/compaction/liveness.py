@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from sklearn_structreg.compaction.channels import Bools
-from sklearn_structreg.compaction.flow import Flow
-from sklearn_structreg.compaction.functions import follow_function, reads_no_channels
-from sklearn_structreg.compaction.graph import describe, layer_name
-from sklearn_structreg.compaction.layers import LAYER_RULES
+from sklearn_structreg.compaction.channels import Bools, Ids
+from sklearn_structreg.compaction.flow import Flow, MapUse, RecurrentUse
+from sklearn_structreg.compaction.functions import count, follow_function
+from sklearn_structreg.compaction.graph import describe, is_number, layer_name
+from sklearn_structreg.compaction.layers import LAYER_RULES, WITH_MORE_INPUTS
 
 __all__ = ["Liveness", "follow", "solve"]
 
@@ -41,15 +41,18 @@ def follow(graph: fx.Graph, unsupported: str) -> Flow:
                 )
             if not reason and not node.meta["bound"] and isinstance(source, fx.Node):
                 value = LAYER_RULES[type(layer)](flow, node, source, layer)
-            if value is None:
+            if value is None and node not in flow.parts and node not in flow.moved:
                 whole.add(layer_name(node))
         elif node.op in ("call_function", "call_method"):
-            value = follow_function(flow, node)
-            if value is None and reads_no_channels(flow, node):
+            if is_number(node):
+                count(flow, node)
                 continue
-        if value is None:
-            flow.keep_inputs(node)
-        else:
+            value = follow_function(flow, node)
+        followed = node in flow.moved or node in flow.parts
+        for source in node.all_input_nodes:
+            if not followed and (value is None or source in flow.counts):
+                flow.keep(source)
+        if value is not None:
             flow.values[node] = value
     flow.keep_layers(whole)  # also where another call of the layer was followed
     return flow
@@ -63,7 +66,7 @@ def solve(flow: Flow) -> Liveness:
     rest may go, even channels that read each other.
     """
     labels, needed = flow.channels.solve()
-    maps = list(reversed(flow.maps.values()))
+    maps = [use for _, use in flow.uses() if isinstance(use, MapUse)][::-1]
     changed = True
     while changed:
         changed = False
@@ -78,7 +81,19 @@ def solve(flow: Flow) -> Liveness:
     for ids in [*(use.in_ids for use in uses), *(use.out_ids for use in uses)]:
         if len(ids) and not kept[labels[ids]].any():
             kept[labels[ids[0]]] = True
+    for _ in flow.recurrent:  # layers whose units are tied to each other's
+        for layer in flow.recurrent.values():
+            _level(layer, labels, kept)
     return Liveness(needed[labels], kept[labels])
+
+
+def _level(use: RecurrentUse, labels: Ids, kept: Bools) -> None:
+    """Let all sides of a recurrent layer keep as many units as the largest one."""
+    units = [side.hidden.in_ids for side in use.sides]
+    numbers = [int(kept[labels[ids]].sum()) for ids in units]
+    for ids, number in zip(units, numbers, strict=True):
+        spare = ids[~kept[labels[ids]]]
+        kept[labels[spare[: max(numbers) - number]]] = True
 
 
 def _unsupported(node: fx.Node) -> str:
@@ -88,6 +103,8 @@ def _unsupported(node: fx.Node) -> str:
         return "is of a kind that compaction has no rule for"
     if layer._forward_hooks or layer._forward_pre_hooks:
         return "has hooks, say of torch.nn.utils.prune, that may change its outputs"
+    if type(layer) in WITH_MORE_INPUTS:
+        return ""
     if len(node.all_input_nodes) != 1 or len(node.args) != 1:
         return "is called with something other than one positional argument"
     return ""

@@ -65,6 +65,8 @@ class SizeReport:
         Every layer that has parameters: its ``name``, ``kind`` (class), and
         ``n_parameters``, ``n_nonzero``, ``n_compact``, ``flops``, ``nonzero_flops``
         and ``compact_flops``.
+    left_out : tuple of str
+        Names of weights that the method which makes the zeros does not reach.
 
     See Also
     --------
@@ -83,6 +85,7 @@ class SizeReport:
     device: str
     n_threads: int
     layers: tuple[LayerSize, ...]
+    left_out: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Convert all figures to plain Python objects, fit for JSON."""
@@ -97,12 +100,13 @@ class SizeReport:
         return _html_table(self._totals(), 1) + note + _html_table(self._rows(), 2)
 
     def _footnote(self) -> str:
+        left_out = f" Left out: {', '.join(self.left_out)}." if self.left_out else ""
         if self.latency is None:
-            return "FLOPs are per sample."
+            return f"FLOPs are per sample.{left_out}"
         threads = f", {self.n_threads} thread(s)" if self.device == "cpu" else ""
         return (
             f"FLOPs are per sample; latency per batch of {self.batch_size} on "
-            f"{self.device}{threads}."
+            f"{self.device}{threads}.{left_out}"
         )
 
     def _totals(self) -> list[Row]:
@@ -138,6 +142,7 @@ def size_report(
     compacted: nn.Module | None = None,
     n_repeats: int = 21,
     unsupported: str = "raise",
+    left_out: Sequence[str] = (),
 ) -> SizeReport:
     """Report a network's size: all weights, those not zero, and compacted.
 
@@ -153,6 +158,9 @@ def size_report(
         Timed passes of each network, in turns; 0 leaves latency out.
     unsupported : {"raise", "keep"}, default="raise"
         As in `compact`.
+    left_out : sequence of str, default=()
+        Names of weights to note as left out; an estimator's `size_report` gives those
+        that its penalty or pruning does not reach.
 
     Returns
     -------
@@ -233,6 +241,7 @@ def size_report(
         device=str(sample_batch.device),
         n_threads=torch.get_num_threads(),
         layers=layers,
+        left_out=tuple(left_out),
     )
 
 

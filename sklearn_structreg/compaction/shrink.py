@@ -9,13 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_structreg.compaction.channels import Bools, Floats
-from sklearn_structreg.compaction.flow import Flow, LayerUse, MapUse, contribution
+from sklearn_structreg.compaction.flow import (
+    Flow,
+    LayerUse,
+    MapUse,
+    RecurrentUse,
+    contribution,
+)
 from sklearn_structreg.compaction.liveness import Liveness
+from sklearn_structreg.compaction.recurrent import GATES
+from sklearn_structreg.compaction.replacements import Attention
 
 __all__ = ["shrink"]
 
 IN = ("in_features", "in_channels", "num_features", "num_channels")
-OUT = ("out_features", "out_channels")
+OUT = ("out_features", "out_channels", "embedding_dim")
 GROUPS = ("groups", "num_groups")
 
 
@@ -25,6 +33,12 @@ def shrink(network: nn.Module, flow: Flow, liveness: Liveness) -> None:
         _shrink_map(network.get_submodule(name), use, liveness)
     for name, alone in flow.channelwise.items():
         _shrink_channelwise(network.get_submodule(name), alone, liveness)
+    for name, chosen in flow.selected.items():
+        _shrink_selection(network.get_submodule(name), chosen, liveness)
+    for name, heads in flow.heads.items():
+        _shrink_heads(network, network.get_submodule(name), liveness.kept[heads])
+    for name, sides in flow.recurrent.items():
+        _shrink_recurrent(network.get_submodule(name), sides, liveness)
 
 
 def _shrink_map(layer: Any, use: MapUse, liveness: Liveness) -> None:
@@ -52,7 +66,7 @@ def _shrink_channelwise(layer: Any, use: LayerUse, liveness: Liveness) -> None:
     if entries.all():
         return
     for name in ("weight", "bias", "running_mean", "running_var"):
-        _select(layer, name, outputs)
+        _select(layer, name, outputs, dim=int(isinstance(layer, nn.Embedding)))
     for name in GROUPS:
         if hasattr(layer, name):
             n_groups = getattr(layer, name) * int(entries.sum()) // len(entries)
@@ -61,6 +75,50 @@ def _shrink_channelwise(layer: Any, use: LayerUse, liveness: Liveness) -> None:
     _set_width(layer, OUT, outputs)
     if isinstance(layer, nn.PReLU):
         layer.num_parameters = int(entries.sum())
+
+
+def _shrink_selection(layer: Any, use: LayerUse, liveness: Liveness) -> None:
+    kept = liveness.kept[use.in_ids]
+    numbers = torch.from_numpy(kept.cumsum() - 1).to(layer.index)
+    chosen = layer.index[_indices(liveness.kept[use.out_ids], layer.index)]
+    layer.index = numbers[chosen]
+
+
+def _shrink_heads(network: nn.Module, layer: Any, kept: Bools) -> None:
+    """Remove heads from an attention; torch's own cannot do with fewer."""
+    if kept.all():
+        return
+    smaller: Any = layer if isinstance(layer, Attention) else Attention(layer)
+    smaller.keep_heads(torch.from_numpy(kept))
+    smaller.train(layer.training)
+    for module in list(network.modules()):
+        for name, part in module._modules.items():
+            if part is layer:
+                module._modules[name] = smaller
+
+
+def _shrink_recurrent(layer: Any, use: RecurrentUse, liveness: Liveness) -> None:
+    n_gates = GATES[layer.mode][0]
+    for side in use.sides:
+        rows = np.tile(liveness.kept[side.hidden.in_ids], n_gates)
+        dead = np.tile(~liveness.needed[side.hidden.in_ids], n_gates)
+        for kind, reads in (("ih", side.inputs), ("hh", side.hidden)):
+            weight = getattr(layer, f"weight_{kind}{side.suffix}")
+            bias = getattr(layer, f"bias_{kind}{side.suffix}", None)
+            gone = ~liveness.needed[reads.in_ids]
+            folded = contribution(weight, np.where(gone, reads.constant, 0.0))
+            with torch.no_grad():
+                weight[:, _indices(gone, weight)] = 0.0
+                weight[_indices(dead, weight)] = 0.0
+                if bias is not None:
+                    bias += torch.from_numpy(folded).to(bias)
+                    bias[_indices(dead, bias)] = 0.0
+            _select(layer, f"weight_{kind}{side.suffix}", rows)
+            columns = liveness.kept[reads.in_ids]
+            _select(layer, f"weight_{kind}{side.suffix}", columns, dim=1)
+            _select(layer, f"bias_{kind}{side.suffix}", rows)
+    layer.hidden_size = int(liveness.kept[use.sides[0].hidden.in_ids].sum())
+    layer.input_size = int(liveness.kept[use.sides[0].inputs.in_ids].sum())
 
 
 def _select(layer: Any, name: str, kept: Bools, dim: int = 0) -> None:

@@ -90,9 +90,9 @@ class StructuredClassifier(ClassifierMixin, StructuredEstimator):
     >>> net = StructuredClassifier(max_epochs=10, random_state=0)
     >>> net.fit(X, y).score(X, y) > 0.95
     True
-    >>> net.set_params(regularizers=[Blockout(4), CGES(0.02)])
+    >>> net.set_params(regularizers=[Blockout(4), CGES(0.3)])
     StructuredClassifier(max_epochs=10, random_state=0,
-                         regularizers=[Blockout(n_clusters=4), CGES(alpha=0.02)])
+                         regularizers=[Blockout(n_clusters=4), CGES(alpha=0.3)])
     >>> list(net.fit(X, y).regularizers_)
     ['blockout', 'cges']
     """

@@ -15,12 +15,12 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sklearn_structreg.core.data import TrainingData
-from sklearn_structreg.core.inspection import has_own_weight
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.task import Task
+from sklearn_structreg.core.weights import own_weights
 
 __all__ = ["note_failure", "note_problem", "warn_once"]
 
@@ -83,7 +83,7 @@ def _empty_layer(
     empty = [
         name
         for name, layer in net.module_.named_modules()
-        if has_own_weight(layer) and not bool(layer.weight.any())
+        if not all(bool(w.any()) for w in own_weights(layer).values())
     ]
     remedies = _remedies(net, lambda regularizer: regularizer.zeroes_weights)
     if not empty or not remedies:

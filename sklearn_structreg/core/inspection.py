@@ -23,6 +23,7 @@ __all__ = [
     "replace_layer",
     "run_once",
     "run_until",
+    "running_order",
     "weighted_layers",
 ]
 
@@ -196,22 +197,25 @@ def weighted_layers(module: nn.Module, sample: Any) -> dict[str, nn.Module]:
     not reach and weights that are computed from other parameters; of layers that
     share a weight the first one to run is there.
     """
-    found: dict[int, tuple[str, nn.Module]] = {}
+    layers = {n: layer for n, layer in module.named_modules() if has_own_weight(layer)}
+    found: dict[int, str] = {}
+    for name in running_order(module, sample, layers):
+        found.setdefault(id(layers[name].weight), name)
+    return {name: layers[name] for name in found.values()}
+
+
+def running_order(
+    module: nn.Module, sample: Any, layers: Mapping[str, nn.Module]
+) -> list[str]:
+    """Return the names of those of the layers that run, in the order of their runs."""
+    names: dict[str, None] = {}
 
     def remember(name: str) -> Listener:
-        def listener(layer: nn.Module, *_: Any) -> None:
-            found.setdefault(id(layer.weight), (name, layer))
+        return lambda *_: names.setdefault(name)
 
-        return listener
-
-    hooks = [
-        (layer, "input", remember(name))
-        for name, layer in module.named_modules()
-        if has_own_weight(layer)
-    ]
-    with listening(hooks):
+    with listening((layer, "input", remember(n)) for n, layer in layers.items()):
         run_once(module, sample)
-    return dict(found.values())
+    return list(names)
 
 
 def has_own_weight(layer: Any) -> bool:

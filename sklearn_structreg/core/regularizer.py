@@ -161,6 +161,26 @@ class Regularizer(BaseEstimator):
         """Return named skorch callbacks, for work at epoch boundaries."""
         return []
 
+    def schedule_starts(self, module: nn.Module, max_epochs: int) -> Sequence[int]:
+        """Return the epochs at which a schedule of the learning rate begins anew.
+
+        Asked for when a training begins. Each stage between them has `lr_schedule` over
+        its own epochs, so that a changed network trains on at a high rate.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The attached network.
+        max_epochs : int
+            Those that the training may take.
+
+        Returns
+        -------
+        sequence of int
+            Counted from 0, the first epoch of this training; by default none.
+        """
+        return []
+
     def simplify(self, module: nn.Module) -> nn.Module:
         """Return a plain network with the same outputs in evaluation mode.
 
@@ -211,6 +231,13 @@ class Regularizer(BaseEstimator):
             Like "lower start_epoch=20"; by default None.
         """
         return None
+
+    def left_out(self) -> Sequence[str]:
+        """Name the trainable matrices that the method should act on and cannot.
+
+        `size_report` names them, too.
+        """
+        return []
 
     def fitted_state(self) -> dict[str, Any]:
         """Return the state that `attach` and the training have set, for a file.

@@ -61,7 +61,7 @@ class RegularizerCallback(Callback):
     >>> X, y = load_digits(return_X_y=True)
     >>> net = NeuralNetClassifier(
     ...     make_mlp(64, 10), criterion=torch.nn.CrossEntropyLoss, lr=0.1, verbose=0,
-    ...     max_epochs=20, callbacks=[("cges", RegularizerCallback(CGES(0.02)))])
+    ...     max_epochs=20, callbacks=[("cges", RegularizerCallback(CGES(0.3)))])
     >>> net = net.fit((X / 16).astype("float32"), y)
     >>> 0 < net.history[-1, "sparsity"] < 1
     True

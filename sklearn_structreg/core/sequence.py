@@ -170,6 +170,11 @@ class RegularizerSequence(Mapping[str, Regularizer]):
             for key, callback in regularizer.callbacks()
         ]
 
+    def schedule_starts(self, module: nn.Module, max_epochs: int) -> set[int]:
+        """Collect the epochs at which a schedule begins anew."""
+        each = (r.schedule_starts(module, max_epochs) for r in self.values())
+        return {epoch for starts in each for epoch in starts}
+
     def simplify(self, module: nn.Module) -> nn.Module:
         """Return a plain network with the same outputs, made of a copy."""
         module = copy.deepcopy(module).eval()

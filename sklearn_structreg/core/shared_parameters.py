@@ -114,8 +114,8 @@ class NetworkParameters:
         [StrOptions({"cosine"}), callable, None],
         'None, "cosine" or callable',
         """"cosine" decays the rate to zero over `max_epochs`. A callable gets
-        ``(optimizer, max_epochs)`` and returns a torch scheduler, stepped every
-        epoch.""",
+        ``(optimizer, n_epochs)`` and returns a torch scheduler, stepped every epoch.
+        With iterative pruning each round has a schedule over its own epochs.""",
     )
     criterion: Callable[..., Any] | None = parameter(
         None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import torch
@@ -97,7 +98,7 @@ class Compactable:
         >>> from sklearn_structreg import CGESClassifier
         >>> X, y = load_digits(return_X_y=True)
         >>> net = CGESClassifier(
-        ...     alpha=0.03, penalty="group", max_epochs=20, random_state=0
+        ...     alpha=0.7, penalty="group", max_epochs=20, random_state=0
         ... ).fit(X, y)
         >>> smaller = net.compact()
         >>> smaller[0].out_features < net.module_[0].out_features
@@ -164,11 +165,13 @@ class Compactable:
         data, spec = self._samples_to_predict(X)
         if not is_integer(batch_size):
             raise ValueError(f"batch_size={batch_size!r} must be a positive integer.")
+        left_out = [r.left_out() for r in self.regularizers_.values()]
         return size_report(
             self.simplified_module(),
             data.first_rows(int(batch_size), spec).to(spec.dtype),
             n_repeats=n_repeats,
             unsupported=unsupported,
+            left_out=list(dict.fromkeys(itertools.chain(*left_out))),
         )
 
     def _sample(self) -> Tensor:

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from skorch.callbacks import EarlyStopping, LRScheduler, ProgressBar
+from skorch.callbacks import EarlyStopping, ProgressBar
 from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR
-from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
 from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.insertion import insert_layer
 from sklearn_structreg.core.losses import WeightedLoss
-from sklearn_structreg.core.messages import explaining, shown
+from sklearn_structreg.core.messages import explaining
 from sklearn_structreg.core.modules import ModuleLike, build_module
 from sklearn_structreg.core.net import ClassifierNet, RegressorNet, StructuredNet
 from sklearn_structreg.core.randomness import seeded
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
+from sklearn_structreg.core.schedules import RateSchedule
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.sklearn_callbacks import reported_epochs
 from sklearn_structreg.core.task import Task
@@ -179,8 +177,7 @@ def _callbacks(
 ) -> list[Any]:
     callbacks: list[Any] = []
     if recipe.lr_schedule is not None:
-        policy = Schedule(recipe.lr_schedule, recipe.max_epochs)
-        callbacks.append(("lr_schedule", LRScheduler(policy)))
+        callbacks.append(("lr_schedule", RateSchedule(recipe.lr_schedule)))
     if recipe.early_stopping:
         watched = "objective" if regularizers.has_penalty_value else "loss"
         stop = EarlyStopping(
@@ -190,31 +187,6 @@ def _callbacks(
     if recipe.verbose >= 2:
         callbacks.append(("progress_bar", ProgressBar(batches_per_epoch=n_batches)))
     return [*callbacks, *recipe.callbacks]
-
-
-class Schedule:
-    """A learning-rate schedule, "cosine" or a callable, over a number of epochs."""
-
-    def __init__(
-        self,
-        schedule: str | Callable[[Optimizer, int], TorchScheduler],
-        n_epochs: int,
-    ) -> None:
-        self.schedule, self.n_epochs = schedule, n_epochs
-
-    def __call__(self, optimizer: Optimizer, last_epoch: int = -1) -> TorchScheduler:
-        """Make the scheduler of `optimizer`, to be stepped once an epoch.
-
-        skorch would go on at `last_epoch` of the history; a warm start begins anew.
-        """
-        if not callable(self.schedule):
-            return CosineAnnealingLR(optimizer, T_max=self.n_epochs)
-        wanted = "a callable (optimizer, n_epochs) must return a torch scheduler."
-        with explaining(f"lr_schedule={shown(self.schedule)} fails: {{}}; {wanted}"):
-            scheduler = self.schedule(optimizer, self.n_epochs)
-        if not hasattr(scheduler, "step"):
-            raise ValueError(f"lr_schedule returned {shown(scheduler)}; {wanted}")
-        return scheduler
 
 
 def predict_outputs(module: nn.Module, batches: Batches) -> Tensor:

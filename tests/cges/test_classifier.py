@@ -185,6 +185,9 @@ def test_a_linear_regressor_is_the_lasso():
         hidden_layer_sizes=(),
         alpha=2 * alpha / y.std(),  # its target has variance one, its loss no half
         penalty="l1",
+        layer_scale=None,
+        ramp=0,
+        refit=0,
         dtype="float64",
         batch_size=None,
         optimizer="sgd",
@@ -290,7 +293,7 @@ def test_each_weight_is_shrunk_by_the_rate_of_its_own_group(digits):
     torch.manual_seed(0)
     start = make_mlp(64, 10)
     rates = {"optimizer__param_groups": [("0.*", {"lr": 1e-4}), ("2.*", {"lr": 0.1})]}
-    net = skorch_net(start, CGES(0.01), lr=0.1, max_epochs=20, **rates).fit(X, y)
+    net = skorch_net(start, CGES(3.0), lr=0.1, max_epochs=20, **rates).fit(X, y)
     trunk, head = net.module_[0].weight, net.module_[2].weight
     assert (trunk == 0).float().mean() < 0.05
     assert torch.dist(trunk, start[0].weight) < 0.2 * start[0].weight.norm()

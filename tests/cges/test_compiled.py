@@ -110,7 +110,6 @@ def test_groups_over_leading_or_trailing_dimensions(operator, shape, dims, compi
 def test_leaves_the_rest_to_torch():
     plain = draw(6, 5, 4)
     rest = [
-        (plain, 0.1, 1),
         (plain, 0.1, (0, 2)),
         (plain, 0.1, [0]),
         (plain, 0.1, (0, 0)),

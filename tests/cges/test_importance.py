@@ -77,7 +77,7 @@ def test_pixels_have_the_norms_of_the_convolutions_matrix(layer, shape):
 def test_a_zero_means_that_the_feature_changes_nothing(digits):
     X, y = digits
     model = CGESClassifier(
-        penalty="group", alpha=0.03, max_epochs=20, random_state=0
+        penalty="group", alpha=0.5, max_epochs=20, random_state=0
     ).fit(X, y)
     unused = model.feature_importances_ == 0
     assert 0 < unused.sum() < 64
@@ -140,7 +140,7 @@ def test_networks_whose_first_layer_does_not_tell(blobs, module, message):
 
 def test_layers_before_the_first_that_keep_features_apart(blobs):
     net = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.2), nn.ReLU(), nn.Linear(4, 3))
-    model = CGESClassifier(net, **FAST).fit(*blobs)
+    model = CGESClassifier(net, alpha=0.1, **FAST).fit(*blobs)
     weight = model.module_[3].weight.detach().norm(dim=0).numpy()
     np.testing.assert_allclose(model.feature_importances_, weight, rtol=1e-6)
 
@@ -173,7 +173,7 @@ def test_before_fit():
 
 def test_select_from_model_keeps_what_is_used(planted):
     X, y, wine = planted
-    net = CGESClassifier(alpha=0.5, penalty="group", max_epochs=60, random_state=0)
+    net = CGESClassifier(alpha=1, penalty="group", max_epochs=60, random_state=0)
     selector = SelectFromModel(net, threshold=1e-5).fit(X, y)
     kept = selector.get_support()
     np.testing.assert_array_equal(kept, selector.estimator_.feature_importances_ > 0)
@@ -189,7 +189,7 @@ def test_select_from_model_in_a_pipeline_with_grid_search(planted):
     )
     last = CGESClassifier(alpha=0, max_epochs=10, random_state=0)
     pipeline = make_pipeline(StandardScaler(), select, last)
-    grid = {"selectfrommodel__estimator__alpha": [0.0, 0.5]}
+    grid = {"selectfrommodel__estimator__alpha": [0.0, 1.0]}
     search = GridSearchCV(pipeline, grid, cv=3).fit(X, y)
     assert search.best_score_ > 0.9
     n_selected = [
@@ -197,7 +197,7 @@ def test_select_from_model_in_a_pipeline_with_grid_search(planted):
         .fit(X, y)[1]
         .get_support()
         .sum()
-        for alpha in (0.0, 0.5)
+        for alpha in (0.0, 1.0)
     ]
     assert n_selected[0] == 23
     assert n_selected[1] <= 13

@@ -95,17 +95,21 @@ def test_rounds_keep_equal_shares_down_to_the_target(n, n_rounds, share):
 
 
 @given(st.integers(1, 200), st.integers(1, 20), st.floats(0, 0.99))
-def test_rounds_come_in_the_epochs_between_start_and_end(max_epochs, n_rounds, start):
+def test_the_last_round_leaves_half_of_the_epochs_after_the_first(
+    max_epochs, n_rounds, start
+):
     if np.ceil(start * max_epochs) >= max_epochs:
         with pytest.raises(ValueError, match="leaves no epoch to fine-tune"):
             pruning_epochs(max_epochs, n_rounds, start)
         return
     epochs = pruning_epochs(max_epochs, n_rounds, start)
     assert len(epochs) == n_rounds
-    assert epochs[0] == np.ceil(start * max_epochs)
-    gaps = np.diff([*epochs, max_epochs])
+    first = epochs[0]
+    assert first == np.ceil(start * max_epochs)
+    assert epochs[-1] == (first if n_rounds == 1 else (first + max_epochs) // 2)
+    gaps = np.diff(epochs)
     assert (gaps >= 0).all()
-    assert gaps.max() - gaps.min() <= 1
+    assert n_rounds == 1 or gaps.max() - gaps.min() <= 1
 
 
 # ---- in the estimator ----------------------------------------------------------
@@ -191,7 +195,8 @@ def test_going_on_after_a_round_trip_equals_the_uninterrupted_run(
 ):
     X, y = digits[0][:400], digits[1][:400]
     settings = {"target_density": 0.05, "pruning_rounds": 2, "optimizer": optimizer}
-    settings |= {"alpha": 1e-3, "learning_rate": 0.01, **FAST}
+    # `partial_fit` knows no last epoch to rise to, or to rest before.
+    settings |= {"alpha": 0.1, "ramp": 0, "refit": 0, "learning_rate": 0.01, **FAST}
     whole = CGESClassifier(**settings).fit(X, y)
     model = CGESClassifier(**settings)
     for epoch in range(6):
@@ -311,6 +316,40 @@ def test_compaction_in_place_keeps_the_zeros_and_prunes_no_further(digits, densi
     assert abs(n_nonzero(model.fit(X, y).module_) - n_left / 2) <= 1
 
 
+def cosines(*lengths):
+    return [0.05 * (1 + np.cos(np.pi * e / n)) / 2 for n in lengths for e in range(n)]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_rate_falls_anew_from_each_round_to_come(digits):
+    X, y = digits[0][:200], digits[1][:200]
+    model = CGESClassifier(
+        alpha=0,
+        target_density=0.5,
+        pruning_rounds=3,
+        lr_schedule="cosine",
+        max_epochs=12,
+        warm_start=True,
+        random_state=0,
+    )
+
+    def rates(**params):
+        done = getattr(model, "n_iter_", 0)
+        model.set_params(**params).fit(X, y)
+        return model.history_[done:, "event_lr"]
+
+    np.testing.assert_allclose(rates(), cosines(3, 2, 2, 5))
+    np.testing.assert_allclose(rates(), cosines(12))  # nothing left to prune
+    np.testing.assert_allclose(rates(target_density=0.3), cosines(3, 2, 2, 5))
+    np.testing.assert_allclose(rates(target_density=None), cosines(12))
+    stopped = rates(
+        target_density=0.2, early_stopping=True, n_iter_no_change=1, learning_rate=1e-9
+    )
+    np.testing.assert_allclose(stopped, 2e-8 * np.array(cosines(3, 2, 2, 5)[:9]))
+    model.set_params(early_stopping=False, learning_rate=0.05).partial_fit(X, y)
+    assert model.net_.optimizer_.param_groups[0]["lr"] == 0.05
+
+
 def test_a_regressor_is_pruned_as_well(digits):
     X, y = digits[0][:300], digits[1][:300].astype(float)
     model = CGESRegressor(
@@ -322,8 +361,8 @@ def test_a_regressor_is_pruned_as_well(digits):
 
 def test_other_parameters_between_partial_fits_keep_the_plan(digits):
     X, y = digits[0][:300], digits[1][:300]
-    settings = {"target_density": 0.1, "pruning_rounds": 2, **FAST}  # epochs 3 and 4
-    model = CGESClassifier(alpha=0, **settings)
+    settings = {"target_density": 0.1, "pruning_rounds": 2, **FAST}
+    model = CGESClassifier(alpha=0, pruning_start=0.4, **settings)  # epochs 3 and 4
     counts = []
     for epoch in range(6):
         model.set_params(alpha=1e-5 * epoch).partial_fit(X, y, classes=range(10))
@@ -340,7 +379,7 @@ def test_other_parameters_between_partial_fits_keep_the_plan(digits):
 def test_compaction_between_the_rounds_holds_the_zeros(digits):
     X, y = digits[0][:300], digits[1][:300]
     model = CGESClassifier(alpha=0, target_density=0.003, pruning_rounds=2, **FAST)
-    for _ in range(4):  # the first round comes with the fourth
+    for _ in range(3):  # the first round comes with the third
         model.partial_fit(X, y, classes=range(10))
     model.compact(in_place=True)
     n_left = n_nonzero(model.module_)
@@ -405,19 +444,21 @@ def test_the_callback_prunes_a_net_of_ones_own(digits):
 
 def test_the_callback_beside_a_penalty_and_early_stopping(digits):
     X, y = digits[0].astype(np.float32), digits[1]
-    for order in (1, -1):
+    for order, refit, n_epochs in [(1, 0, 4), (-1, 0, 4), (1, 0.5, 5), (-1, 0.5, 5)]:
+        penalty = CGES(1e-2, penalty="l1", ramp=0, refit=refit)
         callbacks = [
             ("stop", EarlyStopping(patience=1, threshold=10.0, load_best=True)),
-            pruning(0.3, pruning_rounds=1),
-            ("cges", RegularizerCallback(CGES(1e-2, penalty="l1"))),
+            pruning(0.3, pruning_rounds=1),  # in epoch 3
+            ("cges", RegularizerCallback(penalty)),
         ]
         net = skorch_net(*callbacks[::order]).fit(X, y)
-        # No epoch improves by so much: it stops two epochs after the last round.
-        assert len(net.history) == 5
+        # No epoch improves by so much: it stops two epochs after the last round, or
+        # after the end of the penalty.
+        assert len(net.history) == n_epochs
         assert 0 < n_nonzero(net.module_) <= 2220
 
 
-@pytest.mark.parametrize("at", [1, 4])  # the first round comes with epoch 4
+@pytest.mark.parametrize("at", [1, 3])  # the first round comes with epoch 3
 def test_weights_that_are_frozen_neither_go_nor_count(digits, at):
     X, y = digits[0].astype(np.float32), digits[1]
     freezer = "freezer", Freezer("0.*", at=at)

@@ -32,7 +32,7 @@ def sgd(net, lr=LR):
 
 
 def attached(net, sample, **params):
-    regularizer = CGES(ALPHA, **params)
+    regularizer = CGES(ALPHA, **{"layer_scale": None} | params)
     assert regularizer.attach(net, sample) is net
     return regularizer
 
@@ -75,34 +75,37 @@ class Several(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.up = nn.ConvTranspose1d(1, 2, 3)
-        self.rnn = nn.LSTM(2, 4, batch_first=True)
-        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.signs = nn.Embedding(2, 4)
+        self.products = nn.Bilinear(4, 4, 4)
+        self.matrix = nn.Parameter(torch.eye(4))
         self.computed = parametrizations.weight_norm(nn.Linear(4, 4))
+        self.stacked = nn.utils.spectral_norm(nn.LSTMCell(4, 4), "weight_hh")
+        self.idle = nn.Linear(4, 3)
         self.token = nn.Parameter(torch.zeros(1, 1, 4))
         self.last = nn.Linear(4, 3)
 
     def forward(self, X):
-        X, _ = self.rnn(self.up(X[:, None]).mT)
-        X = X + self.token
-        X, _ = self.attention(X, X, X)
-        return self.last(self.computed(X.mean(1)))
+        signs = self.signs((X > 0).long()).sum(1)
+        X = self.products(X, signs) @ self.matrix + self.token[0]
+        return self.last(self.computed(self.stacked(X)[0]))
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_one_warning_names_what_is_not_penalised(blobs):
+def test_one_warning_and_the_report_name_what_is_not_penalised(blobs):
     names = [
-        "up.weight",
-        "rnn.weight_ih_l0",
-        "rnn.weight_hh_l0",
-        "attention.in_proj_weight",
-        "attention.out_proj.weight",
+        "matrix",
+        "signs.weight",
+        "products.weight",
+        "computed.parametrizations.weight.original1",
+        "stacked.weight_hh_orig",
+        "idle.weight",
     ]
     with pytest.warns(UserWarning, match="layers are penalised") as caught:
         model = CGESClassifier(Several(), alpha=0.1, max_epochs=1).fit(*blobs)
     (warning,) = [each for each in caught if each.category is UserWarning]
-    assert str(warning.message).endswith(f"not {', '.join(names)}, ....")
-    assert model.regularizers_["cges"].names == ["last.weight"]
+    assert str(warning.message).endswith(f"not {', '.join(names[:5])}, ....")
+    assert model.regularizers_["cges"].names == ["stacked.weight_ih", "last.weight"]
+    assert model.regularizers_["cges"].left_out_ == names
     net = Several()
     net.requires_grad_(False)
     net.last.requires_grad_()
@@ -111,7 +114,7 @@ def test_one_warning_names_what_is_not_penalised(blobs):
         attached(net, torch.ones(2, 4))
     # Nobody misses a penalty that is off, nor one on a vector.
     CGESClassifier(Several(), alpha=0, max_epochs=1).fit(*blobs)
-    with pytest.warns(UserWarning, match="layers are pruned, not up.weight"):
+    with pytest.warns(UserWarning, match="layers are pruned, not matrix, signs"):
         CGESClassifier(
             Several(), alpha=0, target_density=0.5, pruning_start=0, max_epochs=2
         ).fit(*blobs)

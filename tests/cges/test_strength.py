@@ -4,9 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_wine
@@ -16,7 +13,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
 from sklearn.svm import l1_min_c
 from torch import nn
-from torch.nn import functional
 
 from sklearn_structreg.cges import (
     CGESClassifier,
@@ -166,6 +162,7 @@ def test_a_linear_convolution_with_pooling(digits):
         learning_rate=5.0,
         max_epochs=300,
         layer_scale=None,
+        ramp=0,
         refit=0,
         dtype="float64",
         random_state=0,
@@ -177,144 +174,34 @@ def test_a_linear_convolution_with_pooling(digits):
 
 # ---- deeper networks -----------------------------------------------------------
 
-NETS = {
-    "mlp": ((6,), lambda: [nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)]),
-    "deep": (
-        (6,),
-        lambda: [
-            *(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 4), nn.LeakyReLU()),
-            nn.Linear(4, 3),
-        ],
-    ),
-    "conv": (
-        (2, 4, 4),
-        lambda: [
-            *(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(3, 3)),
-        ],
-    ),
-}
+
+def convnet(input_shape, n_outputs):
+    return nn.Sequential(
+        *(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(72, n_outputs)),
+    )
 
 
-def penalty_of(module, model):
-    """Write the penalty out, without its exclusive term, in the paper's constants."""
-    weights = [p for p in module.parameters() if p.ndim > 1]
-    total = 0.0
-    for layer, w in enumerate(weights):
-        share = 1.0
-        if model.penalty == "cges":
-            m, top = model.exclusivity, len(weights) - 1
-            share = 1 - (m + (1 - 2 * m) * layer / top)
-        if model.penalty == "l1":
-            total += w.abs().sum()
-        elif model.groups == "feature":
-            total += share * w.square().sum(0).sqrt().sum()
-        else:
-            total += share * w.flatten(1).norm(dim=1).sum()
-    return total
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    net=st.sampled_from(sorted(NETS)),
-    penalty=st.sampled_from(["l1", "group", "cges"]),
-    groups=st.sampled_from(["feature", "filter"]),
-    seed=st.integers(0, 2**31),
-    size=st.floats(-3, 3),
-    raw=st.booleans(),
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"penalty": "l1"},
+        {"penalty": "group", "hidden_layer_sizes": (50, 50)},
+        {"penalty": "cges"},
+        {"penalty": "group", "module": convnet, "image_shape": (1, 8, 8)},
+    ],
 )
-def test_no_weights_beat_zero_at_the_bound(net, penalty, groups, seed, size, raw):
-    """The inequality that makes it a bound, at weights that try to break it."""
-    shape, layers = NETS[net]
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 3, 30)
-    y[:3] = 0, 1, 2
-    X = rng.normal(size=(30, *shape)) + rng.normal(size=(3, *shape))[y]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = nn.Sequential(*layers()).double()
-    model = CGESClassifier(
-        module,
-        penalty=penalty,
-        groups=groups,
-        momentum=0.0,
-        layer_scale=None,
-        standardize=raw,
-    )
-    alpha = alpha_max(model, X, y)
-    inputs, labels = torch.from_numpy(standardized(X) if raw else X), torch.tensor(y)
-    shares = np.bincount(y) / len(y)
-    zero = -shares @ np.log(shares)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.mul_(math.exp(size))
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.03)
-    for _ in range(30):
-        loss = functional.cross_entropy(module(inputs), labels)
-        objective = loss + alpha * penalty_of(module, model)
-        assert objective.item() >= zero - 1e-9
-        # Go where the loss is low for the size of the weights.
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-
-NETS_AND_LINEAR = {
-    **NETS,
-    "linear": ((6,), lambda: [nn.Linear(6, 3)]),
-    "linear conv": (
-        (2, 4, 4),
-        lambda: [nn.Conv2d(2, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()],
-    ),
-}
-
-
-@pytest.mark.parametrize("net", sorted(NETS_AND_LINEAR))
-@pytest.mark.parametrize("penalty", ["l1", "group"])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("kind", [CGESClassifier, CGESRegressor])
-def test_raw_samples_have_the_strength_of_standardized_ones(
-    net, penalty, weighted, kind
-):
-    shape, layers = NETS_AND_LINEAR[net]
-    rng = np.random.default_rng(0)
-    y = np.arange(30) % 3 if kind is CGESClassifier else rng.normal(size=(30, 3))
-    weight = rng.integers(0, 4, 30).astype(float) if weighted else None
-    scales = 10.0 ** rng.uniform(-4, 4, size=(shape[0], *[1] * (len(shape) - 1)))
-    X = (rng.normal(size=(30, *shape)) + 1e3 * rng.normal(size=scales.shape)) * scales
-    raw = kind(nn.Sequential(*layers()), penalty=penalty, standardize=True)
-    scaled = clone(raw).set_params(standardize=False)
-    assert alpha_max(raw, X, y, weight) == pytest.approx(
-        alpha_max(scaled, standardized(X, weight), y, weight), rel=1e-6
-    )
-
-
-@pytest.mark.parametrize("net", ["mlp", "deep", "conv"])
-@pytest.mark.parametrize("seed", range(4))
-def test_no_weights_beat_zero_at_the_bound_of_several_labels(net, seed):
-    shape, layers = NETS[net]
-    rng = np.random.default_rng(seed)
-    y = (rng.random((30, 3)) < [0.2, 0.5, 0.7]).astype(int)
-    X = rng.normal(size=(30, *shape))
-    X[:, 0] += 3 * y.sum(1).reshape(-1, *[1] * (X.ndim - 2))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = nn.Sequential(*layers()).double()
-    model = CGESClassifier(module, penalty="group", momentum=0.0, layer_scale=None)
-    alpha = alpha_max(model, X, y)
-    inputs, labels = torch.from_numpy(X), torch.from_numpy(y).double()
-    shares = y.mean(0)
-    zero = -(shares @ np.log(shares) + (1 - shares) @ np.log(1 - shares))
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.03)
-    losses = []
-    for _ in range(60):
-        loss = functional.binary_cross_entropy_with_logits(module(inputs), labels) * 3
-        losses.append(loss.item())
-        assert losses[-1] + alpha * penalty_of(module, model).item() >= zero - 1e-9
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert losses[-1] < zero  # the weights do fit something
+def test_it_is_near_the_strength_that_empties_a_whole_fit(digits, optimizer, params):
+    """Within a factor of three of it, for networks that no bound is known for."""
+    X, y = digits[0][:300], digits[1][:300]
+    model = CGESClassifier(optimizer=optimizer, max_epochs=30, random_state=0, **params)
+    largest = alpha_max(model, X, y)
+    for factor, is_empty in ((3.0, True), (1 / 3, False)):
+        model.set_params(alpha=factor * largest).fit(X, y)
+        emptied = 1.0 in model.history_[-1, "layer_sparsity"].values()
+        assert emptied == is_empty, (factor, largest, model.sparsity_)
 
 
 def test_labels_that_constants_predict(wine):
@@ -323,20 +210,8 @@ def test_labels_that_constants_predict(wine):
     for hidden in ((), (5,)):
         model = CGESClassifier(hidden_layer_sizes=hidden, penalty="group")
         assert alpha_max(model, X, always) == 0
-        assert alpha_max(model, np.ones_like(X), y) < 1e-12
         with pytest.raises(ValueError, match="Constants predict y as well"):
             alpha_path(model, X, always)
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_beyond_the_bound_a_trained_network_falls_to_zero(wine):
-    X, y = wine
-    model = CGESClassifier(
-        penalty="group", alpha=0, max_epochs=20, random_state=0, warm_start=True
-    ).fit(X, y)
-    assert model.score(X, y) > 0.95
-    model.set_params(alpha=alpha_max(model, X, y)).fit(X, y)
-    assert model.sparsity_ == 1
 
 
 def test_what_has_no_largest_strength_says_so(wine):
@@ -350,53 +225,6 @@ def test_what_has_no_largest_strength_says_so(wine):
         assert alpha_max(CGESClassifier(**params), X, y) == math.inf
         with pytest.raises(ValueError, match="No strength .* takes all weights away"):
             alpha_path(CGESClassifier(**params), X, y)
-
-
-@pytest.mark.parametrize(
-    ("layer", "name"),
-    [
-        (nn.BatchNorm1d(13), "BatchNorm1d"),
-        (nn.GELU(), "GELU"),
-        (nn.Sequential(nn.Identity(), nn.Softplus()), "Softplus"),
-    ],
-)
-def test_layers_without_a_bound_are_named(wine, layer, name):
-    net = nn.Sequential(nn.Linear(13, 13), layer, nn.Linear(13, 3))
-    with pytest.raises(ValueError, match=f"no bound for a network with {name} .*'1"):
-        alpha_max(CGESClassifier(net), *wine)
-    module = nn.Sequential(nn.Linear(13, 13), nn.ReLU(), nn.Linear(13, 3))
-    assert 0 < alpha_max(CGESClassifier(nn.Sequential(module)), *wine) < math.inf
-
-
-class Residual(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(13, 3)
-
-    def forward(self, X):
-        return self.layer(X) + X[:, :3]
-
-
-FROZEN = nn.Linear(13, 4).requires_grad_(False)
-
-
-@pytest.mark.parametrize(
-    ("net", "reason"),
-    [
-        # Without a last bias zero weights do not fit the shares of the classes.
-        (
-            [nn.Linear(13, 4), nn.ReLU(), nn.Linear(4, 3, bias=False)],
-            r"Linear \(layer '2'\) without a bias at its end",
-        ),
-        ([nn.Linear(13, 4), nn.Linear(4, 3), nn.Tanh()], r"Tanh .*'2'\) at its end"),
-        ([FROZEN, nn.Linear(4, 3)], r"Linear \(layer '0'\) whose weight is not penal"),
-        ([], "Residual; give"),
-    ],
-)
-def test_networks_without_a_bound(wine, net, reason):
-    module = nn.Sequential(*net) if net else Residual()
-    with pytest.raises(ValueError, match=f"no bound for a network with {reason}"):
-        alpha_max(CGESClassifier(module), *wine)
 
 
 def test_a_pipeline_is_told_what_to_do(wine):
@@ -477,36 +305,6 @@ def test_training_empties_a_linear_regressor_just_above_and_not_below(diabetes, 
     assert model.set_params(alpha=0.98 * largest).fit(X, y).sparsity_ < 1
 
 
-@pytest.mark.parametrize("net", ["mlp", "deep", "conv"])
-@pytest.mark.parametrize("penalty", ["l1", "group", "cges"])
-@pytest.mark.parametrize("seed", range(3))
-def test_no_weights_beat_zero_at_the_bound_of_numbers(net, penalty, seed):
-    shape, layers = NETS[net]
-    rng = np.random.default_rng(seed)
-    X = rng.normal(size=(30, *shape))
-    flat = X.reshape(30, -1)
-    Y = scale(
-        flat @ rng.normal(size=(flat.shape[1], 3)) + 0.1 * rng.normal(size=(30, 3))
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = nn.Sequential(*layers()).double()
-    model = CGESRegressor(module, penalty=penalty, momentum=0.0, layer_scale=None)
-    alpha = alpha_max(model, X, Y)
-    inputs, targets = torch.from_numpy(X), torch.from_numpy(Y)
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.03)
-    losses = []
-    for _ in range(60):
-        loss = functional.mse_loss(module(inputs), targets)
-        losses.append(loss.item())
-        assert losses[-1] + alpha * penalty_of(module, model).item() >= 1 - 1e-9
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert losses[-1] < 1  # the weights do fit something
-
-
-def test_another_criterion_has_no_bound(diabetes):
-    model = CGESRegressor(criterion=nn.L1Loss)
-    with pytest.raises(ValueError, match="no bound for criterion=.*L1Loss"):
-        alpha_max(model, *diabetes)
+def test_another_criterion(diabetes):
+    model = CGESRegressor(criterion=nn.L1Loss, max_epochs=10, random_state=0)
+    assert 0 < alpha_max(model, *diabetes) < math.inf

@@ -176,3 +176,106 @@ def assert_same_outputs(network, smaller, batch, tolerance=None):
 def count(network):
     """Count parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+class ShuffleUnit(nn.Module):
+    """A unit of ShuffleNetV2, as torchvision has it."""
+
+    def __init__(self, n_in, n_out, stride):
+        super().__init__()
+        self.stride, half = stride, n_out // 2
+        self.branch1 = nn.Sequential()
+        if stride > 1:
+            self.branch1 = nn.Sequential(
+                *self.depthwise(n_in, stride),
+                nn.Conv2d(n_in, half, 1, bias=False),
+                *(nn.BatchNorm2d(half), nn.ReLU(inplace=True)),
+            )
+        self.branch2 = nn.Sequential(
+            nn.Conv2d(n_in if stride > 1 else half, half, 1, bias=False),
+            *(nn.BatchNorm2d(half), nn.ReLU(inplace=True)),
+            *self.depthwise(half, stride),
+            nn.Conv2d(half, half, 1, bias=False),
+            *(nn.BatchNorm2d(half), nn.ReLU(inplace=True)),
+        )
+
+    def depthwise(self, width, stride):
+        conv = nn.Conv2d(width, width, 3, stride, 1, groups=width, bias=False)
+        return conv, nn.BatchNorm2d(width)
+
+    def forward(self, x):
+        if self.stride == 1:
+            x1, x2 = x.chunk(2, dim=1)
+            out = torch.cat((x1, self.branch2(x2)), dim=1)
+        else:
+            out = torch.cat((self.branch1(x), self.branch2(x)), dim=1)
+        return shuffle(out, 2)
+
+
+def shuffle(x, groups):
+    """Mix the channels of groups, as torchvision does."""
+    n, channels, height, width = x.size()
+    x = x.view(n, groups, channels // groups, height, width)
+    return torch.transpose(x, 1, 2).contiguous().view(n, channels, height, width)
+
+
+class ShuffleNet(nn.Module):
+    """A stem, units of ShuffleNetV2, global average pooling and a linear layer."""
+
+    def __init__(self, width=6, n_outputs=3):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(2, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        )
+        self.stage = nn.Sequential(
+            ShuffleUnit(width, 2 * width, 2),
+            ShuffleUnit(2 * width, 2 * width, 1),
+            ShuffleUnit(2 * width, 2 * width, 1),
+        )
+        self.last = nn.Conv2d(2 * width, width, 1)
+        self.head = nn.Linear(width, n_outputs)
+
+    def forward(self, x):
+        x = functional.relu(self.last(self.stage(self.stem(x))))
+        return self.head(x.mean([2, 3]))
+
+
+class Transformer(nn.Module):
+    """Patches of images, layers of torch's transformer, and a linear layer."""
+
+    def __init__(self, n_heads=3, n_outputs=3, n_layers=2, **settings):
+        super().__init__()
+        width = 4 * n_heads
+        self.patches = nn.Conv2d(2, width, 4, 4)
+        self.place = nn.Parameter(torch.randn(1, 4, width))
+        layer = nn.TransformerEncoderLayer(
+            width, n_heads, 10, batch_first=True, **settings
+        )
+        self.encoder = nn.TransformerEncoder(
+            layer, n_layers, enable_nested_tensor=False
+        )
+        self.head = nn.Linear(width, n_outputs)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.place
+        return self.head(self.encoder(x).mean(1))
+
+
+class Recurrent(nn.Module):
+    """Rows of images through a recurrent network."""
+
+    def __init__(self, kind=nn.LSTM, n_outputs=3, last=True, **settings):
+        super().__init__()
+        self.rows = nn.Linear(16, 6)
+        self.memory = kind(6, 5, batch_first=True, **settings)
+        self.last = last
+        width = 10 if settings.get("bidirectional") and not last else 5
+        self.head = nn.Linear(width, n_outputs)
+
+    def forward(self, x):
+        x = torch.relu(self.rows(x.transpose(1, 2).flatten(2)))
+        out, state = self.memory(x)
+        if self.last:
+            hidden = state[0] if isinstance(self.memory, nn.LSTM) else state
+            return self.head(hidden[-1])
+        return self.head(out[:, -1])

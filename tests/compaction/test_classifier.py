@@ -15,8 +15,8 @@ from torch import nn
 from sklearn_structreg import CGESClassifier, CGESRegressor
 
 IGNORE = "ignore::sklearn.exceptions.ConvergenceWarning"
-FILTERS = {"penalty": "group", "groups": "filter", "alpha": 0.02}
-FEATURES = {"penalty": "group", "groups": "feature", "alpha": 0.02}
+FILTERS = {"penalty": "group", "groups": "filter", "alpha": 0.7}
+FEATURES = {"penalty": "group", "groups": "feature", "alpha": 0.7}
 
 
 def fitted(digits, images=False, **params):
@@ -24,6 +24,7 @@ def fitted(digits, images=False, **params):
     settings = {"max_epochs": 20, "random_state": 0, "hidden_layer_sizes": (60,)}
     if images:
         settings["image_shape"], X, y = (1, 8, 8), X[:500], y[:500]
+        params["alpha"] *= 3
     return CGESClassifier(**settings | params).fit(X, y)
 
 

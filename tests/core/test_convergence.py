@@ -132,8 +132,8 @@ HOPELESS = {
         *(*NUMBERS, "same prediction for every sample, 0.84.*raise lear", SLOW),
     ),
     "cges": (
-        CGESClassifier(alpha=10, **TEN),
-        *(X, Y, "no weight left.*lower alpha=10 of 'cges'.$", {"alpha": 0.01}),
+        CGESClassifier(alpha=100, **TEN),
+        *(X, Y, "no weight left.*lower alpha=100 of 'cges'.$", {"alpha": 0.01}),
     ),
     "group, adam": (
         CGESClassifier(
@@ -146,12 +146,12 @@ HOPELESS = {
         *(X, Y, "one class alone.*lower alpha=100 of 'cges'", {"alpha": 0.01}),
     ),
     "cges beside l2sp": (
-        CGESClassifier(alpha=10, regularizers=[L2SP(0.1)], **TEN),
-        *(X, Y, "no weight left.*lower alpha=10 of 'cges'.$", {"alpha": 0.01}),
+        CGESClassifier(alpha=100, regularizers=[L2SP(0.1)], **TEN),
+        *(X, Y, "no weight left.*lower alpha=100 of 'cges'.$", {"alpha": 0.01}),
     ),
     "cges in a list": (
-        classifier(("sparse", CGES(10.0))),
-        *(X, Y, "lower alpha=10 of 'sparse'", {"regularizers__sparse__alpha": 0.01}),
+        classifier(("sparse", CGES(100.0))),
+        *(X, Y, "lower alpha=100 of 'sparse'", {"regularizers__sparse__alpha": 0.01}),
     ),
     "cges, raw": (CGESClassifier(**RAW, **TEN), X, Y, "set standardize=True", SCALED),
     "cges of numbers": (
@@ -165,7 +165,7 @@ HOPELESS = {
     "pruned away": (
         classifier(IterativePruning(0.003), hidden_layer_sizes=(30, 30, 30)),
         *(X, Y, "raise target_density=0.003 of 'iterativepruning'"),
-        {"regularizers__iterativepruning__target_density": 0.5},
+        {"regularizers__iterativepruning__target_density": 0.9},
     ),
     "l2sp, proximal": (
         classifier(L2SP(1e6, how="proximal")),
@@ -295,9 +295,9 @@ FINE = {
     "l2sp": (classifier(L2SP(0.01)), X, Y),
     "dropout": (classifier(Dropout(0.5)), X, Y),
     "dropblock": (classifier(DropBlock(0.2), **IMAGE), DIGITS, DIGIT),
-    "several": (classifier(Dropout(0.2), CGES(0.01), L2SP(0.01)), X, Y),
+    "several": (classifier(Dropout(0.2), CGES(0.3), L2SP(0.01)), X, Y),
     "pruned": (classifier(IterativePruning(0.2)), X, Y),
-    "cges": (CGESClassifier(alpha=0.05, **TEN), X, Y),
+    "cges": (CGESClassifier(**TEN), X, Y),
     "blockout": (BlockoutClassifier(**LONG), X, Y),
     "soft blockout": (BlockoutClassifier(assignment="soft", **TEN), X, Y),
     "dropcluster": (dropcluster(), DIGITS, DIGIT),

@@ -243,7 +243,8 @@ class Telling(Callback):
         print("step", len(net.history), flush=True)
 
 X, y = np.random.default_rng(0).normal(size=(90, 4)), np.arange(90) % 3
-params = dict(verbose=1, max_epochs=10**6, batch_size=30, random_state=0, alpha=0.01)
+params = dict(verbose=1, max_epochs=10**6, batch_size=30, random_state=0)
+params |= dict(alpha=0.1, ramp=0, refit=0)
 model = CGESClassifier(callbacks=[Telling()], **params)
 quiet = CGESClassifier(callbacks=[Telling()], **(params | {"verbose": 0}))
 heads = SelfInformedClassifier(clone(model), n_clusters=2, max_epochs=2)

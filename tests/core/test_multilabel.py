@@ -54,7 +54,7 @@ def test_probabilities_decisions_and_labels_belong_together(several, estimator):
     np.testing.assert_array_equal(model.predict(X), logits > 0)
     assert model.multilabel_
     assert list(model.classes_) == [0, 1, 2, 3]
-    assert (model.predict(X) == y).mean() > 0.9
+    assert (model.predict(X) == y).mean() > 0.85
 
 
 def test_two_labels_are_two_columns(several):

@@ -115,7 +115,7 @@ def test_a_module_that_does_not_fit(blobs, path):
 @pytest.mark.parametrize("own", [False, True])
 def test_a_compacted_network(digits, path, images, own):
     X, y = digits
-    params = {"alpha": 0.05, "penalty": "group", "max_epochs": 8, "random_state": 0}
+    params = {"alpha": 1.0, "penalty": "group", "max_epochs": 12, "random_state": 0}
     if images:
         params["image_shape"] = (1, 8, 8)
     if own:

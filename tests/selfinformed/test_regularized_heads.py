@@ -33,7 +33,7 @@ def zeros(parameter):
 
 def test_a_penalty_acts_on_the_weights_that_learn(some_digits, base):
     X, y = some_digits
-    model = SelfInformedClassifier(base, regularizers=[CGES(0.02)], **HEADS).fit(X, y)
+    model = SelfInformedClassifier(base, regularizers=[CGES(3)], **HEADS).fit(X, y)
     assert list(model.regularizers_) == ["cges"]
     plain = SelfInformedClassifier(base, **HEADS).fit(X, y)
     trunk = list(model.module_.trunk.parameters())
@@ -62,7 +62,7 @@ def test_off_is_off(some_digits, base):
 
 def test_fine_tuning_regularizes_all_weights(some_digits, base):
     model = SelfInformedClassifier(
-        base, fine_tune=True, regularizers=[CGES(0.5)], **HEADS
+        base, fine_tune=True, regularizers=[CGES(0.7, penalty="l1", ramp=0)], **HEADS
     ).fit(*some_digits)
     first = next(model.module_.trunk.parameters())
     assert zeros(first) > 0.1 > zeros(base.module_[0].weight)
@@ -123,7 +123,7 @@ def test_batch_normalization_of_a_frozen_trunk_stays_as_it_is(some_digits):
 def test_compaction_takes_out_units_that_are_off(some_digits):
     X, y = some_digits
     model = SelfInformedClassifier(
-        fine_tune=True, regularizers=[CGES(0.05, penalty="group")], **HEADS
+        fine_tune=True, regularizers=[CGES(1, penalty="group")], **HEADS
     ).fit(X, y)
     smaller, x = model.compact(), torch.tensor(X[:50]).float()
     torch.testing.assert_close(smaller(x), model.module_(x))

@@ -1,9 +1,15 @@
-"""Pictures of the zeros, and of the price of sparsity."""
+"""Pictures of the zeros, of the price of sparsity, and of the features' order."""
 
+from sklearn_structreg.cges.display.features import FeaturePathDisplay
 from sklearn_structreg.cges.display.sparsity import (
     SparsityDisplay,
     SparsityHistoryDisplay,
 )
 from sklearn_structreg.cges.display.tradeoff import TradeOffDisplay
 
-__all__ = ["SparsityDisplay", "SparsityHistoryDisplay", "TradeOffDisplay"]
+__all__ = [
+    "FeaturePathDisplay",
+    "SparsityDisplay",
+    "SparsityHistoryDisplay",
+    "TradeOffDisplay",
+]

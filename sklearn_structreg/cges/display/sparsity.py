@@ -12,6 +12,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn_structreg.cges.estimator import SparseEstimator, check_estimator
 from sklearn_structreg.core.axes import take_axes
 from sklearn_structreg.core.checks import check_integer
+from sklearn_structreg.core.weights import weight_layout
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,14 +100,12 @@ class SparsityDisplay:
             raise ValueError(
                 f"layers={layers!r} must list some of the penalised weights {known}."
             )
-        weights = {
-            name.removesuffix(".weight"): estimator.module_.get_parameter(name)
-            .detach()
-            .cpu()
-            .double()
-            .numpy()
-            for name in names
-        }
+        weights = {}
+        for name in names:
+            w = estimator.module_.get_parameter(name).detach().cpu().double()
+            if "io" in weight_layout(estimator.module_, name).axes:
+                w = w.swapaxes(0, 1)
+            weights[name.removesuffix(".weight")] = w.numpy()
         return cls(weights).plot(**plot_params)
 
     def plot(
