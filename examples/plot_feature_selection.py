@@ -12,7 +12,7 @@ it.
 # %%
 # Features that only work together
 # --------------------------------
-# Products and a wave: on its own none of the five features says anything of the label.
+# Two products and a wave: on its own none of the five features says much of the label.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -306,7 +306,7 @@ def draw(table: dict[str, dict[float, dict[str, Any]]], target: Path) -> None:
         cells = [c for c in cells if np.mean(c["accuracy"]) > 0.5]
         if cells:
             curves[name] = {
-                "accuracy": [c["accuracy"] for c in cells],
+                "scores": [c["accuracy"] for c in cells],
                 "parameters": [c["parameters"] for c in cells],
                 "multiply_adds": [c["flops"] for c in cells],
             }

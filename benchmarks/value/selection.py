@@ -215,7 +215,7 @@ def text_table(rows: list[dict[str, Any]]) -> str:
     real = [name for name in tables if name not in ("planted", "redundant", "xor")]
     lines = []
     head = f"{'':>24} {'share':>6}" + "".join(f"{name:>11}" for name in real)
-    lines.append(f"{head}{'mean':>8}{'seconds':>9}")
+    lines.append(f"{head}{'mean':>11}{'seconds':>10}")
     for way in dict.fromkeys(row["way"] for row in rows):
         for size in (*SHARES, None):
             cells = [
@@ -226,14 +226,17 @@ def text_table(rows: list[dict[str, Any]]) -> str:
                 ]
                 for t in real
             ]
-            if not real or not all(cells):
+            if not any(cells):
                 continue
-            means = [np.mean([r["accuracy"] for r in cell]) for cell in cells]
-            seconds = np.mean([r.get("seconds", np.nan) for c in cells for r in c])
+            means = [
+                np.mean([r["accuracy"] for r in c]) if c else np.nan for c in cells
+            ]
+            seconds = [r["seconds"] for c in cells for r in c if "seconds" in r]
             label = "" if size is None else f"{100 * size:.0f} %"
-            line = f"{way:>24} {label:>6}" + "".join(f"{m:11.3f}" for m in means)
-            time_ = "" if np.isnan(seconds) else f"{seconds:9.1f}"
-            lines.append(f"{line}{np.mean(means):8.3f}{time_}")
+            line = f"{way:>24} {label:>6}"
+            for value in [*means, np.mean(means)]:
+                line += f"{'' if np.isnan(value) else f'{value:.3f}':>11}"
+            lines.append(line + (f"{np.mean(seconds):10.1f}" if seconds else ""))
     lines += ["", f"{'':>24}" + "".join(f"{t:>27}" for t in tables if t not in real)]
     lines.append(f"{'':>24}" + f"{'right  accuracy  seconds':>27}" * 3)
     for way in dict.fromkeys(row["way"] for row in rows):

@@ -126,8 +126,8 @@ def table(rows: list[dict]) -> list[str]:
     keys = dict.fromkeys(
         (r["data"], r["net"], r.get("target", ""), r.get("asked", 1.0)) for r in rows
     )
-    lines = [f"{'':30}{'asked':>20}{'reached':>17}{'latency':>9}{'accuracy':>10}"]
-    lines[0] += f"{'dense net':>11}"
+    lines = [f"{'':23}{'asked':<20}{'reached':>15}{'accuracy':>10}{'dense net':>11}"]
+    lines[0] += f"{'seeds':>7}"
     for data, net, target, asked in keys:
         group = [
             r
@@ -136,15 +136,18 @@ def table(rows: list[dict]) -> list[str]:
             and (r.get("target", ""), r.get("asked", 1.0)) == (target, asked)
         ]
         mean = {k: np.mean([r[k] for r in group]) for k in group[0] if k not in TEXT}
+        n_seeds = f"{len(group):>7}"
         if not target:
-            lines.append(f"{data + ', ' + net:<30}{mean['accuracy']:>56.3f}")
+            of = f"{data}, {net}"
+            lines.append(f"{of:<58}{mean['accuracy']:>10.3f}{'':11}{n_seeds}")
             continue
-        reached = [r[target.removeprefix("target_")] for r in group]
-        spread = f"{min(reached):.3f} to {max(reached):.3f}"
+        name = target.removeprefix("target_")
+        reached = [r[name] for r in group]
+        spread = f"{min(reached):.3f}-{max(reached):.3f}"
+        asked = f"{name.replace('_', '-')} {asked:g}"
         lines.append(
-            f"{'':30}{target.removeprefix('target_').replace('_', '-')} {asked:<6g}"
-            f"{spread:>17}{mean['latency']:>9.2f}{mean['accuracy']:>10.3f}"
-            f"{mean['dense']:>11.3f}"
+            f"{'':23}{asked:<20}{spread:>15}{mean['accuracy']:>10.3f}"
+            f"{mean['dense']:>11.3f}{n_seeds}"
         )
     return lines
 

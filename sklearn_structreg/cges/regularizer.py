@@ -158,6 +158,8 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
     -----
     Biases and normalization layers are not penalised (section 4 of the thesis), nor is
     a weight while it is frozen (``requires_grad=False``) or not in the optimizer.
+    Right behind a layer batch normalization undoes the scale of its weights: there the
+    penalty, unless it is "l2", falls on the weights times the scale of the norm.
 
     Examples
     --------
@@ -182,8 +184,8 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
         self.epoch_, self.brake_ = 0, 1.0
         self.example_ = example_of(sample)
         names = find_weights(module, sample)
-        norms = batch_norms(module, sample, names)
-        self._share_out(module, {name: norms.get(name, "") for name in names})
+        self.batch_norms_ = batch_norms(module, sample, names)
+        self._share_out(module, names)
         return module
 
     def resume(self, previous: Any, module: nn.Module) -> nn.Module:
@@ -191,8 +193,9 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
         self.start_, self.strength_ = float(previous.alpha), float(self.alpha)
         self.fixed_ = {}
         resume_target(self, previous, module)
-        norms = {layer.name: layer.norm for layer in previous.layers_}
-        self._share_out(module, norms, warned=previous.alpha > 0)
+        # A file from before has none.
+        self.batch_norms_ = getattr(previous, "batch_norms_", {})
+        self._share_out(module, previous.names, warned=previous.alpha > 0)
         same = ("penalty", "exclusivity", "groups", "layer_scale")
         if all(same_value(getattr(self, n), getattr(previous, n)) for n in same):
             constants = ("group", "exclusive", "is_measured")
@@ -303,10 +306,9 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
         return [layer.name for layer in self.layers_]
 
     def _share_out(
-        self, module: nn.Module, norms: dict[str, str], *, warned: bool = False
+        self, module: nn.Module, names: list[str], *, warned: bool = False
     ) -> None:
-        """Work out every weight's share of the penalty; `norms` are those behind it."""
-        names = list(norms)
+        """Work out every weight's share of the penalty."""
         if self.ramp + self.refit > 1:
             raise ValueError(
                 f"ramp={self.ramp:g} and refit={self.refit:g} are shares of the same "
@@ -331,7 +333,7 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
                 measured,
                 layout.split,
                 layout.size("ik"),
-                norms[name],
+                "" if self.penalty == "l2" else self.batch_norms_.get(name, ""),
                 layout.sizes("go"),
             )
             for name, layout, mu, (a, b) in terms
@@ -374,8 +376,9 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
                     is_measured=True,
                 )
             layers.append(layer)
-        self.layers_ = layers
-        self.__dict__.pop("_bound", None)
+        if layers != self.layers_:  # a frozen one stays unmeasured
+            self.layers_ = layers
+            self.__dict__.pop("_bound", None)
 
     def _zeros(self, name: str, weight: Tensor) -> Tensor:
         """Return the mask of the fixed zeros, on the device of the weight."""
@@ -436,16 +439,21 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
         metric: Tensor | None,
         norm: nn.Module,
     ) -> None:
-        """Shrink the weight times the scale behind it: that one decides what it does.
+        """Shrink the weight times the scale behind it, which decides what it does.
 
-        The size of the steps of the product is the square of the scale times larger.
+        The steps of the product are larger by the square of the scale. Afterwards the
+        weight has its norm again: shrinking it as a whole changes nothing but the
+        effect of the next gradient steps, which would grow without bound.
         """
         w, scale = layer.view(weight.w.detach()), layer.scale(norm)
         metric = torch.ones_like(w) if metric is None else layer.view(metric)
         metric = (metric / scale.square()).reshape(weight.w.shape)
+        before = torch.linalg.vector_norm(w)
         w.mul_(scale)
         self._shrink(weight, layer, strength, metric)
         w.div_(scale)
+        after = torch.linalg.vector_norm(w)
+        w.mul_(torch.where(after > 0, before / after, 0.0))
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

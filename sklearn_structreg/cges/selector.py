@@ -154,7 +154,7 @@ class CGESSelector(SelectorMixin, VersionedPickle, BaseEstimator):
             If there are fewer features than asked for, or as in the `fit` of the
             networks.
         """
-        X, y = validate_data(
+        checked: Any = validate_data(
             self,
             X,
             y,
@@ -162,11 +162,12 @@ class CGESSelector(SelectorMixin, VersionedPickle, BaseEstimator):
             multi_output=True,
             ensure_min_samples=2,
         )
-        weight = check_weight(sample_weight, len(X))
+        rows, targets = checked
+        weight = check_weight(sample_weight, len(rows))
         if weight is not None:
-            X, y, weight = (each[weight > 0] for each in (X, y, weight))
-        self.estimator_ = self._resolve_estimator(y)
-        n_features = X.shape[1]
+            rows, targets, weight = (e[weight > 0] for e in (rows, targets, weight))
+        self.estimator_ = self._resolve_estimator(targets)
+        n_features = rows.shape[1]
         wanted = self.n_features_to_select
         if isinstance(wanted, Integral) and wanted > n_features:
             raise ValueError(
@@ -177,12 +178,12 @@ class CGESSelector(SelectorMixin, VersionedPickle, BaseEstimator):
             check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         )
         if wanted == "cv":
-            n_selected = self._cross_validate(X, y, weight, seed)
+            n_selected = self._cross_validate(rows, targets, weight, seed)
         elif isinstance(wanted, Integral):
             n_selected = int(wanted)
         else:
             n_selected = max(1, int(wanted * n_features))
-        self.paths_ = feature_paths(self.estimator_, X, y, weight, seed)
+        self.paths_ = feature_paths(self.estimator_, rows, targets, weight, seed)
         order, self.scores_ = rank_features(self.paths_)
         self.ranking_: NDArray[np.intp] = np.empty(n_features, np.intp)
         self.ranking_[order] = np.arange(1, n_features + 1)
@@ -201,7 +202,8 @@ class CGESSelector(SelectorMixin, VersionedPickle, BaseEstimator):
                     "estimator's module must be 'auto', a class or a factory, and its "
                     "image_shape None."
                 )
-            return clone(self.estimator)
+            estimator: StructuredEstimator = clone(self.estimator)
+            return estimator
         with warnings.catch_warnings():  # of many classes
             warnings.simplefilter("ignore", UserWarning)
             kind = type_of_target(y)

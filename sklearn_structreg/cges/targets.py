@@ -238,8 +238,8 @@ class Channels:
                 low = middle + 1
         alive = self._without(order[:low])
         for each in order[:low][::-1]:  # one of a cheaper layer may still fit in
-            if self.share(alive) > target - CLOSE:
-                break
+            if self.share(alive) > target - CLOSE or scores[each] == 0:
+                break  # near enough, or gone already
             alive[each] = True
             alive[each] = self.share(alive) <= target
         return alive
@@ -363,8 +363,9 @@ class ReachTarget(Callback):
         part, masks = copy.deepcopy(whole), self.channels.masks(alive, module)
         for layer in part.modules():
             name = getattr(layer, "weight_name", None)
-            if name in masks:
-                layer.get_parameter("weight").detach().masked_fill_(masks[name], 0.0)
+            if name in masks:  # other zeros are not to count: they may grow back
+                weight = layer.get_parameter("weight").detach()
+                weight.fill_(0.01).masked_fill_(masks[name], 0.0)
         batch = self._batch(module, TIMED_ROWS)
         return latency_share(whole, compact(part, batch, unsupported="keep"), batch)
 

@@ -49,8 +49,9 @@ def compact(
     Returns
     -------
     torch.nn.Module
-        A copy of `module`, of the same class and with the same names, whose layers are
-        smaller. In evaluation mode its outputs are those of `module` up to rounding.
+        A copy of `module`, of the same class (but see the notes) and with the same
+        names, whose layers are smaller. In evaluation mode its outputs are those of
+        `module` up to rounding.
 
     Raises
     ------
@@ -67,11 +68,17 @@ def compact(
     Rules cover linear and convolutional layers, normalization, activations, dropout,
     pooling, padding, upsampling and flatten, the functions that do the same, and sums,
     products, means over positions, ``torch.cat``, ``permute``, ``unsqueeze`` and
-    ``x.view(x.size(0), -1)``. All channels stay that any other function reads, also a
-    `LayerNorm` or a softmax over them, and those of layers with shared parameters. A
-    constant other than zero stays where a convolution pads with zeros. A layer of which
-    nothing is needed keeps one channel with weights of zero, as torch's layers cannot
-    be empty.
+    ``x.view(x.size(0), -1)``; embeddings; the units of `LSTM`, `GRU` and `RNN`, in
+    equal numbers in all their layers and directions; and the heads of
+    `MultiheadAttention`, also within torch's transformer encoders. All channels stay
+    that any other function reads, also a `LayerNorm` or a softmax over them, and those
+    of layers with shared parameters. A constant other than zero stays where a
+    convolution pads with zeros. A layer of which nothing is needed keeps one channel
+    with weights of zero, as torch's layers cannot be empty.
+
+    Where channels go that the network splits, shuffles or takes by number, its forward
+    pass is rewritten: the result is a `torch.fx.GraphModule` with the same names of
+    layers, in which functions that look at ``training`` are those of evaluation.
 
     A layer whose class has a method ``simplified()``, like those of this package, is
     first replaced by the plain layer that it returns, with the same outputs.

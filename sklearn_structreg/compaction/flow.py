@@ -109,8 +109,8 @@ class Flow:
 
     def keep_choices(self) -> None:
         """Keep the channels that are moved or counted by number."""
-        for choice in self.choices.values():
-            self.keep(choice.anchor)
+        for moved in self.moved.values():
+            self.keep(moved.anchor)
         for ids in self.counts.values():
             self.channels.fix(ids)
 

@@ -105,6 +105,8 @@ def with_selections(network: nn.Module, graph: fx.Graph, flow: Flow) -> fx.Graph
         if node in flow.choices and node.users:
             layer, anchor = _selection(flow, node)
             name = f"selection_{node.name}"
+            while hasattr(network, name):
+                name += "_"
             network.add_module(name, layer)
             with graph.inserting_before(node):
                 node.replace_all_uses_with(graph.call_module(name, (anchor,)))

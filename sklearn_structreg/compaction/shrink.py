@@ -119,6 +119,7 @@ def _shrink_recurrent(layer: Any, use: RecurrentUse, liveness: Liveness) -> None
             _select(layer, f"bias_{kind}{side.suffix}", rows)
     layer.hidden_size = int(liveness.kept[use.sides[0].hidden.in_ids].sum())
     layer.input_size = int(liveness.kept[use.sides[0].inputs.in_ids].sum())
+    layer.flatten_parameters()
 
 
 def _select(layer: Any, name: str, kept: Bools, dim: int = 0) -> None:

@@ -113,7 +113,7 @@ def weight_layout(module: nn.Module, name: str) -> WeightLayout:
     shape = tuple(module.get_parameter(name).shape)
     key = name.rpartition(".")[2].split("_l")[0]
     axes = _first_axes(layer)[key].ljust(len(shape), "k")
-    letter, parts = "g", getattr(layer, "groups", 1)
+    letter, parts = "g", layer.groups if "k" in axes else 1
     if isinstance(layer, RECURRENT) and key != "weight_hr":
         letter, parts = "t", shape[0] // layer.hidden_size
     if parts == 1:
@@ -129,9 +129,10 @@ def batch_norms(module: nn.Module, sample: Any, names: Sequence[str]) -> dict[st
     found: dict[str, str] = {}
 
     def made(name: str) -> Listener:
-        def listener(layer: Any, _: Any, output: Tensor) -> None:
+        def listener(layer: Any, _: Any, output: Any) -> None:
             n_runs[name] += 1
-            if output.ndim == layer.weight.ndim:  # channels are where the norm has them
+            # Otherwise the norm has its channels in another dimension.
+            if isinstance(output, Tensor) and output.ndim == layer.weight.ndim:
                 outputs[id(output)] = name, output
 
         return listener

@@ -158,7 +158,7 @@ def test_computed_weights_are_left_alone():
 
 
 @pytest.mark.parametrize(
-    "params", [{"alpha": 0.1}, {"alpha": 0, "target_density": 0.2}]
+    "params", [{"alpha": 1.0}, {"alpha": 0, "target_density": 0.2}]
 )
 def test_frozen_weights_are_left_alone(digits, params):
     X, y = digits

@@ -145,6 +145,19 @@ def randomize(network, generator, p_feature=0.5, p_filter=0.3, dtype=torch.float
                 layer.weight[some(layer.weight.shape, p_filter)] = 0.0
                 if getattr(layer, "bias", None) is not None:
                     normal(layer.bias)
+            names = [name for name, _ in layer.named_parameters(recurse=False)]
+            for name in names:  # of attention and of recurrent layers
+                if "_proj_" in name or name.startswith(("weight_", "bias_")):
+                    parameter = getattr(layer, name)
+                    normal(parameter)
+                    parameter[some(len(parameter), p_filter)] = 0.0
+                    if "weight_" in name:
+                        parameter[:, some(parameter.shape[1], p_feature)] = 0.0
+            if isinstance(layer, nn.MultiheadAttention):
+                dead = some(layer.num_heads, p_feature).repeat_interleave(
+                    layer.head_dim
+                )
+                layer.out_proj.weight[:, dead] = 0.0
             if getattr(layer, "running_mean", None) is not None:
                 normal(layer.running_mean)
                 normal(layer.running_var)

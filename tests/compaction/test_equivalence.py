@@ -11,7 +11,10 @@ from compaction.networks import (
     ConvNeXtBlock,
     DenseNet,
     Gated,
+    Recurrent,
     ResNet,
+    ShuffleNet,
+    Transformer,
     assert_same_outputs,
     count,
     randomize,
@@ -105,7 +108,7 @@ def check(network, shape, seed, p_feature, p_filter, dtype):
     before = copy.deepcopy(network.state_dict())
     batch = torch.randn(6, *shape, generator=generator, dtype=dtype)
     smaller = compact(network, batch)
-    assert type(smaller) is type(network)
+    assert type(smaller).__name__ == type(network).__name__
     assert (
         count(smaller)
         <= count(network)
@@ -143,6 +146,30 @@ def test_convolutional_nets(dims, data, seed, p_feature, p_filter, dtype):
 @given(st.integers(0, 2**32), PROBABILITIES, PROBABILITIES, DTYPES)
 def test_graphs(make, seed, p_feature, p_filter, dtype):
     check(make(), (2, 8, 8), seed, p_feature, p_filter, dtype)
+
+
+few = settings(max_examples=20, deadline=None)
+
+
+@pytest.mark.parametrize("make", [ShuffleNet, Transformer])
+@few
+@given(st.integers(0, 2**32), PROBABILITIES, PROBABILITIES, DTYPES)
+def test_families(make, seed, p_feature, p_filter, dtype):
+    check(make(), (2, 8, 8), seed, p_feature, p_filter, dtype)
+
+
+@few
+@given(
+    st.integers(0, 2**32),
+    PROBABILITIES,
+    st.sampled_from([nn.LSTM, nn.GRU, nn.RNN]),
+    st.fixed_dictionaries(
+        {"num_layers": st.integers(1, 3), "bidirectional": st.booleans()}
+    ),
+    st.booleans(),
+)
+def test_recurrent_layers(seed, p, kind, params, last):
+    check(Recurrent(kind, last=last, **params), (2, 8, 8), seed, p, p, torch.float64)
 
 
 def test_outputs_that_nearly_cancel():

@@ -153,6 +153,25 @@ def test_heads_and_units_of_a_transformer(settings):
     assert report.n_compact == count(smaller)
 
 
+class Causal(Transformer):
+    """Looks at earlier patches only."""
+
+    def __init__(self):
+        super().__init__(n_heads=2)
+        self.register_buffer("mask", torch.ones(4, 4).triu(1).bool())
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        return self.head(self.encoder(x, mask=self.mask)[:, -1])
+
+
+def test_a_transformer_with_a_mask():
+    network = with_attention(Causal())
+    zero(network.encoder.layers[1].self_attn.out_proj, columns=range(4))
+    smaller = compare(network)
+    assert smaller.encoder.layers[1].self_attn.num_heads == 1
+
+
 class Attending(nn.Module):
     """Attention with everything that its call may have."""
 
@@ -197,6 +216,40 @@ def test_a_head_with_constant_values_is_folded():
     zero(network.attention, "in_proj_weight", rows=[14, 15])
     batch = torch.randn(3, 4, 6, generator=generator, dtype=torch.float64)
     assert compare(network, batch).attention.num_heads == 2
+
+
+class Written(nn.Module):
+    """Attention that is written out, with one map for queries, keys and values."""
+
+    def __init__(self, fused):
+        super().__init__()
+        self.first, self.qkv = nn.Linear(6, 6), nn.Linear(6, 18)
+        self.out, self.last = nn.Linear(6, 5), nn.Linear(5, 2)
+        self.fused = fused
+
+    def forward(self, x):
+        n, length, width = x.shape
+        q, k, v = self.qkv(torch.relu(self.first(x))).split(width, dim=2)
+        q, k, v = (y.view(n, length, 3, width // 3).transpose(1, 2) for y in (q, k, v))
+        if self.fused:
+            y = functional.scaled_dot_product_attention(q, k, v)
+        else:
+            y = ((q @ k.transpose(-2, -1)) * k.size(-1) ** -0.5).softmax(-1) @ v
+        y = y.transpose(1, 2).contiguous().view(n, length, width)
+        return self.last(torch.tanh(self.out(y)))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_attention_that_is_written_out_stays_whole(fused):
+    network = dense(Written(fused))
+    zero(network.out, columns=[0, 1])
+    zero(network.qkv, columns=[3])
+    zero(network.last, columns=[2])
+    batch = torch.randn(3, 4, 6, generator=generator, dtype=torch.float64)
+    smaller = compare(network, batch)
+    assert smaller.first.out_features == 5
+    assert smaller.qkv.out_features == 18
+    assert smaller.last.in_features == 4
 
 
 # ---- recurrent layers ------------------------------------------------------------

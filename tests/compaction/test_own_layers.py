@@ -6,11 +6,24 @@ from compaction.networks import assert_same_outputs
 from torch import nn
 
 from sklearn_structreg import BlockoutClassifier, CGESClassifier, SelfInformedClassifier
-from sklearn_structreg.baselines import DropBlock, DropBlock2d, Dropout, SpatialDropout
+from sklearn_structreg.baselines import (
+    DropBlock,
+    DropBlock1d,
+    DropBlock2d,
+    DropBlock3d,
+    Dropout,
+    SpatialDropout,
+)
+from sklearn_structreg.baselines.stochastic_depth import BranchDropout
 from sklearn_structreg.blockout import Blockout, convert
 from sklearn_structreg.compaction import compact
 from sklearn_structreg.core import insert_layer, make_mlp
-from sklearn_structreg.dropcluster import DropCluster, DropCluster2d
+from sklearn_structreg.dropcluster import (
+    DropCluster,
+    DropCluster1d,
+    DropCluster2d,
+    DropCluster3d,
+)
 
 generator = torch.Generator().manual_seed(0)
 IMAGES = torch.rand(6, 1, 8, 8, generator=generator, dtype=torch.float64)
@@ -82,6 +95,43 @@ def test_a_sparse_network_with_another_regularizer(digits, regularizer):
         assert_same_outputs(model.module_, smaller, images)
         assert not any(part._forward_hooks for part in smaller.modules())
     assert model.size_report(X, n_repeats=0).n_compact > 0
+
+
+def test_cges_on_a_network_that_holds_our_layers(digits):
+    X, y = digits[0][:300], digits[1][:300]
+
+    def network(input_shape, n_outputs):
+        ours = DropCluster2d(4, 0.2), DropBlock2d(2, 0.2)
+        net = convnet(*ours).float()
+        net[-1] = nn.Linear(6 * 64, n_outputs)
+        return net
+
+    model = CGESClassifier(
+        network, penalty="group", image_shape=(1, 8, 8), max_epochs=2, random_state=0
+    ).fit(X, y)
+    assert sum(hasattr(x, "simplified") for x in model.module_.modules()) >= 2
+    with torch.no_grad():
+        model.module_[-1].weight[:, :64] = 0.0
+    images = torch.tensor(X.reshape(-1, 1, 8, 8), dtype=torch.float32)
+    for smaller in (model.compact(), compact(model.module_, images)):
+        assert_same_outputs(model.module_, smaller, images)
+        assert not any(hasattr(x, "simplified") for x in smaller.modules())
+        convolutions = [x for x in smaller.modules() if isinstance(x, nn.Conv2d)]
+        assert convolutions[0].out_channels <= 5
+
+
+def test_every_training_layer_of_the_package_can_be_simplified():
+    """Layers that act in training only, or otherwise than a plain one in prediction."""
+    layers = [
+        *(kind(2, 0.2) for kind in (DropBlock1d, DropBlock2d, DropBlock3d)),
+        *(kind(2, 0.2) for kind in (DropCluster1d, DropCluster2d, DropCluster3d)),
+        BranchDropout(0.2),
+    ]
+    for layer in layers:
+        n_dims = int(type(layer).__name__[-2]) if hasattr(layer, "n_dims") else 2
+        net = nn.Sequential(getattr(nn, f"Conv{n_dims}d")(1, 3, 3), layer)
+        batch = torch.randn(2, 1, *[5] * n_dims)
+        assert_same_outputs(net, compact(net, batch), batch)
 
 
 def test_specialist_heads(digits):
