@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from numbers import Integral
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import check_scoring, get_scorer_names
-from sklearn.model_selection import KFold, StratifiedKFold, check_cv
-from sklearn.utils import _safe_indexing, check_random_state, indexable
+from sklearn.utils import check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import Dataset, Subset
 
 from sklearn_structreg.cges.classifier import CGESClassifier
 from sklearn_structreg.cges.estimator import SparseEstimator
-from sklearn_structreg.cges.path import check_strengths, train_along
+from sklearn_structreg.cges.folds import Average, score_fold, split_rows, train_last
+from sklearn_structreg.cges.path import check_strengths
 from sklearn_structreg.cges.regressor import CGESRegressor
+from sklearn_structreg.cges.targets import target_of
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
 from sklearn_structreg.core.convergence import note_failure
-from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.dataset_items import dataset_targets
-from sklearn_structreg.core.messages import shown
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component, parameter, parameter_of
@@ -38,34 +34,8 @@ from sklearn_structreg.core.task import Task
 __all__ = ["CGESClassifierCV", "CGESRegressorCV"]
 
 WEAKEST, STRONGEST = 0.1, 3.0  # one strength means the same on any network
-LATER_EPOCHS = 0.5  # of max_epochs, for networks that go on from another
 EQUAL = 1e-9  # scores of equal networks differ by rounding
 CHOICES = ("alphas_", "alpha_", "scores_", "mean_scores_", "standard_errors_")
-Rows = NDArray[np.int64]
-
-
-class Average(nn.Module):
-    """Networks side by side; the outputs are the means of theirs."""
-
-    def __init__(self, members: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Run all on the same samples."""
-        total, *others = [member(x) for member in self.members]
-        for outputs in others:  # a sum that torch.fx and compaction follow
-            total = total + outputs
-        mean: Tensor = total / len(self.members)
-        return mean
-
-
-class Fold(NamedTuple):
-    """Rows to train on, and rows for the scores with their weights, if any."""
-
-    train: Rows
-    test: Rows
-    score_params: dict[str, Any]
 
 
 @component
@@ -169,7 +139,8 @@ class CrossValidated(SparseEstimator):
         data = self._read_data(X, y, sample_weight, min_samples=2)
         self._make_recipe()
         X, y = indexable(X, dataset_targets(X) if y is None else y)
-        folds = self._folds(data, sample_weight)
+        classes = self._task is Task.CLASSES
+        folds = split_rows(data, self.cv, sample_weight, classes=classes)
         model = self._member().set_params(warm_start=self.warm_path)
         scorer = check_scoring(model, self.scoring)
         random_state, largest = check_random_state(self.random_state), 2**31 - 1
@@ -201,6 +172,11 @@ class CrossValidated(SparseEstimator):
                 f"{name} trains new networks in every fit; set warm_start=False, and "
                 "train one of estimators_ further."
             )
+        if target := target_of(self):
+            raise ValueError(
+                f"{name} looks for a strength, but {target[0]} is a size; set it to "
+                f"None, or take a {self._plain_class.__name__}."
+            )
 
     def _strengths(self) -> NDArray[np.float64]:
         if isinstance(self.alphas, Integral):
@@ -220,34 +196,6 @@ class CrossValidated(SparseEstimator):
         if hasattr(self, "_one_dimensional"):
             model._one_dimensional = self._one_dimensional
         return model
-
-    def _folds(self, data: TrainingData, sample_weight: Any) -> list[Fold]:
-        """Split the rows of positive weight."""
-        rows = np.asarray(data.rows, dtype=np.int64)
-        classes = self._task is Task.CLASSES
-        target = data.target[rows] if classes else np.zeros(len(rows))
-        splitter = check_cv(self.cv, target, classifier=classes)
-        if splitter is self.cv or isinstance(splitter, KFold | StratifiedKFold):
-            splits = [(rows[a], rows[b]) for a, b in splitter.split(rows, target)]
-        else:  # an iterable counts all rows
-            splits = [
-                (np.intersect1d(a, rows), np.intersect1d(b, rows))
-                for a, b in splitter.split()
-            ]
-        if not splits:
-            raise ValueError(f"cv={shown(self.cv)} has no fold; give one or more.")
-        for train, test in splits:
-            if len(train) < 2 or not len(test):
-                raise ValueError(
-                    f"cv={shown(self.cv)} has a fold of {len(train)} rows to train on "
-                    f"and {len(test)} for the score, of positive weight; at least 2 "
-                    "and 1 are needed."
-                )
-        weight = None if sample_weight is None else np.asarray(sample_weight)
-        return [
-            Fold(a, b, {} if weight is None else {"sample_weight": weight[b]})
-            for a, b in splits
-        ]
 
     def _choose(
         self, strengths: NDArray[np.float64], scores: NDArray[np.float64]
@@ -306,49 +254,6 @@ class CrossValidated(SparseEstimator):
         kind: Any = cls._plain_class
         model.estimators_ += [kind._from_state(each, module) for each in others]
         return model
-
-
-def score_fold(
-    model: Any,
-    data: TrainingData,
-    fold: Fold,
-    strengths: NDArray[np.float64],
-    seed: int,
-    scorer: Any,
-    X: Any,
-    y: Any,
-) -> list[float]:
-    """Train along the strengths on a fold's rows, and score on its others."""
-    rows = fold.test
-    X = Subset(X, rows.tolist()) if isinstance(X, Dataset) else _safe_indexing(X, rows)
-    y = _safe_indexing(y, rows)
-    path = train_path(model, replace(data, rows=fold.train), strengths, seed)
-    return [float(scorer(each, X, y, **fold.score_params)) for each in path]
-
-
-def train_last(
-    model: Any, data: TrainingData, strengths: NDArray[np.float64], seed: int
-) -> Any:
-    """Train at the last of the strengths, if need be along all of them."""
-    strengths = strengths if model.warm_start else strengths[-1:]
-    *_, last = train_path(model, data, strengths, seed)
-    return last.set_params(warm_start=False)
-
-
-def train_path(
-    model: Any, data: TrainingData, strengths: NDArray[np.float64], seed: int
-) -> Iterator[Any]:
-    """Train at all strengths, where `warm_start` is on each from the one before."""
-    n_later = math.ceil(LATER_EPOCHS * model.max_epochs)
-
-    def train(model: Any) -> None:
-        if hasattr(model, "net_") and model.warm_start:
-            model.set_params(max_epochs=n_later)
-        elif hasattr(model, "net_"):
-            del model.net_
-        model._train_on(data, seed)
-
-    return train_along(model, strengths, train)
 
 
 @component

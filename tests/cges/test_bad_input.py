@@ -288,6 +288,7 @@ VALIDATED = [
             ("cv", [([0, 1], [99])], "fold of 2 rows to train on and 0"),
             ("cv", [(0, 1)], "cv="),
             ("checkpoint", "folder", "CGESClassifierCV.*set checkpoint=None"),
+            ("target_multiply_adds", 0.5, "target_multiply_adds is a size; set it to None"),
             ("warm_start", True, "CGESClassifierCV.*set warm_start=False"),
         ]
     ),
