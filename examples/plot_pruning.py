@@ -36,7 +36,7 @@ X_train, X_test, y_train, y_test = train_test_split(
 settings = {"max_epochs": 40, "random_state": 0}
 dense = CGESClassifier(alpha=0, **settings).fit(X_train, y_train)
 print(f"dense: accuracy {dense.score(X_test, y_test):.3f}")
-for penalty, alpha in [("l2", 1e-4), ("cges", 1.0)]:
+for penalty, alpha in [("l2", 1e-4), ("cges", 0.3)]:
     for density in (0.1, 0.05, 0.03):
         pruned = CGESClassifier(
             alpha=alpha, penalty=penalty, target_density=density, **settings
@@ -71,9 +71,9 @@ SparsityDisplay.from_estimator(pruned)
 # network of the thesis.
 
 strengths = {
-    "l1": [3e-3, 1e-2, 3e-2, 1e-1],
-    "group": [3e-3, 1e-2, 3e-2, 6e-2],
-    "cges": [3e-2, 1e-1, 3e-1, 6e-1],
+    "l1": [0.1, 0.3, 1, 3],
+    "group": [0.1, 0.3, 0.6, 1],
+    "cges": [0.3, 1, 3, 6],
 }
 paths = {
     penalty: [

@@ -117,7 +117,9 @@ def report(rows: Rows, names: list[str]) -> str:
 
 def draw(rows: Rows, names: list[str]) -> None:
     """Draw the accuracies as bars, with the features read above those that select."""
-    figure, ax = plt.subplots(figsize=(1.6 + 1.25 * len(names), 3.6), layout="tight")
+    figure, ax = plt.subplots(
+        figsize=(1.6 + 1.25 * len(names), 3.6), layout="constrained"
+    )
     for i, (model, (label, _)) in enumerate(MODELS.items()):
         at = np.arange(len(names)) + 0.2 * (i - 1.5)
         heights = [100 * mean_of(rows, name, model, "accuracy") for name in names]
