@@ -12,8 +12,9 @@ from torch import nn
 
 from sklearn_structreg.cges.importance import first_layer_norms
 from sklearn_structreg.cges.layers import count_parameters, weight_sparsity
+from sklearn_structreg.cges.parameters import CGESParameters
 from sklearn_structreg.cges.pruning import IterativePruning, PruningParameters
-from sklearn_structreg.cges.regularizer import CGES, CGESParameters
+from sklearn_structreg.cges.regularizer import CGES
 from sklearn_structreg.cges.targets import TargetParameters
 from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.parameters import component
