@@ -1,11 +1,15 @@
 """What the tests share: data, and a clean end."""
 
+import signal
 import sys
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+
+# Programs that a shell starts in the background ignore Ctrl-C, which some tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
