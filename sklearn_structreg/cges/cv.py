@@ -133,10 +133,10 @@ class CrossValidated(SparseEstimator):
 
     # ---- fitting ---------------------------------------------------------------
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
+    def _fit(self, X: Any, y: Any, sample_weight: Any = None, **more: Any) -> None:
         self._check_one_fit()
         strengths = self._strengths()
-        data = self._read_data(X, y, sample_weight, min_samples=2)
+        data = self._read_data(X, y, sample_weight, min_samples=2, **more)
         self._make_recipe()
         X, y = indexable(X, dataset_targets(X) if y is None else y)
         classes = self._task is Task.CLASSES

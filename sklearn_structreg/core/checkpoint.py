@@ -183,7 +183,15 @@ def identity_of(
         "sample_weight": fingerprint(
             None if sample_weight is None else np.asarray(sample_weight, np.float64)
         ),
+        **({} if data.groups is None else {"groups": fingerprint(data.groups)}),
+        **({} if data.held_out is None else {"eval_set": _of_data(data.held_out)}),
     }
+
+
+def _of_data(data: TrainingData) -> str:
+    """Return a fingerprint of samples, targets and weights."""
+    samples = fingerprint_of_samples(data.samples)
+    return fingerprint([samples, data.target, data.weight])
 
 
 def conditions(device: str) -> dict[str, str]:

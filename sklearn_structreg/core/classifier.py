@@ -174,7 +174,7 @@ class StructuredClassifier(ClassifierMixin, StructuredEstimator):
         check_consistent_length(rows, y)
         seen = getattr(self, "classes_", None)
         multilabel = has_columns(y) and self._takes_labels()
-        if hasattr(self, "net_") and multilabel != self.multilabel_:
+        if multilabel != getattr(self, "multilabel_", multilabel):
             raise ValueError(
                 "y must be labels, or an indicator of several, as in the first fit; "
                 "fit anew."

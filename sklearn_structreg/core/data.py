@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -46,12 +46,18 @@ class TrainingData:
         Non-negative; None is one for every row.
     rows : ndarray of int64
         The rows to use: those of positive weight, of the training or validation part.
+    groups : ndarray of shape (n,) or None
+        Numbers of groups that a hold-out keeps together.
+    held_out : TrainingData or None
+        Validation data that the user has given.
     """
 
     samples: FloatArray | Dataset[Any]
     target: TargetArray
     weight: FloatArray | None
     rows: IntArray
+    groups: IntArray | None = None
+    held_out: TrainingData | None = None
 
     @classmethod
     def from_arrays(
@@ -81,7 +87,12 @@ class TrainingData:
         return next(iter(batches.epoch(None)))
 
     def split(self, fraction: float, seed: int) -> tuple[TrainingData, TrainingData]:
-        """Hold out a fraction of the rows, stratified where every class allows it."""
+        """Hold out a fraction of the rows, stratified where every class allows it.
+
+        Groups stay together instead; the fraction is then one of the groups.
+        """
+        if self.groups is not None:
+            return self._split_groups(fraction, seed)
         target = self.target[self.rows]
         n_valid = math.ceil(fraction * self.n_rows)
         stratify = target.ndim == 1
@@ -103,6 +114,24 @@ class TrainingData:
             stratify=target if stratify else None,
         )
         return replace(self, rows=train), replace(self, rows=valid)
+
+    def _split_groups(
+        self, fraction: float, seed: int
+    ) -> tuple[TrainingData, TrainingData]:
+        assert self.groups is not None
+        groups = self.groups[self.rows]
+        n_groups = len(np.unique(groups))
+        if math.ceil(fraction * n_groups) >= n_groups:
+            raise ValueError(
+                f"A hold-out of {fraction} of {n_groups} groups leaves none to train "
+                "on; give more groups, or pass an eval_set."
+            )
+        splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seed)
+        train, valid = next(splitter.split(self.rows, groups=groups))
+        return (
+            replace(self, rows=self.rows[train]),
+            replace(self, rows=self.rows[valid]),
+        )
 
     def with_few_rows_merged(self, at_most: int) -> TrainingData:
         """Merge equal rows where there are at most so many, in memory."""

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
 from torch import nn
 from torch.utils.data import Dataset
@@ -19,15 +18,14 @@ from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.checkpoint import Checkpoint
 from sklearn_structreg.core.convergence import note_failure, note_problem, warn_once
 from sklearn_structreg.core.data import TrainingData
-from sklearn_structreg.core.device import dtype_name, resolve_device, resolve_dtype
 from sklearn_structreg.core.interruption import called_at_prompt
 from sklearn_structreg.core.nested_regularizers import NestedRegularizers
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.net_state import snapshot
 from sklearn_structreg.core.parameters import component
+from sklearn_structreg.core.reading import ReadsData
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.regularizer import check_unchanged
-from sklearn_structreg.core.samples import check_samples
 from sklearn_structreg.core.saving import Savable
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.shared_parameters import NetworkParameters
@@ -51,6 +49,7 @@ __all__ = ["StructuredEstimator"]
 @component
 class StructuredEstimator(
     NetworkParameters,
+    ReadsData,
     NestedRegularizers,
     Compactable,
     Savable,
@@ -109,6 +108,10 @@ class StructuredEstimator(
         X: ArrayLike | Dataset[Any],
         y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
+        eval_set: tuple[Any, ...] | Dataset[Any] | None = None,
+        groups: ArrayLike | None = None,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
     ) -> Self:
         """Train the network.
 
@@ -124,6 +127,16 @@ class StructuredEstimator(
             regressor numbers. May be None only for a `Dataset` that holds them.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Non-negative; zero means absent.
+        eval_set : tuple ``(X, y)`` or ``(X, y, sample_weight)``, or Dataset, \
+                default=None
+            Samples to validate on after every epoch, in place of a hold-out: for early
+            stopping, and for the figures ``valid_loss`` and ``valid_acc``.
+        groups : array-like of shape (n_samples,) or None, default=None
+            Labels of groups, such as patients. A hold-out takes whole groups,
+            `validation_fraction` of them.
+        X_val, y_val : as X and y, default=None
+            Another way to pass an `eval_set`: ``Pipeline(transform_input=["X_val"])``
+            transforms the former as it does X.
 
         Returns
         -------
@@ -136,10 +149,19 @@ class StructuredEstimator(
             For data, targets or parameters that cannot work together, and if the loss
             becomes non-finite.
         """
-        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        if X_val is not None or y_val is not None:
+            if eval_set is not None:
+                raise ValueError("eval_set and X_val are the same; pass one of them.")
+            eval_set = (X_val, y_val)
+        more = {
+            "sample_weight": sample_weight,
+            "eval_set": eval_set,
+            "groups": groups,
+        }
+        metadata = {name: value for name, value in more.items() if value is not None}
         with fit_task(
             self,
-            {"X": X, "y": y, "metadata": metadata},
+            {"X": X, "y": y, "metadata": metadata or None},
             n_epochs=self._n_epochs_at_most(),
             reconstruct=lambda net: attempt._attributes_at(net),
         ):
@@ -148,7 +170,7 @@ class StructuredEstimator(
                 for name in [name for name in vars(attempt) if name.endswith("_")]:
                     delattr(attempt, name)
             with warn_once():
-                attempt._fit(X, y, sample_weight)
+                attempt._fit(X, y, **more)
             self.__dict__ = attempt.__dict__
         return self
 
@@ -160,12 +182,12 @@ class StructuredEstimator(
         """Return the attributes of an estimator whose fit ends with this net."""
         return vars(self) | {"net_": snapshot(net)}
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
+    def _fit(self, X: Any, y: Any, **more: Any) -> None:
         """Fit; may leave the estimator half done where it fails."""
-        data = self._read_data(X, y, sample_weight, min_samples=2)
+        data = self._read_data(X, y, min_samples=2, **more)
         self._make_recipe()  # refuses a wrong one before the seed is drawn
         seed = self.net_.seed if hasattr(self, "net_") else self._draw_seed()
-        checkpoint = Checkpoint.of_fit(self, data, y, sample_weight, seed)
+        checkpoint = Checkpoint.of_fit(self, data, y, more["sample_weight"], seed)
         self._train_on(
             data,
             checkpoint.seed,
@@ -245,39 +267,6 @@ class StructuredEstimator(
             self.net_ = net.train(batches, epochs=1)
         self._note_structure()
 
-    def _read_data(
-        self, X: Any, y: Any, sample_weight: Any, *, min_samples: int
-    ) -> TrainingData:
-        """Check samples and targets, and keep their shape for later calls."""
-        seen = getattr(self, "input_shape_", None) if hasattr(self, "net_") else None
-        samples = check_samples(
-            self,
-            X,
-            y,
-            dtype=None if self._standardizes() else self.dtype,
-            image_shape=self.image_shape,
-            seen_shape=seen,
-            as_given=self._has_own_network,
-            min_samples=min_samples,
-            **self._target_checks(y),
-        )
-        self.n_features_in_, self.input_shape_ = samples.n_features, samples.shape
-        data = self._read_targets(samples.rows, samples.y, sample_weight)
-        if data.n_rows < min_samples:
-            raise ValueError(
-                f"X has n_samples={data.n_rows} with a positive weight; at least "
-                f"{min_samples} are needed."
-            )
-        return data
-
-    def _target_checks(self, y: Any) -> dict[str, bool]:
-        """Return options of scikit-learn's check of targets."""
-        raise NotImplementedError  # abstract: classifiers and regressors have their own
-
-    def _read_targets(self, rows: Any, y: Any, sample_weight: Any) -> TrainingData:
-        """Encode the targets, and keep the key for decoding predictions."""
-        raise NotImplementedError  # abstract: classifiers and regressors have their own
-
     @property
     def _task(self) -> Task:
         """The kind of targets seen in `fit`."""
@@ -291,22 +280,6 @@ class StructuredEstimator(
     def _make_recipe(self) -> Recipe:
         """Gather the parameters of the training."""
         return Recipe.of(self, self._task, self._n_outputs)
-
-    def _make_spec(self) -> TensorSpec:
-        """Describe the samples as the network takes them."""
-        device = resolve_device(self.device)
-        return TensorSpec(self.input_shape_, resolve_dtype(self.dtype), device)
-
-    @property
-    def _has_own_network(self) -> bool:
-        """Whether the user gives the network, which takes samples as they come."""
-        return not isinstance(self.module, str)
-
-    def _standardizes(self) -> bool:
-        """Whether the network's first layer standardizes."""
-        if isinstance(self.standardize, str):
-            return not self._has_own_network
-        return bool(self.standardize)
 
     def _fresh_network(
         self,
@@ -360,12 +333,3 @@ class StructuredEstimator(
         """Check samples against the fitted net and put them on its device."""
         data, spec = self._samples_to_predict(X)
         return data.batches(spec, batch_size=batch_size, normalize=False)
-
-    def _samples_to_predict(self, X: Any) -> tuple[TrainingData, TensorSpec]:
-        check_is_fitted(self, "net_")
-        parameter = next(self.module_.parameters())
-        spec = TensorSpec(self.input_shape_, parameter.dtype, parameter.device)
-        dtype = None if self._standardizes() else dtype_name(spec.dtype)
-        rows = check_samples(self, X, dtype=dtype, seen_shape=spec.shape).rows
-        target = np.zeros(len(rows), np.int64)  # type: ignore[arg-type]
-        return TrainingData.from_arrays(rows, target), spec

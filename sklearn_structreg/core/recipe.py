@@ -64,14 +64,14 @@ class Recipe:
         known = inspect.signature(optimizer).parameters
         settings = {n: float(getattr(estimator, n)) for n in SETTINGS if n in known}
         rate, n_inputs = estimator.learning_rate, estimator.input_shape_[0]
-        stops = estimator.early_stopping
+        validates = estimator.early_stopping or estimator._validates
         return cls(
             task=task,
             n_outputs=n_outputs,
             optimizer=optimizer,
             optimizer_settings=settings,
             learning_rate=resolve_learning_rate(rate, optimizer, n_inputs),
-            callbacks=check_callbacks(estimator.callbacks, early_stopping=stops),
+            callbacks=check_callbacks(estimator.callbacks, validates=validates),
             verbose=int(estimator.verbose),
             **{name: getattr(estimator, name) for name in AS_THEY_ARE},
         )

@@ -126,7 +126,7 @@ class StructuredRegressor(RegressorMixin, StructuredEstimator):
         target = np.asarray(y, dtype=np.float64)
         one_dimensional = target.ndim == 1
         target = target.reshape(len(target), -1)
-        if not hasattr(self, "net_"):
+        if not hasattr(self, "target_mean_"):
             self.target_mean_, self.target_scale_ = mean_and_scale(target, weight)
             self._one_dimensional = one_dimensional
         elif target.shape[1] != len(self.target_mean_):

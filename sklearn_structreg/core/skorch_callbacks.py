@@ -16,7 +16,7 @@ BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
 
 def check_callbacks(
-    callbacks: Sequence[Any] | None, *, early_stopping: bool
+    callbacks: Sequence[Any] | None, *, validates: bool
 ) -> tuple[Any, ...]:
     """Name callbacks; refuse those that cannot work, or look for absent figures.
 
@@ -44,7 +44,7 @@ def check_callbacks(
                 f"callbacks holds a {kind.__name__}, which is for skorch nets; list "
                 "its regularizer in regularizers=[...]."
             )
-    if not early_stopping:
+    if not validates:
         _check_monitors(found)
     return _named(items)
 
@@ -93,5 +93,6 @@ def _check_monitors(callbacks: Iterable[Any]) -> None:
             instead = "train_loss" + "_best" * monitor.endswith("_best")
             raise ValueError(
                 f"{name} looks for {monitor!r}, which does not exist without a "
-                f"hold-out; set early_stopping=True, or monitor={instead!r}."
+                f"hold-out; set early_stopping=True, pass an eval_set to fit, or set "
+                f"monitor={instead!r}."
             )

@@ -104,7 +104,9 @@ def train(
     The net's optimizer is a fresh one.
     """
     parts = [data]
-    if recipe.early_stopping:
+    if data.held_out is not None:
+        parts.append(data.held_out)
+    elif recipe.early_stopping:
         parts = [*data.split(recipe.validation_fraction, seed % 2**32)]
     batches = [
         part.batches(

@@ -240,16 +240,16 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
 
     # ---- fitting ---------------------------------------------------------------
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
+    def _fit(self, X: Any, y: Any, sample_weight: Any = None, **more: Any) -> None:
         """Train the network, group its confusions, add heads and train them."""
         if hasattr(self, "net_"):  # a warm start trains the present heads on
-            super()._fit(X, y, sample_weight)
+            super()._fit(X, y, sample_weight=sample_weight, **more)
             return
         check_layer_sizes(self.head_layer_sizes)
         known = classes_of(self.estimator)
         if known is not None and y is not None and np.isin(y, known).all():
             self.classes_ = known  # y may lack some of them
-        data = self._read_data(X, y, sample_weight, min_samples=2)
+        data = self._read_data(X, y, sample_weight, min_samples=2, **more)
         self._check_groups(data)
         estimator = self._estimator_to_use()
         recipe, spec = self._make_recipe(), self._make_spec()

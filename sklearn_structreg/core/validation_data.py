@@ -1,0 +1,42 @@
+"""Validation data and groups as users pass them to `fit`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import column_or_1d
+from torch.utils.data import Dataset
+
+from sklearn_structreg.core.messages import explaining, shown
+
+__all__ = ["read_groups", "split_eval_set"]
+
+
+def read_groups(groups: Any, n_samples: int) -> NDArray[np.int64]:
+    """Return the number of every sample's group."""
+    with explaining("groups cannot be used: {}; give one label per sample."):
+        _, numbers = np.unique(column_or_1d(groups), return_inverse=True)
+    if len(numbers) != n_samples:
+        raise ValueError(
+            f"groups has {len(numbers)} labels for {n_samples} samples; give one each."
+        )
+    return numbers.astype(np.int64)
+
+
+def split_eval_set(eval_set: Any) -> tuple[Any, ...]:
+    """Return samples, targets and, if they are there, weights."""
+    if isinstance(eval_set, Dataset):
+        return eval_set, None
+    if isinstance(eval_set, list) and len(eval_set) == 1:
+        eval_set = eval_set[0]  # as boosting libraries take it
+    if not (isinstance(eval_set, tuple | list) and len(eval_set) in (2, 3)):
+        raise ValueError(
+            f"eval_set={shown(eval_set)} is neither a tuple (X, y) or (X, y, "
+            "sample_weight) nor a Dataset."
+        )
+    X, y, *_ = eval_set
+    if X is None or (y is None and not isinstance(X, Dataset)):
+        raise ValueError("eval_set needs samples and targets; pass (X, y).")
+    return tuple(eval_set)
