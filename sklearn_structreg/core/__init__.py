@@ -4,6 +4,7 @@ from sklearn_structreg.compaction.counting import count_multiply_adds
 from sklearn_structreg.core.classifier import StructuredClassifier
 from sklearn_structreg.core.insertion import insert_layer, remove_layers
 from sklearn_structreg.core.modules import make_convnet, make_mlp
+from sklearn_structreg.core.options import Training
 from sklearn_structreg.core.regressor import StructuredRegressor
 from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.regularizer_callback import RegularizerCallback
@@ -13,6 +14,7 @@ __all__ = [
     "RegularizerCallback",
     "StructuredClassifier",
     "StructuredRegressor",
+    "Training",
     "count_multiply_adds",
     "insert_layer",
     "make_convnet",

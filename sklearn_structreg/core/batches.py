@@ -7,7 +7,7 @@ it fits, and handed out in slices: no Python code per row, one gather per block.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -132,8 +132,11 @@ class DatasetBatches:
         rows: Tensor,
         spec: TensorSpec,
         batch_size: int,
+        loader_params: Mapping[str, Any] | None = None,
     ) -> None:
         self.dataset, self.spec = dataset, spec
+        self.loader_params: dict[str, Any] = {"pin_memory": spec.device.type == "cuda"}
+        self.loader_params |= loader_params or {}
         self.y, self.weight, self.rows = y, weight, rows
         self.sizes, self.device = batch_sizes(len(rows), batch_size), spec.device
         self.n_batches = len(self.sizes)
@@ -150,7 +153,7 @@ class DatasetBatches:
             _Samples(self.dataset, self.spec, seed or 0),
             batch_sampler=[batch.tolist() for batch in batches],
             collate_fn=_as_it_is,
-            pin_memory=self.device.type == "cuda",
+            **self.loader_params,
             generator=torch.Generator(),  # else each epoch draws a global seed
         )
         for X, batch in zip(loader, batches, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
@@ -152,7 +153,14 @@ class TrainingData:
             weight[rows] = merged
         return replace(self, rows=rows, weight=weight)
 
-    def batches(self, spec: TensorSpec, *, batch_size: int, normalize: bool) -> Batches:
+    def batches(
+        self,
+        spec: TensorSpec,
+        *,
+        batch_size: int,
+        normalize: bool,
+        loader_params: Mapping[str, Any] | None = None,
+    ) -> Batches:
         """Make mini-batches of samples as `spec` has them.
 
         With `normalize` the weights are scaled to mean one, and rows that all fit in
@@ -168,7 +176,12 @@ class TrainingData:
         targets = torch.from_numpy(target), _as_tensor(weight, spec.dtype)
         if isinstance(samples, Dataset):
             return DatasetBatches(
-                samples, *targets, rows=rows, spec=spec, batch_size=batch_size
+                samples,
+                *targets,
+                rows=rows,
+                spec=spec,
+                batch_size=batch_size,
+                loader_params=loader_params,
             )
         in_order = torch.equal(rows, torch.arange(len(samples)))
         return TensorBatches(

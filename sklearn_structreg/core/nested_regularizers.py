@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 from sklearn.base import BaseEstimator
 
+from sklearn_structreg.core.options import Training
 from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.sequence import (
     RegularizerSequence,
@@ -27,6 +28,7 @@ class NestedRegularizers(BaseEstimator):
     """
 
     regularizers: Any
+    training: Training | None
     _regularizers: ClassVar[tuple[type[Regularizer], ...]] = ()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -65,6 +67,8 @@ class NestedRegularizers(BaseEstimator):
         self : object
         """
         nested = {k: v for k, v in params.items() if k.startswith(PREFIX)}
+        if self.training is None and any(k.startswith("training__") for k in params):
+            self.training = Training()
         super().set_params(**{k: v for k, v in params.items() if k not in nested})
         for key in sorted(nested, key=lambda key: key.count("__")):
             name, _, inner = key.removeprefix(PREFIX).partition("__")

@@ -18,6 +18,7 @@ from skorch.exceptions import SkorchException
 from skorch.history import History
 from torch import Tensor, nn
 
+from sklearn_structreg.core.averaging import MovingAverage
 from sklearn_structreg.core.batches import Batch, Batches
 from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.figures import EpochFigures
@@ -27,6 +28,7 @@ from sklearn_structreg.core.interruption import (
     TrainingInterrupted,
     noting_interrupts,
 )
+from sklearn_structreg.core.messages import explaining, shown
 from sklearn_structreg.core.net_state import CopyOfState
 from sklearn_structreg.core.optimizers import begin_momentum, move, with_rates
 from sklearn_structreg.core.randomness import Draws, derive_seed
@@ -37,6 +39,17 @@ from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.task import Task
 
 __all__ = ["ClassifierNet", "RegressorNet", "StructuredNet"]
+
+
+def compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Compile a network at its first call; hooks and replaced layers are seen."""
+
+    def forward(x: Tensor) -> Tensor:  # skorch would take a module for one of the net
+        outputs: Tensor = module(x)
+        return outputs
+
+    function: Callable[[Tensor], Tensor] = torch.compile(forward)
+    return function
 
 
 class StructuredNet(NeuralNet):
@@ -78,6 +91,9 @@ class StructuredNet(NeuralNet):
         self._best_figures: dict[str, float] = {}
         self._interruption, self._stop_requested = Interruption(), False
         self._n_before, self._last_epoch, self._valid = 0, None, None
+        decay = recipe.average_weights
+        self.average = None if decay is None else MovingAverage(decay)
+        self._forward: Callable[[Tensor], Tensor] | None = None  # in a training
         self._n_at_end = 0  # epochs, with those before, where a stage goes on
         super().__init__(module, **params)
 
@@ -134,6 +150,7 @@ class StructuredNet(NeuralNet):
         self._n_before, self._stop_requested = len(self.history), False
         self._valid, self.batch_size = valid, train.sizes[0]
         begin_momentum(self.optimizer_)
+        self._forward = compiled(self.module_) if self.recipe.compile else None
         with noting_interrupts(keep=keep_interrupted) as self._interruption:
             try:
                 self.partial_fit(train, epochs=epochs, stage=stage)
@@ -150,7 +167,7 @@ class StructuredNet(NeuralNet):
                     raise
                 self._raise_diverged("train", len(self.history))
             finally:
-                self._valid = self._last_epoch = None
+                self._valid = self._last_epoch = self._forward = None
         self.module_.eval()
         for _, callback in self.callbacks_:
             if isinstance(callback, EarlyStopping):
@@ -232,7 +249,15 @@ class StructuredNet(NeuralNet):
             for parameter, state in other.optimizer_.state.items():  # of its own, in
                 self.optimizer_.state[parameter] = copy.deepcopy(state)  # case it fails
         self._best_figures = dict(other._best_figures)
+        if self.average is not None and other.average is not None:
+            self.average.load_state_dict(copy.deepcopy(other.average.state_dict()))
         return self
+
+    def forget_last_steps(self) -> None:
+        """Keep what predictions need, but no state of the optimizer."""
+        self.optimizer_.state.clear()
+        if self.average is not None:
+            self.average = MovingAverage(self.average.decay)
 
     @contextmanager
     def kept_on_failure(self) -> Iterator[None]:
@@ -276,7 +301,7 @@ class StructuredNet(NeuralNet):
                 for parameter in group["params"]:
                     parameter.grad = None
             try:
-                y_pred = self.module_(X)
+                y_pred = self._run(X)
             except Exception:
                 with explaining_training(X):  # no context in every step: it takes time
                     raise
@@ -285,6 +310,9 @@ class StructuredNet(NeuralNet):
             if penalty is not None:
                 loss = loss + penalty
             loss.backward()  # type: ignore[no-untyped-call]
+            if self.recipe.clip_grad_norm is not None:
+                weights = [p for group in groups for p in group["params"]]
+                nn.utils.clip_grad_norm_(weights, self.recipe.clip_grad_norm)
             if not step:  # line searches call this again; the first call counts
                 step.update(loss=loss.detach(), y_pred=y_pred.detach())
             if self._listened:
@@ -298,7 +326,32 @@ class StructuredNet(NeuralNet):
 
         self.optimizer_.step(closure)
         self.regularizers.after_step(self.module_, self.optimizer_)
+        if self.average is not None:
+            self.average.after_step()
         return step
+
+    def _run(self, X: Tensor) -> Tensor:
+        """Run the network in training, in the precision asked for."""
+        forward = self._forward or self.module_
+        if self.recipe.precision == "float32":
+            return forward(X)
+        with torch.autocast(X.device.type, torch.bfloat16):
+            return forward(X).float()
+
+    def _augmented(self, batch: Batch) -> Batch:
+        """Return a batch with samples changed at random, of the same shape."""
+        X, y, weight = batch
+        augment = self.recipe.augment
+        assert augment is not None
+        with explaining(f"augment={shown(augment)} fails: {{}}."):
+            changed = augment(X)
+        if not isinstance(changed, Tensor) or changed.shape != X.shape:
+            shape = tuple(changed.shape) if isinstance(changed, Tensor) else None
+            raise ValueError(
+                f"augment={shown(augment)} returns {shape or shown(changed)} for a "
+                f"tensor of shape {tuple(X.shape)}; it must return one of that shape."
+            )
+        return changed.to(X), y, weight
 
     def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Return loss and logits of a batch, without gradients."""
@@ -324,9 +377,14 @@ class StructuredNet(NeuralNet):
         self.module_.train(training)
         figures = EpochFigures(None if training else self.recipe.task)
         draws = self.draws(seed)
+        augments = training and self.recipe.augment is not None
+        if training and self.average is not None:
+            self.average.begin_epoch(self.module_)
         for batch in iterator.epoch(seed if training else None):
-            X, y, _ = batch
             with draws:
+                if augments:
+                    batch = self._augmented(batch)
+                X, y, _ = batch
                 if self._listened:
                     self.notify("on_batch_begin", batch=(X, y), training=training)
                 step = step_fn(batch)
@@ -336,6 +394,8 @@ class StructuredNet(NeuralNet):
                     self._record_batch(prefix, step["loss"].item(), len(y))
                     self.notify("on_batch_end", batch=(X, y), training=training, **step)
         if training:
+            if self.average is not None:
+                self.average.end_epoch(self.module_)
             self.regularizers.before_validation(self.module_)
         if self.recipe.callbacks and not self._listened:
             for value, size in figures.by_batch():
@@ -356,9 +416,10 @@ class StructuredNet(NeuralNet):
         """Return the random numbers of an epoch, for all that acts in its steps."""
         parts = *self.module_.modules(), *self.regularizers.values(), self.optimizer_
         listeners = [cb for _, cb in self.callbacks_] if self._listened else []
-        loss = [] if self.recipe.criterion is None else [self.recipe.criterion]
+        recipe = self.recipe
+        own = [x for x in (recipe.criterion, recipe.augment) if x is not None]
         device = torch.device(self.device)
-        return Draws(seed, device, [*parts, *listeners, *loss])
+        return Draws(seed, device, [*parts, *listeners, *own])
 
     def _record_batch(self, prefix: str, loss: float, size: int) -> None:
         self.history.record_batch(f"{prefix}_loss", loss)

@@ -43,6 +43,7 @@ class CopyOfState:
     def __init__(self, net: NeuralNet) -> None:
         parts = net.module_, net.optimizer_
         self._states = [copy.deepcopy(part.state_dict()) for part in parts]
+        self._average = copy.deepcopy(net.average)
         self._n_epochs = len(net.history)
 
     def restore(self, net: NeuralNet) -> None:
@@ -50,6 +51,7 @@ class CopyOfState:
         module, optimizer = self._states
         net.module_.load_state_dict(module)
         load_exactly(net.optimizer_, optimizer)
+        net.average = self._average
         del net.history[self._n_epochs :]
 
 
@@ -91,6 +93,7 @@ def training_state(net: NeuralNet) -> State:
         "n_at_end": net._n_at_end,  # a callback may load another history first
         "criterion": net.criterion_.state_dict(),
         "optimizer": net.optimizer_.state_dict(),
+        "average": None if net.average is None else net.average.state_dict(),
         "callbacks": {name: _callback_state(x) for name, x in net.callbacks_},
         "regularizers": {n: r.fitted_state() for n, r in net.regularizers.items()},
     }
@@ -101,6 +104,8 @@ def restore_training(net: NeuralNet, state: State) -> None:
     _load_weights(net.module_, state)
     net.criterion_.load_state_dict(state["criterion"])
     load_exactly(net.optimizer_, state["optimizer"])
+    if net.average is not None:
+        net.average.load_state_dict(on_device(state["average"], net.device))
     net.history[:] = state["history"]
     net._best_figures = state["best_figures"]
     net._n_at_end = state["n_at_end"]

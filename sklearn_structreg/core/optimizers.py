@@ -112,7 +112,9 @@ def begin_momentum(optimizer: Optimizer) -> None:
     """Begin with zeros: fused steps fail where some parameters have no momentum."""
     sgd = isinstance(optimizer, torch.optim.SGD)
     for group in optimizer.param_groups if sgd else ():
-        for parameter in group["params"] if group["momentum"] else ():
+        # With dampening torch's first step is another one.
+        starts = group["momentum"] and not group["dampening"]
+        for parameter in group["params"] if starts else ():
             state = optimizer.state[parameter]
             if state.get("momentum_buffer") is None:
                 state["momentum_buffer"] = torch.zeros_like(parameter)

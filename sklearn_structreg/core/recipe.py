@@ -11,6 +11,7 @@ import torch
 from torch.optim import Optimizer
 
 from sklearn_structreg.core.optimizers import resolve_learning_rate, resolve_optimizer
+from sklearn_structreg.core.options import Training
 from sklearn_structreg.core.skorch_callbacks import check_callbacks
 from sklearn_structreg.core.task import Task
 
@@ -38,14 +39,14 @@ class TensorSpec:
 class Recipe:
     """How to train: see the parameters of the same names of the estimators.
 
-    `optimizer_settings` are those of momentum and weight decay that `optimizer`, a
-    class, takes. `criterion` None is the usual loss of the `task`.
+    `optimizer_settings` are those that `optimizer`, a class, takes. `criterion` None is
+    the usual loss of the `task`. The last ones are those of `Training`.
     """
 
     task: Task
     n_outputs: int
     optimizer: type[Optimizer]
-    optimizer_settings: Mapping[str, float]
+    optimizer_settings: Mapping[str, Any]
     learning_rate: float
     max_epochs: int
     batch_size: int | None
@@ -56,13 +57,25 @@ class Recipe:
     callbacks: tuple[Any, ...]
     verbose: int
     criterion: Criterion = None
+    clip_grad_norm: float | None = None
+    average_weights: float | None = None
+    precision: str = "float32"
+    compile: bool = False
+    augment: Callable[..., Any] | None = None
+    loader_params: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, estimator: Any, task: Task, n_outputs: int) -> Recipe:
         """Gather the parameters of an estimator, checked."""
         optimizer = resolve_optimizer(estimator.optimizer)
         known = inspect.signature(optimizer).parameters
-        settings = {n: float(getattr(estimator, n)) for n in SETTINGS if n in known}
+        settings: dict[str, Any] = {
+            n: float(getattr(estimator, n)) for n in SETTINGS if n in known
+        }
+        training = estimator.training or Training()
+        training.check(optimizer, estimator.dtype)
+        options = training.get_params(deep=False)
+        settings |= options.pop("optimizer_params") or {}
         rate, n_inputs = estimator.learning_rate, estimator.input_shape_[0]
         validates = estimator.early_stopping or estimator._validates
         return cls(
@@ -74,6 +87,7 @@ class Recipe:
             callbacks=check_callbacks(estimator.callbacks, validates=validates),
             verbose=int(estimator.verbose),
             **{name: getattr(estimator, name) for name in AS_THEY_ARE},
+            **options,
         )
 
     def rows_per_batch(self, n_rows: int) -> int:

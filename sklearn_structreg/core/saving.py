@@ -34,7 +34,7 @@ __all__ = ["Savable"]
 
 FORMAT = 1
 # Code of these is not written: their defaults take its place.
-MAY_HOLD_CODE = ("callbacks", "criterion", "lr_schedule", "optimizer")
+MAY_HOLD_CODE = ("callbacks", "criterion", "lr_schedule", "optimizer", "training")
 REQUESTS = "_metadata_request"
 State = dict[str, Any]
 
@@ -80,8 +80,8 @@ class Savable:
         Notes
         -----
         Functions are not written: a `module` of your own is passed to `load`, and
-        `callbacks`, and a `criterion`, `lr_schedule` or `optimizer` of your own, are
-        back at their defaults there.
+        `callbacks`, and a `criterion`, `lr_schedule`, `optimizer` or `training` with
+        code of your own, are back at their defaults there.
 
         Examples
         --------

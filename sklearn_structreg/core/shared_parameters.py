@@ -14,6 +14,7 @@ from torch import nn
 
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.optimizers import OPTIMIZERS
+from sklearn_structreg.core.options import Training
 from sklearn_structreg.core.parameters import component, parameter
 
 __all__ = ["NetworkParameters"]
@@ -144,6 +145,14 @@ class NetworkParameters:
     )
     n_iter_no_change: int = parameter(
         10, [POSITIVE], "int", "Only with early stopping: epochs of patience."
+    )
+    training: Training | None = parameter(
+        None,
+        [Training, None],
+        "Training or None",
+        """Options that are rarely set: further ones of the optimizer, clipped
+        gradients, averaged weights, mixed precision, compilation, augmentation, and the
+        loading of a `Dataset`.""",
     )
     callbacks: list[Any] | None = parameter(
         None,

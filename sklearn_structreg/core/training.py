@@ -46,6 +46,7 @@ __all__ = [
 SAMPLE_ROWS = 2  # shown to a network before it is trained
 PREDICTION_ROWS = 1024  # per forward pass: keeps the activations of images small
 FUSED_DEVICES = ("cpu", "cuda")
+UNFUSED = {"fused", "foreach", "differentiable", "dampening"}
 MIN_FLAT_ROWS = 16
 
 
@@ -110,7 +111,10 @@ def train(
         parts = [*data.split(recipe.validation_fraction, seed % 2**32)]
     batches = [
         part.batches(
-            spec, batch_size=recipe.rows_per_batch(part.n_rows), normalize=True
+            spec,
+            batch_size=recipe.rows_per_batch(part.n_rows),
+            normalize=True,
+            loader_params=recipe.loader_params,
         )
         for part in parts
     ]
@@ -125,7 +129,7 @@ def train(
     valid = batches[1] if len(batches) > 1 else None
     with reported_epochs(net):
         net.train(batches[0], valid, stage=stage, keep_interrupted=keep_interrupted)
-    net.optimizer_.state.clear()
+    net.forget_last_steps()
     return net
 
 
@@ -144,7 +148,8 @@ def make_net(
     """
     settings = dict(recipe.optimizer_settings)
     device = next(module.parameters()).device
-    if "fused" in inspect.signature(recipe.optimizer).parameters:
+    known = inspect.signature(recipe.optimizer).parameters
+    if "fused" in known and not UNFUSED & settings.keys():
         settings["fused"] = device.type in FUSED_DEVICES
     kind, more = ClassifierNet, {"classes": np.arange(recipe.n_outputs)}
     if recipe.task is Task.VALUES:
