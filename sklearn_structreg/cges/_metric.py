@@ -42,7 +42,6 @@ def shrink_in_metric(
     exclusive: Strength | None,
     dim: int | tuple[int, ...],
     exact: bool,
-    out: Tensor | None,
 ) -> Tensor:
     """Apply the exclusive operator and then the group one, in double precision."""
     magnitude = w.detach().abs().double()
@@ -52,8 +51,7 @@ def shrink_in_metric(
     if group is not None:
         threshold = _double(group.value, magnitude)
         magnitude = magnitude * group_factor(magnitude, threshold, dim, metric)
-    shrunk = torch.copysign(magnitude, w).to(w.dtype) + 0.0  # no -0.0
-    return shrunk if out is None else out.copy_(shrunk)
+    return torch.copysign(magnitude, w).to(w.dtype) + 0.0  # no -0.0
 
 
 def _double(value: float | Tensor, like: Tensor) -> Tensor:

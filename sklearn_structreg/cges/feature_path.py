@@ -18,7 +18,8 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_structreg.cges.importance import first_layer_norms
-from sklearn_structreg.cges.regularizer import CGES, Phases
+from sklearn_structreg.cges.phases import Phases
+from sklearn_structreg.cges.regularizer import CGES
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
 from sklearn_structreg.core.estimator import StructuredEstimator
 from sklearn_structreg.core.parameters import component, parameter
@@ -126,17 +127,16 @@ class RisingGroups(CGES):
         """Return the one that lets the strength rise."""
         return [("rise", Rise(self))]
 
-    def begin_epoch(self, module: nn.Module, epoch: int, max_epochs: int) -> bool:
-        """Set the strength of an epoch."""
-        first = WARM_UP * max_epochs
-        share = (epoch - first) / (max_epochs - first)
-        ratio = WEAKEST / STRONGEST
-        self.strength_ = self.alpha * ratio ** (1 - share) if share >= 0 else 0.0
-        return False
-
 
 class Rise(Phases):
     """Note the norms of the features in every epoch, until few are left."""
+
+    def strength(self, epoch: int, max_epochs: int) -> float:
+        """Return the strength of an epoch."""
+        first = WARM_UP * max_epochs
+        share = (epoch - first) / (max_epochs - first)
+        weakest = WEAKEST / STRONGEST * self.penalty.alpha
+        return weakest * (STRONGEST / WEAKEST) ** share if share >= 0 else 0.0
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Note the strength and the norms."""

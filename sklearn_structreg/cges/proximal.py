@@ -283,7 +283,8 @@ def _shrink(
         return _copy(w, out)
     if metric is not None:
         metric = check_metric(metric, w)
-        return shrink_in_metric(w, metric, group, exclusive, dim, exact, out)
+        moved = shrink_in_metric(w, metric, group, exclusive, dim, exact)
+        return moved if out is None else out.copy_(moved)
     shrunk = shrink_compiled(w, group, exclusive, dim, exact, out)
     if shrunk is None:
         shrunk = shrink_by_torch(w, group, exclusive, dim, exact, out)

@@ -180,7 +180,7 @@ class IterativePruning(PruningParameters, Regularizer):
 
     def left_out(self) -> list[str]:
         """Name the matrices that are not pruned."""
-        return list(getattr(self, "left_out_", []))  # a file from before has none
+        return list(self.left_out_)
 
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Set the pruned weights back to zero."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -17,11 +16,11 @@ from sklearn_structreg.cges._compiled import BoundWeight
 from sklearn_structreg.cges.layers import (
     SparsityRecorder,
     find_weights,
-    forget_best,
     other_weights,
     warn_of_other_weights,
 )
 from sklearn_structreg.cges.parameters import CGESParameters
+from sklearn_structreg.cges.phases import Phases
 from sklearn_structreg.cges.proximal import prox_cges, prox_l1, prox_l2
 from sklearn_structreg.cges.schedule import mu_schedule
 from sklearn_structreg.cges.steps import step_sizes
@@ -117,8 +116,7 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
         self.start_, self.strength_ = float(previous.alpha), float(self.alpha)
         self.fixed_ = {}
         resume_target(self, previous, module)
-        # A file from before has none.
-        self.batch_norms_ = getattr(previous, "batch_norms_", {})
+        self.batch_norms_ = dict(previous.batch_norms_)
         self._share_out(module, previous.names, warned=previous.alpha > 0)
         same = ("penalty", "exclusivity", "groups", "layer_scale")
         if all(same_value(getattr(self, n), getattr(previous, n)) for n in same):
@@ -135,35 +133,6 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
         phases = [("phases", Phases(self))] if self.alpha > 0 else []
         target = [("target", ReachTarget(self))] if target_of(self) else []
         return [recorder, *phases, *target]
-
-    def begin_epoch(self, module: nn.Module, epoch: int, max_epochs: int) -> bool:
-        """Set the strength of an epoch; return whether the objective changes with it.
-
-        Parameters
-        ----------
-        module : torch.nn.Module
-            The attached network.
-        epoch : int
-            The epochs of this training that are over.
-        max_epochs : int
-            Those that it may take.
-        """
-        before, n_ramp = self.strength_, self.ramp * max_epochs
-        share = min(1.0, (epoch + 1) / n_ramp) if n_ramp else 1.0
-        self.strength_ = self.start_ + share * (float(self.alpha) - self.start_)
-        n_refit = round(self.refit * max_epochs)
-        if epoch >= max_epochs - n_refit and self.penalty != "l2":
-            self.strength_ = 0.0
-            if not self.fixed_ and target_of(self) is None:
-                weights = {name: module.get_parameter(name) for name in self.names}
-                self.fixed_ |= {name: w.detach() == 0 for name, w in weights.items()}
-        return bool(self.strength_ != before)
-
-    def end_training(self) -> None:
-        """Penalise at alpha again: `partial_fit` knows no last epoch."""
-        self.strength_ = float(self.alpha)
-        if target_of(self) is None:
-            self.fixed_ = {}
 
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Apply the proximal operators to all weights that are being trained."""
@@ -211,7 +180,7 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
 
     def left_out(self) -> list[str]:
         """Name the matrices that are not penalised."""
-        return list(getattr(self, "left_out_", []))  # a file from before has none
+        return list(self.left_out_)
 
     def fitted_state(self) -> dict[str, Any]:
         """Return the layers as dictionaries."""
@@ -220,8 +189,7 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
 
     def restore(self, state: dict[str, Any]) -> None:
         """Make the layers of dictionaries."""
-        before = {"reached_": None, "epoch_": 0, "brake_": 1.0, "example_": None}
-        super().restore(before | state)  # a file may be of a time before targets
+        super().restore(state)
         self.layers_ = [LayerPenalty(**layer) for layer in state["layers_"]]
 
     @property
@@ -382,29 +350,6 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         return {key: value for key, value in state.items() if key != "_bound"}
-
-
-class Phases(Callback):
-    """Lead the strength through the epochs, and early stopping past its changes."""
-
-    is_schedule = True  # `partial_fit` has no last epoch
-
-    def __init__(self, penalty: CGES) -> None:
-        self.penalty = penalty
-
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Count the epochs from here."""
-        self.first_ = len(net.history)
-
-    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Set the strength."""
-        epoch = len(net.history) - 1 - self.first_
-        if self.penalty.begin_epoch(net.module_, epoch, net.max_epochs):
-            forget_best(net)
-
-    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Rest."""
-        self.penalty.end_training()
 
 
 def _pair(scale: float | Sequence[float]) -> tuple[float, float]:

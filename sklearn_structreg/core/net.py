@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sklearn_structreg.core.averaging import MovingAverage
 from sklearn_structreg.core.batches import Batch, Batches
+from sklearn_structreg.core.breakdown import diverged, missing_figure, reason_of
 from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.figures import EpochFigures
 from sklearn_structreg.core.inspection import explaining_training
@@ -35,7 +36,6 @@ from sklearn_structreg.core.randomness import Draws, derive_seed
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.skorch_callbacks import listens_to_batches
-from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.task import Task
 
 __all__ = ["ClassifierNet", "RegressorNet", "StructuredNet"]
@@ -155,17 +155,9 @@ class StructuredNet(NeuralNet):
             try:
                 self.partial_fit(train, epochs=epochs, stage=stage)
             except (RuntimeError, ValueError) as error:
-                weights = [*self.module_.parameters()]
-                learned = any(weight.requires_grad for weight in weights)
-                if "require grad" in str(error) and not learned:
-                    raise ValueError(
-                        "A callback has frozen all weights, which leaves nothing to "
-                        "train; let one layer learn, or leave the callback out."
-                    ) from error
-                finite = all(bool(weight.isfinite().all()) for weight in weights)
-                if finite or "non-finite" in str(error):
-                    raise
-                self._raise_diverged("train", len(self.history))
+                if reason := reason_of(error, self):
+                    raise ValueError(reason) from error
+                raise
             finally:
                 self._valid = self._last_epoch = self._forward = None
         self.module_.eval()
@@ -176,7 +168,7 @@ class StructuredNet(NeuralNet):
         with self.draws(self.seed):
             loss = self.validation_step(batch)["loss"]
         if not loss.isfinite():
-            self._raise_diverged("train", len(self.history))
+            raise ValueError(diverged(self, len(self.history)))
         return self
 
     def train_first_batch(self, train: Batches) -> None:
@@ -216,12 +208,9 @@ class StructuredNet(NeuralNet):
         try:
             super().notify(method_name, **params)
         except (KeyError, SkorchException) as error:
-            if "history" not in str(error):
-                raise
-            raise ValueError(
-                f"A callback found no such figure: {error.args[0]} The epochs have "
-                f"{', '.join(k for k in self.history[-1] if k != 'batches')}."
-            ) from error
+            if reason := missing_figure(error, self):
+                raise ValueError(reason) from error
+            raise
         except KeyboardInterrupt:
             self._stop_requested = True
             raise
@@ -403,7 +392,8 @@ class StructuredNet(NeuralNet):
                 self._record_batch(prefix, value, size)
         loss, accuracy = figures.loss(), figures.accuracy()
         if not math.isfinite(loss):
-            self._raise_diverged(prefix, epoch)
+            name = "training" if training else "validation"
+            raise ValueError(diverged(self, epoch, name))
         self._record(f"{prefix}_loss", loss, -loss)
         if not training and self.regularizers.has_penalty_value:
             value = loss + self.regularizers.penalty_value(self.module_)
@@ -431,15 +421,6 @@ class StructuredNet(NeuralNet):
         self.history.record(name, value)
         self.history.record(f"{name}_best", score > best)
         self._best_figures[name] = max(score, best)
-
-    def _raise_diverged(self, prefix: str, epoch: int) -> None:
-        rate = self.optimizer_.param_groups[0]["lr"]
-        raw = not any(isinstance(part, Standardize) for part in self.module_.modules())
-        raise ValueError(
-            f"The {'training' if prefix == 'train' else 'validation'} loss became "
-            f"non-finite in epoch {epoch} with learning_rate={rate:g}; lower "
-            f"learning_rate{', or set standardize=True' if raw else ''}."
-        )
 
     # ---- persistence -----------------------------------------------------------
 

@@ -17,7 +17,7 @@ from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
 from sklearn_structreg.dropcluster import DropCluster
 
 EXACT = {"dtype": "float64", "batch_size": None}
-SHORT = {"alphas": (0.1, 0.2), "cv": 2, "max_epochs": 40, "learning_rate": 0.003}
+SHORT = {"alphas": (0.1, 0.2), "cv": 2, "max_epochs": 10, "learning_rate": 0.01}
 SMALLER = {  # else they are slow
     SelfInformedClassifier: {"head_layer_sizes": (32,)},
     CGESClassifierCV: SHORT,
