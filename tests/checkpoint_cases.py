@@ -39,7 +39,7 @@ from sklearn_structreg.baselines import (
 )
 from sklearn_structreg.blockout import Blockout
 from sklearn_structreg.cges import CGES, IterativePruning
-from sklearn_structreg.core import checkpoint
+from sklearn_structreg.core import Training, checkpoint
 from sklearn_structreg.core.state_files import encode, read_state
 from sklearn_structreg.dropcluster import DropCluster
 
@@ -110,6 +110,10 @@ def halving(optimizer, n_epochs):
     return lr_scheduler.SequentialLR(optimizer, parts, [3])
 
 
+def noisy(X):
+    return X + 0.1 * torch.randn_like(X)
+
+
 FITS = {
     "cosine": StructuredClassifier(lr_schedule="cosine", **STOPPING, **SMALL),
     "one-cycle": StructuredClassifier(lr_schedule=one_cycle, optimizer="adam", **SMALL),
@@ -174,6 +178,18 @@ FITS = {
     ),
     "drawn numbers": BlockoutRegressor(lr_schedule="cosine", **STOPPING, **SMALL),
     "clustered numbers": DropClusterRegressor(**STOPPING, **CLUSTERS),
+    "options": BlockoutClassifier(
+        batch_size=40,
+        training=Training(
+            optimizer_params={"nesterov": True},
+            clip_grad_norm=1.0,
+            average_weights=0.9,
+            precision="bfloat16",
+            augment=noisy,
+        ),
+        **STOPPING,
+        **SMALL,
+    ),
     "line search": StructuredRegressor(
         optimizer=torch.optim.LBFGS, learning_rate=0.1, batch_size=None, **SMALL
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,47 +12,35 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
+from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PrintLog
 from skorch.exceptions import SkorchException
 from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_structreg.core.averaging import MovingAverage
-from sklearn_structreg.core.batches import Batch, Batches
+from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.breakdown import diverged, missing_figure, reason_of
 from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.figures import EpochFigures
-from sklearn_structreg.core.inspection import explaining_training
 from sklearn_structreg.core.interruption import (
     Interruption,
     TrainingInterrupted,
     noting_interrupts,
 )
-from sklearn_structreg.core.messages import explaining, shown
 from sklearn_structreg.core.net_state import CopyOfState
-from sklearn_structreg.core.optimizers import begin_momentum, move, with_rates
+from sklearn_structreg.core.optimizers import begin_momentum, move
 from sklearn_structreg.core.randomness import Draws, derive_seed
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.skorch_callbacks import listens_to_batches
+from sklearn_structreg.core.steps import SteppingNet, compiled
 from sklearn_structreg.core.task import Task
 
 __all__ = ["ClassifierNet", "RegressorNet", "StructuredNet"]
 
 
-def compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Compile a network at its first call; hooks and replaced layers are seen."""
-
-    def forward(x: Tensor) -> Tensor:  # skorch would take a module for one of the net
-        outputs: Tensor = module(x)
-        return outputs
-
-    function: Callable[[Tensor], Tensor] = torch.compile(forward)
-    return function
-
-
-class StructuredNet(NeuralNet):
+class StructuredNet(SteppingNet):
     """skorch's training protocol over `Batches`, with the regularizers' hooks.
 
     Callbacks, history and verbosity are skorch's. What differs: the data comes as
@@ -257,97 +245,6 @@ class StructuredNet(NeuralNet):
         except BaseException:
             before.restore(self)
             raise
-
-    # ---- optimization ----------------------------------------------------------
-
-    def get_params_for_optimizer(
-        self, prefix: str, named_parameters: Iterable[tuple[str, nn.Parameter]]
-    ) -> tuple[tuple[list[dict[str, Any]]], dict[str, Any]]:
-        """Return the parameter groups, the regularizers' after the common one."""
-        _, settings = super().get_params_for_optimizer(prefix, [])
-        special = with_rates(self.regularizers.param_groups(self.module_), self.lr)
-        if special and issubclass(self.optimizer, torch.optim.LBFGS):
-            raise ValueError(
-                "LBFGS takes all parameters alike, but a regularizer gives some "
-                "of them settings of their own; use another optimizer."
-            )
-        taken = {id(p) for group in special for p in group["params"]}
-        common = [
-            parameter
-            for _, parameter in named_parameters
-            if parameter.requires_grad and id(parameter) not in taken
-        ]
-        return ([{"params": common}, *special],), settings
-
-    def train_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
-        """Take one optimizer step, then let the regularizers act."""
-        X, y, weight = batch
-        groups = self.optimizer_.param_groups
-        step: dict[str, Tensor] = {}
-
-        def closure() -> Tensor:
-            for group in groups:  # zero_grad(), without its bookkeeping
-                for parameter in group["params"]:
-                    parameter.grad = None
-            try:
-                y_pred = self._run(X)
-            except Exception:
-                with explaining_training(X):  # no context in every step: it takes time
-                    raise
-            loss: Tensor = self.criterion_(y_pred, y, weight)
-            penalty = self.regularizers.penalty(self.module_)
-            if penalty is not None:
-                loss = loss + penalty
-            loss.backward()  # type: ignore[no-untyped-call]
-            if self.recipe.clip_grad_norm is not None:
-                weights = [p for group in groups for p in group["params"]]
-                nn.utils.clip_grad_norm_(weights, self.recipe.clip_grad_norm)
-            if not step:  # line searches call this again; the first call counts
-                step.update(loss=loss.detach(), y_pred=y_pred.detach())
-            if self._listened:
-                self.notify(
-                    "on_grad_computed",
-                    named_parameters=list(self.module_.named_parameters()),
-                    batch=(X, y),
-                    training=True,
-                )
-            return loss
-
-        self.optimizer_.step(closure)
-        self.regularizers.after_step(self.module_, self.optimizer_)
-        if self.average is not None:
-            self.average.after_step()
-        return step
-
-    def _run(self, X: Tensor) -> Tensor:
-        """Run the network in training, in the precision asked for."""
-        forward = self._forward or self.module_
-        if self.recipe.precision == "float32":
-            return forward(X)
-        with torch.autocast(X.device.type, torch.bfloat16):
-            return forward(X).float()
-
-    def _augmented(self, batch: Batch) -> Batch:
-        """Return a batch with samples changed at random, of the same shape."""
-        X, y, weight = batch
-        augment = self.recipe.augment
-        assert augment is not None
-        with explaining(f"augment={shown(augment)} fails: {{}}."):
-            changed = augment(X)
-        if not isinstance(changed, Tensor) or changed.shape != X.shape:
-            shape = tuple(changed.shape) if isinstance(changed, Tensor) else None
-            raise ValueError(
-                f"augment={shown(augment)} returns {shape or shown(changed)} for a "
-                f"tensor of shape {tuple(X.shape)}; it must return one of that shape."
-            )
-        return changed.to(X), y, weight
-
-    def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
-        """Return loss and logits of a batch, without gradients."""
-        X, y, weight = batch
-        with torch.no_grad():
-            y_pred = self.module_(X)
-            return {"loss": self.criterion_(y_pred, y, weight), "y_pred": y_pred}
 
     def run_single_epoch(
         self,
