@@ -2,6 +2,7 @@
 
 from sklearn_structreg.compaction.counting import count_multiply_adds
 from sklearn_structreg.core.classifier import StructuredClassifier
+from sklearn_structreg.core.dataset_rows import as_rows
 from sklearn_structreg.core.insertion import insert_layer, remove_layers
 from sklearn_structreg.core.modules import make_convnet, make_mlp
 from sklearn_structreg.core.options import Training
@@ -15,6 +16,7 @@ __all__ = [
     "StructuredClassifier",
     "StructuredRegressor",
     "Training",
+    "as_rows",
     "count_multiply_adds",
     "insert_layer",
     "make_convnet",

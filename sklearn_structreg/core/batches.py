@@ -135,11 +135,20 @@ class DatasetBatches:
         loader_params: Mapping[str, Any] | None = None,
     ) -> None:
         self.dataset, self.spec = dataset, spec
-        self.loader_params: dict[str, Any] = {"pin_memory": spec.device.type == "cuda"}
-        self.loader_params |= loader_params or {}
         self.y, self.weight, self.rows = y, weight, rows
         self.sizes, self.device = batch_sizes(len(rows), batch_size), spec.device
         self.n_batches = len(self.sizes)
+        params = {"pin_memory": spec.device.type == "cuda", **(loader_params or {})}
+        if params.get("num_workers"):
+            params.setdefault("persistent_workers", True)
+        self._order = _Order()
+        self._loader = DataLoader(
+            _Samples(dataset, spec),
+            batch_sampler=self._order,
+            collate_fn=_as_it_is,
+            generator=torch.Generator(),  # else each epoch draws a global seed
+            **params,
+        )
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -149,14 +158,8 @@ class DatasetBatches:
         """Yield every row once, shuffled by `seed` or in order where it is None."""
         rows = self.rows[_row_order(len(self.rows), seed)]
         batches = torch.split(rows, self.sizes)
-        loader = DataLoader(
-            _Samples(self.dataset, self.spec, seed or 0),
-            batch_sampler=[batch.tolist() for batch in batches],
-            collate_fn=_as_it_is,
-            **self.loader_params,
-            generator=torch.Generator(),  # else each epoch draws a global seed
-        )
-        for X, batch in zip(loader, batches, strict=True):
+        self._order.batches = [[seed or 0, *batch.tolist()] for batch in batches]
+        for X, batch in zip(self._loader, batches, strict=True):
             weight = None if self.weight is None else self.weight[batch]
             yield (
                 X.to(self.device, non_blocking=True),
@@ -165,15 +168,31 @@ class DatasetBatches:
             )
 
 
+class _Order:
+    """The seed of an epoch, before the rows of each of its batches.
+
+    Workers that stay from epoch to epoch are told the seed beside the rows.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
 class _Samples(Dataset[Tensor]):
     """The samples of a dataset alone, a batch at a time."""
 
-    def __init__(self, dataset: Dataset[Any], spec: TensorSpec, seed: int) -> None:
-        self.dataset, self.spec, self.seed = dataset, spec, seed
+    def __init__(self, dataset: Dataset[Any], spec: TensorSpec) -> None:
+        self.dataset, self.spec = dataset, spec
 
-    def __getitems__(self, rows: list[int]) -> Tensor:
-        shape, dtype = self.spec.shape, self.spec.dtype
-        return read_samples(self.dataset, rows, self.seed, shape, dtype)
+    def __getitems__(self, batch: list[int]) -> Tensor:
+        seed, *rows = batch
+        return read_samples(self.dataset, rows, seed, self.spec.shape, self.spec.dtype)
 
 
 def _as_it_is(batch: Any) -> Any:

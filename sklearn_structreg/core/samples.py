@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from sklearn_structreg.core.checks import check_sizes, check_table
 from sklearn_structreg.core.dataset_items import first_sample
+from sklearn_structreg.core.dataset_rows import dataset_of
 from sklearn_structreg.core.image_shapes import (
     refuse_channels_last,
     with_channel,
@@ -63,6 +64,7 @@ def check_samples(
     if image_shape is not None:
         image_shape = check_sizes("image_shape", image_shape)
     layout = Layout(image_shape, seen_shape, as_given)
+    X = dataset_of(X)
     if isinstance(X, Dataset):
         return _check_dataset(estimator, X, y, layout, min_samples)
     if isinstance(X, DataLoader):
