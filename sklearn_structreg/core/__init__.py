@@ -6,11 +6,13 @@ from sklearn_structreg.core.dataset_rows import as_rows
 from sklearn_structreg.core.insertion import insert_layer, remove_layers
 from sklearn_structreg.core.modules import make_convnet, make_mlp
 from sklearn_structreg.core.options import Training
+from sklearn_structreg.core.rate_finder import LearningRateDisplay
 from sklearn_structreg.core.regressor import StructuredRegressor
 from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.regularizer_callback import RegularizerCallback
 
 __all__ = [
+    "LearningRateDisplay",
     "Regularizer",
     "RegularizerCallback",
     "StructuredClassifier",

@@ -17,6 +17,7 @@ from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PrintLog
 from skorch.exceptions import SkorchException
 from skorch.history import History
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from sklearn_structreg.core.averaging import MovingAverage
 from sklearn_structreg.core.batches import Batches
@@ -95,7 +96,7 @@ class StructuredNet(SteppingNet):
         return [
             ("epoch_timer", EpochTimer()),
             *self.regularizers.callbacks(),
-            ("print_log", PrintLog()),
+            ("print_log", PrintLog(sink=tqdm.write if self.verbose > 1 else print)),
         ]
 
     callbacks_: list[tuple[str, Callback]]
@@ -136,6 +137,7 @@ class StructuredNet(SteppingNet):
         After Ctrl-C the whole epochs before it may be kept, if there are any.
         """
         self._n_before, self._stop_requested = len(self.history), False
+        self.n_epochs_to_train = self.max_epochs if epochs is None else epochs
         self._valid, self.batch_size = valid, train.sizes[0]
         begin_momentum(self.optimizer_)
         self._forward = compiled(self.module_) if self.recipe.compile else None

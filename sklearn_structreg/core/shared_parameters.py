@@ -199,5 +199,5 @@ class NetworkParameters:
         0,
         ["verbose"],
         "{0, 1, 2}",
-        "1 prints a table of epochs, 2 adds a progress bar.",
+        "1 prints a line for every epoch, 2 adds a bar with the time that is left.",
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch.callbacks import EarlyStopping, ProgressBar
+from skorch.callbacks import EarlyStopping
 from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,6 +22,7 @@ from sklearn_structreg.core.losses import WeightedLoss
 from sklearn_structreg.core.messages import explaining
 from sklearn_structreg.core.modules import ModuleLike, build_module
 from sklearn_structreg.core.net import ClassifierNet, RegressorNet, StructuredNet
+from sklearn_structreg.core.progress import TrainingBar
 from sklearn_structreg.core.randomness import seeded
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.schedules import RateSchedule
@@ -192,7 +193,7 @@ def _callbacks(
         )
         callbacks.append(("early_stopping", stop))
     if recipe.verbose >= 2:
-        callbacks.append(("progress_bar", ProgressBar(batches_per_epoch=n_batches)))
+        callbacks.append(("progress_bar", TrainingBar(n_batches)))
     return [*callbacks, *recipe.callbacks]
 
 
