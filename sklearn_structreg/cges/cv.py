@@ -133,6 +133,8 @@ class CrossValidated(SparseEstimator):
 
     # ---- fitting ---------------------------------------------------------------
 
+    _needs_rows: ClassVar[bool] = True
+
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, **more: Any) -> None:
         self._check_one_fit()
         strengths = self._strengths()

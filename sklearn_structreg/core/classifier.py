@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -182,6 +183,7 @@ class StructuredClassifier(ClassifierMixin, StructuredEstimator):
         weight = check_weight(sample_weight, len(rows))
         if multilabel:
             target = read_indicator(y, seen)
+            encode = partial(read_indicator, classes=seen)
             classes = np.arange(target.shape[1])
             if self.class_weight is not None:
                 raise ValueError(
@@ -193,10 +195,11 @@ class StructuredClassifier(ClassifierMixin, StructuredEstimator):
             present = y if weight is None else y[weight > 0]
             classes = np.unique(present) if seen is None else seen
             target = encode_labels(y, classes, weight)
+            encode = partial(encode_labels, classes=classes, weight=None)
             weight = weigh_classes(self.class_weight, classes, target, weight)
         self.classes_: NDArray[Any] = classes
         self.multilabel_: bool = multilabel
-        return TrainingData.from_arrays(rows, target, weight)
+        return TrainingData.from_arrays(rows, target, weight, encode)
 
     @property
     def _task(self) -> Task:

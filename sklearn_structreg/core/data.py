@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
@@ -24,6 +24,7 @@ from sklearn_structreg.core.batches import (
 )
 from sklearn_structreg.core.device import dtype_name
 from sklearn_structreg.core.recipe import TensorSpec
+from sklearn_structreg.core.streams import Stream, StreamBatches
 
 __all__ = ["TrainingData"]
 
@@ -51,6 +52,8 @@ class TrainingData:
         Numbers of groups that a hold-out keeps together.
     held_out : TrainingData or None
         Validation data that the user has given.
+    encode : callable or None
+        Makes targets of labels: for a stream, whose items have an order of their own.
     """
 
     samples: FloatArray | Dataset[Any]
@@ -59,6 +62,7 @@ class TrainingData:
     rows: IntArray
     groups: IntArray | None = None
     held_out: TrainingData | None = None
+    encode: Callable[[Any], TargetArray] | None = None
 
     @classmethod
     def from_arrays(
@@ -66,11 +70,11 @@ class TrainingData:
         samples: FloatArray | Dataset[Any],
         target: TargetArray,
         weight: FloatArray | None = None,
+        encode: Callable[[Any], TargetArray] | None = None,
     ) -> TrainingData:
         """Use the rows of positive weight: zero means absent."""
-        if weight is None:
-            return cls(samples, target, None, np.arange(len(target)))
-        return cls(samples, target, weight, np.flatnonzero(weight))
+        rows = np.arange(len(target)) if weight is None else np.flatnonzero(weight)
+        return cls(samples, target, weight, rows, encode=encode)
 
     @property
     def n_rows(self) -> int:
@@ -174,6 +178,16 @@ class TrainingData:
         if weight is not None and normalize:
             weight = _with_mean_one(weight, data.rows)
         targets = torch.from_numpy(target), _as_tensor(weight, spec.dtype)
+        if isinstance(samples, Stream):
+            return StreamBatches(
+                samples,
+                self._first_of_stream(),
+                data.encode,
+                None if weight is None else _by_class(*targets),
+                spec=spec,
+                batch_size=batch_size,
+                loader_params=loader_params,
+            )
         if isinstance(samples, Dataset):
             return DatasetBatches(
                 samples,
@@ -191,6 +205,24 @@ class TrainingData:
             device=spec.device,
             rows=None if in_order else rows,
         )
+
+    def _first_of_stream(self) -> int:
+        """Return the number of items, which must be the first ones."""
+        if not np.array_equal(self.rows, np.arange(self.n_rows)):
+            raise ValueError(
+                "An IterableDataset has no rows to choose from, as a hold-out or a "
+                "weight of zero does; pass validation data as eval_set, or a map-style "
+                "Dataset."
+            )
+        return self.n_rows
+
+
+def _by_class(target: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the weight of every class."""
+    assert weight is not None
+    factors = weight.new_zeros(int(target.max()) + 1)
+    factors[target] = weight
+    return factors
 
 
 def _as_tensor(weight: FloatArray | None, dtype: torch.dtype) -> Tensor | None:

@@ -7,7 +7,8 @@ from a seed and its row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,16 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 from sklearn_structreg.core.device import dtype_name
 from sklearn_structreg.core.randomness import kept_global_state, seed_globals
 
-__all__ = ["dataset_targets", "first_sample", "read_samples"]
+__all__ = [
+    "dataset_targets",
+    "first_sample",
+    "label_of",
+    "labels_of",
+    "read_samples",
+    "sample_of",
+    "stack_labels",
+    "stack_samples",
+]
 
 SAMPLES = ("x", "X", "image", "img", "pixel_values", "input", "inputs", "data")
 LABELS = ("y", "label", "labels", "target", "targets")
@@ -34,33 +44,17 @@ def first_sample(dataset: Dataset[Any]) -> Tensor:
 
 def read_samples(
     dataset: Dataset[Any],
-    rows: Iterable[int],
+    rows: Sequence[int],
     seed: int,
     shape: Sequence[int],
     dtype: torch.dtype,
 ) -> Tensor:
     """Return the samples of some rows, (n, *shape), all of them finite."""
-    n_features = int(np.prod(shape))
 
     def take(item: Any, row: int) -> Tensor:
-        x = _sample(item, row)
-        if x.numel() != n_features:
-            raise ValueError(
-                f"Row {row} of the dataset has a sample of shape {tuple(x.shape)}, but "
-                f"others are of shape {tuple(shape)}; give all samples one shape."
-            )
-        return x.to(dtype).reshape(shape)
+        return sample_of(item, row, shape, dtype)
 
-    rows = list(rows)
-    X = torch.stack(_read(dataset, rows, seed, take))
-    if X.is_floating_point() and not bool(X.isfinite().all()):
-        bad = int((~X.flatten(1).isfinite().all(dim=1)).int().argmax())
-        raise ValueError(
-            f"Row {rows[bad]} of the dataset holds NaN, infinity, or a number too "
-            f"large for {dtype_name(dtype)}; impute such values, or "
-            "leave the row out."
-        )
-    return X
+    return stack_samples(_read(dataset, rows, seed, take), rows)
 
 
 def dataset_targets(dataset: Dataset[Any]) -> NDArray[Any]:
@@ -73,8 +67,8 @@ def dataset_targets(dataset: Dataset[Any]) -> NDArray[Any]:
     if targets is None:
         rows = range(len(dataset))  # type: ignore[arg-type]
         chunks = (rows[i : i + CHUNK_ROWS] for i in rows[::CHUNK_ROWS])
-        labels = [x for chunk in chunks for x in _read(dataset, chunk, 0, _label)]
-        targets = _stack(labels)
+        labels = [x for chunk in chunks for x in _read(dataset, chunk, 0, label_of)]
+        targets = stack_labels(labels)
     return targets
 
 
@@ -85,7 +79,7 @@ def _known_targets(dataset: Dataset[Any]) -> NDArray[Any] | None:
     for name in ("targets", "labels"):
         if hasattr(dataset, name):
             known = getattr(dataset, name)
-            return _stack(known) if isinstance(known, list) else _as_array(known)
+            return stack_labels(known) if isinstance(known, list) else _as_array(known)
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
         return _as_array(dataset.tensors[1])
     if isinstance(dataset, Subset):
@@ -98,7 +92,7 @@ def _known_targets(dataset: Dataset[Any]) -> NDArray[Any] | None:
     return None
 
 
-def _stack(labels: Sequence[Any]) -> NDArray[Any]:
+def stack_labels(labels: Sequence[Any]) -> NDArray[Any]:
     """Make one array of labels, of one shape and all numbers or all strings."""
     arrays = [_as_array(label) for label in labels]
     for row, array in enumerate(arrays):
@@ -137,6 +131,30 @@ def _read(
         return found
 
 
+def sample_of(item: Any, row: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return an item's sample in a shape of as many entries."""
+    x = _sample(item, row)
+    if x.numel() != math.prod(shape):
+        raise ValueError(
+            f"Row {row} of the dataset has a sample of shape {tuple(x.shape)}, but "
+            f"others are of shape {tuple(shape)}; give all samples one shape."
+        )
+    return x.to(dtype).reshape(shape)
+
+
+def stack_samples(samples: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
+    """Stack the samples of some rows, all of them finite."""
+    X = torch.stack([*samples])
+    if X.is_floating_point() and not bool(X.isfinite().all()):
+        bad = int((~X.flatten(1).isfinite().all(dim=1)).int().argmax())
+        raise ValueError(
+            f"Row {rows[bad]} of the dataset holds NaN, infinity, or a number too "
+            f"large for {dtype_name(X.dtype)}; impute such values, or leave the row "
+            "out."
+        )
+    return X
+
+
 def _sample(item: Any, row: int) -> Tensor:
     """Return an item's sample as a tensor; pictures as (channels, height, width)."""
     if isinstance(item, Mapping):
@@ -155,7 +173,7 @@ def _sample(item: Any, row: int) -> Tensor:
         ) from error
 
 
-def _label(item: Any, row: int) -> Any:
+def label_of(item: Any, row: int) -> Any:
     """Return an item's label."""
     if isinstance(item, Mapping):
         return item[_name(item, LABELS, "label", row)]
@@ -165,6 +183,11 @@ def _label(item: Any, row: int) -> Any:
             "items are (x, label)."
         )
     return item[1]
+
+
+def labels_of(item: Mapping[str, Any]) -> list[str]:
+    """Return the names of an item's entries that may be the label."""
+    return [name for name in LABELS if name in item]
 
 
 def _name(item: Mapping[str, Any], names: Sequence[str], kind: str, row: int) -> str:

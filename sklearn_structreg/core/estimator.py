@@ -119,8 +119,9 @@ class StructuredEstimator(
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), \
                 or torch Dataset
-            Samples; images of one channel may come as (n_samples, H, W). A map-style
-            `Dataset` of ``(x, target)`` is for data beyond memory.
+            Samples; images of one channel may come as (n_samples, H, W). A `Dataset` of
+            ``(x, target)`` is for data beyond memory; an `IterableDataset` is read once
+            for its labels before the epochs.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             For a classifier labels of any type, or an indicator of several labels per
             sample (zeros and ones, dense or sparse), which trains logistic units; for a

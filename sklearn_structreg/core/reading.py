@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -13,6 +13,7 @@ from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import dtype_name, resolve_device, resolve_dtype
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.samples import check_samples
+from sklearn_structreg.core.streams import Stream
 from sklearn_structreg.core.validation_data import read_groups, split_eval_set
 
 __all__ = ["ReadsData"]
@@ -27,6 +28,7 @@ class ReadsData(BaseEstimator):
     net_: Any
     input_shape_: tuple[int, ...]
     n_features_in_: int
+    _needs_rows: ClassVar[bool] = False  # whether it trains on parts of the data
     _validates = False  # whether the last call came with validation data
 
     def _read_data(
@@ -52,6 +54,16 @@ class ReadsData(BaseEstimator):
             min_samples=min_samples,
             **self._target_checks(y),
         )
+        if self._needs_rows and isinstance(samples.rows, Stream):
+            raise ValueError(
+                f"{type(self).__name__} trains on parts of the data, but an "
+                "IterableDataset has no rows to choose from; pass a map-style Dataset."
+            )
+        if sample_weight is not None and isinstance(samples.rows, Stream):
+            raise ValueError(
+                "sample_weight cannot be matched with the items of an IterableDataset, "
+                "whose order is its own; leave it out."
+            )
         self.n_features_in_, self.input_shape_ = samples.n_features, samples.shape
         data = self._read_targets(samples.rows, samples.y, sample_weight)
         if data.n_rows < min_samples:

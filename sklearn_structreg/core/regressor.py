@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from sklearn_structreg.core.estimator import StructuredEstimator
 from sklearn_structreg.core.parameters import component, parameter_of
 from sklearn_structreg.core.targets import (
     check_weight,
+    encode_numbers,
     mean_and_scale,
 )
 from sklearn_structreg.core.task import Task
@@ -134,8 +136,13 @@ class StructuredRegressor(RegressorMixin, StructuredEstimator):
                 f"y has {target.shape[1]} target(s), but the first fit saw "
                 f"{len(self.target_mean_)}; fit anew."
             )
-        target = ((target - self.target_mean_) / self.target_scale_).astype(self.dtype)
-        return TrainingData.from_arrays(rows, target, weight)
+        encode = partial(
+            encode_numbers,
+            mean=self.target_mean_,
+            scale=self.target_scale_,
+            dtype=self.dtype,
+        )
+        return TrainingData.from_arrays(rows, encode(target), weight, encode)
 
     @property
     def _task(self) -> Task:

@@ -22,6 +22,7 @@ from sklearn_structreg.core.image_shapes import (
     with_channel,
     without_leading_ones,
 )
+from sklearn_structreg.core.streams import Stream
 
 __all__ = ["Samples", "check_samples"]
 
@@ -174,10 +175,17 @@ def _check_dataset(
     min_samples: int,
 ) -> Samples:
     """Check a dataset by its length and its first item."""
-    if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
+    if isinstance(dataset, IterableDataset):
+        if y is not None and not isinstance(y, str):
+            raise ValueError(
+                "y cannot be matched with the items of an IterableDataset, whose "
+                "order is its own; let the items hold their labels, and leave y out."
+            )
+        dataset = Stream(dataset)
+    if not hasattr(dataset, "__len__"):
         raise TypeError(
-            f"{type(dataset).__name__} cannot be indexed; pass a map-style torch "
-            "Dataset, one with __len__ and __getitem__."
+            f"{type(dataset).__name__} has no length; give it __len__, or make it an "
+            "IterableDataset."
         )
     if len(dataset) < min_samples:
         raise ValueError(

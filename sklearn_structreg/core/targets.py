@@ -17,6 +17,7 @@ __all__ = [
     "check_labels",
     "check_weight",
     "encode_labels",
+    "encode_numbers",
     "has_columns",
     "mean_and_scale",
     "read_indicator",
@@ -134,6 +135,14 @@ def weigh_classes(
             "scale them down."
         )
     return weighed
+
+
+def encode_numbers(
+    y: Any, mean: NDArray[np.float64], scale: NDArray[np.float64], dtype: str
+) -> NDArray[Any]:
+    """Return numbers at mean zero and scale one, a column for each target."""
+    target = np.asarray(y, dtype=np.float64).reshape(len(y), len(mean))
+    return ((target - mean) / scale).astype(dtype)
 
 
 def mean_and_scale(

@@ -220,6 +220,7 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
         *StructuredClassifier._free_of_result,
         "conditional",
     )
+    _needs_rows: ClassVar[bool] = True
 
     # ---- fitted state ----------------------------------------------------------
 
