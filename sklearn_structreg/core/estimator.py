@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
@@ -136,6 +138,13 @@ class StructuredEstimator(
             For data, targets or parameters that cannot work together, and if the loss
             becomes non-finite.
         """
+        with self._attempt(X, y, sample_weight) as attempt, warn_once():
+            attempt._fit(X, y, sample_weight)
+        return self
+
+    @contextmanager
+    def _attempt(self, X: Any, y: Any, sample_weight: Any) -> Iterator[Self]:
+        """Yield a copy to fit, and become as it is then, unless that fails."""
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         with fit_task(
             self,
@@ -147,10 +156,8 @@ class StructuredEstimator(
             if not (self.warm_start and hasattr(self, "net_")):
                 for name in [name for name in vars(attempt) if name.endswith("_")]:
                     delattr(attempt, name)
-            with warn_once():
-                attempt._fit(X, y, sample_weight)
+            yield attempt
             self.__dict__ = attempt.__dict__
-        return self
 
     def _n_epochs_at_most(self) -> int | None:
         """Return the number of epochs of a fit, if it is known before."""
