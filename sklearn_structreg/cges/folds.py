@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.utils import _safe_indexing
+from sklearn.utils.metadata_routing import _routing_enabled, process_routing
+from sklearn.utils.validation import _check_method_params
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
@@ -18,7 +20,7 @@ from sklearn_structreg.cges.path import train_along
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.messages import shown
 
-__all__ = ["Average", "Fold", "score_fold", "split_rows", "train_last"]
+__all__ = ["Average", "Fold", "routed", "score_fold", "split_rows", "train_last"]
 
 LATER_EPOCHS = 0.5  # of max_epochs, for networks that go on from another
 Rows = NDArray[np.int64]
@@ -48,15 +50,33 @@ class Fold(NamedTuple):
     score_params: dict[str, Any]
 
 
+def routed(
+    estimator: Any, sample_weight: Any, params: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the parameters of the splitter and those of the scorer."""
+    if not _routing_enabled():
+        scored = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return {}, scored
+    found = process_routing(estimator, "fit", sample_weight=sample_weight, **params)
+    return found.splitter.split, found.scorer.score
+
+
 def split_rows(
-    data: TrainingData, cv: Any, sample_weight: Any, *, classes: bool
+    data: TrainingData,
+    cv: Any,
+    split_params: dict[str, Any],
+    score_params: dict[str, Any],
+    *,
+    classes: bool,
 ) -> list[Fold]:
     """Split the rows of positive weight; `classes` is whether an int stratifies."""
     rows = np.asarray(data.rows, dtype=np.int64)
     target = data.target[rows] if classes else np.zeros(len(rows))
     splitter = check_cv(cv, target, classifier=classes)
     if splitter is cv or isinstance(splitter, KFold | StratifiedKFold):
-        splits = [(rows[a], rows[b]) for a, b in splitter.split(rows, target)]
+        of_rows = _check_method_params(data.target, split_params, indices=rows)
+        found = splitter.split(rows, target, **of_rows)
+        splits = [(rows[a], rows[b]) for a, b in found]
     else:  # an iterable counts all rows
         splits = [
             (np.intersect1d(a, rows), np.intersect1d(b, rows))
@@ -71,9 +91,8 @@ def split_rows(
                 f"and {len(test)} for the score, of positive weight; at least 2 "
                 "and 1 are needed."
             )
-    weight = None if sample_weight is None else np.asarray(sample_weight)
     return [
-        Fold(a, b, {} if weight is None else {"sample_weight": weight[b]})
+        Fold(a, b, _check_method_params(data.target, score_params, indices=b))
         for a, b in splits
     ]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
@@ -41,6 +43,7 @@ from sklearn_structreg.core.training import (
     predict_outputs,
     train,
 )
+from sklearn_structreg.core.validation_data import gather_metadata
 from sklearn_structreg.core.versions import VersionedPickle
 
 __all__ = ["StructuredEstimator"]
@@ -150,16 +153,15 @@ class StructuredEstimator(
             For data, targets or parameters that cannot work together, and if the loss
             becomes non-finite.
         """
-        if X_val is not None or y_val is not None:
-            if eval_set is not None:
-                raise ValueError("eval_set and X_val are the same; pass one of them.")
-            eval_set = (X_val, y_val)
-        more = {
-            "sample_weight": sample_weight,
-            "eval_set": eval_set,
-            "groups": groups,
-        }
-        metadata = {name: value for name, value in more.items() if value is not None}
+        more = gather_metadata(sample_weight, eval_set, groups, X_val, y_val)
+        with self._attempt(X, y, more) as attempt, warn_once():
+            attempt._fit(X, y, **more)
+        return self
+
+    @contextmanager
+    def _attempt(self, X: Any, y: Any, metadata: dict[str, Any]) -> Iterator[Self]:
+        """Yield a copy to fit, and become as it is then, unless that fails."""
+        metadata = {name: each for name, each in metadata.items() if each is not None}
         with fit_task(
             self,
             {"X": X, "y": y, "metadata": metadata or None},
@@ -170,10 +172,8 @@ class StructuredEstimator(
             if not (self.warm_start and hasattr(self, "net_")):
                 for name in [name for name in vars(attempt) if name.endswith("_")]:
                     delattr(attempt, name)
-            with warn_once():
-                attempt._fit(X, y, **more)
+            yield attempt
             self.__dict__ = attempt.__dict__
-        return self
 
     def _n_epochs_at_most(self) -> int | None:
         """Return the number of epochs of a fit, if it is known before."""

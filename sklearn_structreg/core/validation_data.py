@@ -11,7 +11,22 @@ from torch.utils.data import Dataset
 
 from sklearn_structreg.core.messages import explaining, shown
 
-__all__ = ["read_groups", "split_eval_set"]
+__all__ = ["gather_metadata", "read_groups", "split_eval_set"]
+
+
+def gather_metadata(
+    sample_weight: Any = None,
+    eval_set: Any = None,
+    groups: Any = None,
+    X_val: Any = None,
+    y_val: Any = None,
+) -> dict[str, Any]:
+    """Gather what `fit` takes beside samples and targets."""
+    if X_val is not None or y_val is not None:
+        if eval_set is not None:
+            raise ValueError("eval_set and X_val are the same; pass one of them.")
+        eval_set = (X_val, y_val)
+    return {"sample_weight": sample_weight, "eval_set": eval_set, "groups": groups}
 
 
 def read_groups(groups: Any, n_samples: int) -> NDArray[np.int64]:

@@ -5,10 +5,11 @@ import pickle
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from sklearn.base import clone
-from sklearn.metrics import log_loss
-from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
+from sklearn.metrics import log_loss, make_scorer
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, StratifiedKFold
 from torch.utils.data import TensorDataset
 
 from sklearn_structreg import (
@@ -157,6 +158,30 @@ def test_absent_rows_are_in_no_fold(rows, weight):
         labels=by_hand.classes_,
     )
     assert counted.scores_[0, 0] == pytest.approx(-loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [CGESClassifierCV, CGESRegressorCV])
+def test_groups_stay_together_and_scorers_get_their_metadata(rows, weight, kind):
+    X, y = rows
+    groups = np.random.default_rng(1).integers(0, 20, len(X))
+    with pytest.raises(ValueError, match="enable_metadata_routing"):
+        kind(**FAST).fit(X, y, groups=groups)
+    present, prices = np.flatnonzero(weight), np.random.default_rng(2).random(len(X))
+    seen = []
+
+    scorer = make_scorer(lambda y, p, price: seen.append(price) or price.sum())
+    with sklearn.config_context(enable_metadata_routing=True):
+        scorer.set_score_request(price=True, sample_weight=False)
+        model = kind(**FAST | {"cv": GroupKFold(3), "scoring": scorer})
+        model.set_fit_request(sample_weight=True)
+        model.fit(X, y, weight, groups=groups, price=prices)
+        with pytest.raises(TypeError, match="colour"):
+            model.fit(X, y, colour=groups)
+    splits = GroupKFold(3).split(present, groups=groups[present])
+    expected = [prices[present[test]] for _, test in splits]
+    for given, price in zip(seen, np.repeat(np.arange(3), 2), strict=True):
+        np.testing.assert_array_equal(given, expected[price])
+    np.testing.assert_allclose(model.scores_[:, 0], [e.sum() for e in expected])
 
 
 def test_numbers_tables_datasets_and_several_labels(rows):
