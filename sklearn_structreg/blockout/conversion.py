@@ -94,6 +94,7 @@ def convert_chain(
     settings: Any = {
         "assignment": parameters.assignment,
         "learn_probabilities": parameters.learn_probabilities,
+        "gradient": parameters.gradient,
         "init_probability": p,
         "device": like.device,
         "dtype": like.dtype,

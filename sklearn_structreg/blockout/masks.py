@@ -30,12 +30,12 @@ def draw_memberships(probabilities: Tensor, shape: tuple[int, ...] = ()) -> Tens
     )
 
 
-def with_gradient(drawn: Tensor, probabilities: Tensor) -> Tensor:
-    """Attach the paper's gradient to drawn memberships: that of P times C (Eq. 9)."""
+def with_gradient(drawn: Tensor, probabilities: Tensor, gradient: str) -> Tensor:
+    """Attach a gradient to drawn memberships: that of P, "paper" times C (Eq. 9)."""
     if not probabilities.requires_grad:
         return drawn
-    # The difference is zero; its gradient is that of P.
-    return drawn + drawn * (probabilities - probabilities.detach())
+    none = probabilities - probabilities.detach()  # zero, with the gradient of P
+    return drawn + (drawn * none if gradient == "paper" else none)
 
 
 def block_mask(c_out: Tensor, c_in: Tensor, scale: float = 1.0) -> Tensor:

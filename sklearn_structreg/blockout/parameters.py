@@ -36,6 +36,14 @@ class BlockoutParameters:
         "bool",
         "Whether the probabilities are trained with the weights or stay as they are.",
     )
+    gradient: str = parameter(
+        "paper",
+        [StrOptions({"paper", "straight_through"})],
+        '{"paper", "straight_through"}',
+        """Of the memberships that are drawn: "paper" multiplies it by the draw (Eq. 9)
+        and hardly learns once the weights fit; "straight_through" does not, and
+        follows the expected loss.""",
+    )
     init_probability: float = parameter(
         0.5,
         [Interval(Real, 0, 1, closed="right")],
