@@ -51,6 +51,15 @@ class BlockoutParameters:
         """The first probability of every membership. 1 is the plain network, bit for
         bit.""",
     )
+    block_penalty: float = parameter(
+        0.0,
+        [Interval(Real, 0, None, closed="left")],
+        "float",
+        """Price of the multiply-adds of the converted layers, added to the loss: it
+        presses nodes out of clusters where they do not pay. It is times the expected
+        number of weights in branches, one branch for each cluster, over that of the
+        weights.""",
+    )
     mask_per: str = parameter(
         "batch",
         [StrOptions({"batch", "sample"})],
