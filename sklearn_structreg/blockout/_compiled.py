@@ -48,7 +48,6 @@ def fused_linear(
 
     The masked weight is kept for the backward pass, which writes the gradient of the
     weight over that of the masked one: a single matrix more than a plain layer needs.
-    The gradient of a membership that is zero is zero, as in Eq. 9.
     """
     tensors = [t for t in (x, weight, bias, c_out, c_in) if t is not None]
     if (
@@ -114,7 +113,7 @@ class _FusedLinear(torch.autograd.Function):
             _mask(dw, ctx.plan, dw)
             return dx, dw, db, None, None, None
         d_out, d_in = _mask_gradient(dw, weight, ctx.plan)
-        return dx, dw, db, d_out, d_in * (c_in != 0), None
+        return dx, dw, db, d_out, d_in, None
 
 
 def _differentiable(
@@ -125,7 +124,7 @@ def _differentiable(
     mask = block_mask(c_out, c_in, scale)
     dw = rows.mT @ x.reshape(-1, x.shape[-1])
     shared = dw * weight * (scale / c_out.shape[-1])
-    d_out, d_in = shared @ c_in * (c_out != 0), shared.mT @ c_out * (c_in != 0)
+    d_out, d_in = shared @ c_in, shared.mT @ c_out
     return dy @ (weight * mask), dw * mask, rows.sum(0), d_out, d_in
 
 

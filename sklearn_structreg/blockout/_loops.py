@@ -48,8 +48,8 @@ def mask_gradient(
 ) -> None:
     """Turn the gradient of the masked weight into that of the weight, in place.
 
-    The gradients of the memberships are added to zeros: to `d_out`, (d_out, k), where
-    the membership is not zero; to `d_in`, (k, d_in), everywhere.
+    The gradients of the memberships are added to zeros: to `d_out`, (d_out, k), and to
+    `d_in`, (k, d_in).
     """
     n_clusters, n_inputs = c_in.shape
     mask = np.empty(n_inputs, weight.dtype)
@@ -69,11 +69,10 @@ def mask_gradient(
             total[s] += product[s]
             dual[s] *= mask[s]
         for cluster in range(n_clusters):
-            if c_out[t, cluster] != 0.0:
-                members, dot = c_in[cluster], weight.dtype.type(0.0)
-                for s in range(n_inputs):
-                    dot += product[s] * members[s]
-                d_out[t, cluster] = dot * factor
+            members, dot = c_in[cluster], weight.dtype.type(0.0)
+            for s in range(n_inputs):
+                dot += product[s] * members[s]
+            d_out[t, cluster] = dot * factor
     add_rows(c_out[order[len(order) - 1]], total, d_in)
     for cluster in range(n_clusters):
         column = d_in[cluster]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sklearn_structreg.blockout.memberships import BoolArray, group_nodes
-from sklearn_structreg.core.insertion import inserted_layers, transfer_layers
+from sklearn_structreg.core.insertion import insertions, transfer_layers
 from sklearn_structreg.core.inspection import find_layer, replace_layer
 
 __all__ = ["BranchedLinear", "to_branches"]
@@ -190,6 +190,11 @@ def _plan(
             break
         (one, left), (two, right) = plan[a], plan.pop(b)
         plan[a] = np.concatenate([one, two]), left | right
+    n_held = len(held_members)
+    for i, (nodes, reads) in enumerate(plan if merge else []):
+        n, gathers = len(nodes), _cost(len(nodes), reads.sum(), n_held)
+        if _cost(n, n_held, n_held) < gathers:  # by multiplying zeros instead
+            plan[i] = nodes, np.ones(n_held, dtype=bool)
     return plan
 
 
@@ -239,5 +244,7 @@ def _order_is_free(module: nn.Module, first: str, second: str) -> bool:
     if names.index(start) > names.index(stop):
         return False
     run = list(container.children())[names.index(start) : names.index(stop) + 1]
-    inserted = [layer for part in run for layer in inserted_layers(part).values()]
-    return all(type(part) in ELEMENTWISE for part in [*run[1:-1], *inserted])
+    between = [each.layer for part in run[1:-1] for each in insertions(part)]
+    between += [each.layer for each in insertions(run[0]) if not each.before]
+    between += [each.layer for each in insertions(run[-1]) if each.before]
+    return all(type(part) in ELEMENTWISE for part in [*run[1:-1], *between])

@@ -49,7 +49,7 @@ def convert(module: nn.Module, sample: Any, **parameters: Any) -> nn.Module:
     sample : torch.Tensor of shape (n, ...)
         A few samples, to find out which layers follow each other.
     **parameters
-        As in `Blockout`. `logit_rate_factor` has no effect here.
+        As in `Blockout`. `logit_rate_factor` and `block_penalty` have no effect here.
 
     Returns
     -------
@@ -94,6 +94,7 @@ def convert_chain(
     settings: Any = {
         "assignment": parameters.assignment,
         "learn_probabilities": parameters.learn_probabilities,
+        "gradient": parameters.gradient,
         "init_probability": p,
         "device": like.device,
         "dtype": like.dtype,

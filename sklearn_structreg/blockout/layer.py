@@ -12,6 +12,7 @@ from torch.nn import functional
 from sklearn_structreg.blockout._compiled import fused_linear
 from sklearn_structreg.blockout.draws import Draws
 from sklearn_structreg.blockout.masks import (
+    expected_multiply_adds,
     masked_linear,
     masked_weight,
     with_gradient,
@@ -37,6 +38,9 @@ class NodeSet(nn.Module):
         "hard" draws memberships while training; "soft" uses the probabilities.
     learn_probabilities : bool, default=True
         Whether the logits are parameters, trained with the weights.
+    gradient : {"paper", "straight_through"}, default="paper"
+        Of a drawn membership: as in Eq. 9, zero where the draw is zero, or the
+        gradient in C itself.
     init_probability : float in (0, 1], default=0.5
         The first probability of each membership. With 1 every node is in every
         cluster for good. A soft assignment that is learned starts from a small random
@@ -65,6 +69,7 @@ class NodeSet(nn.Module):
     """
 
     logits: Tensor
+    gradient: str = "paper"  # pickles from before have none of their own
 
     def __init__(
         self,
@@ -73,14 +78,16 @@ class NodeSet(nn.Module):
         *,
         assignment: str = "hard",
         learn_probabilities: bool = True,
+        gradient: str = "paper",
         init_probability: float = 0.5,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check(n_nodes, n_clusters, assignment, init_probability)
+        _check(n_nodes, n_clusters, assignment, gradient, init_probability)
         self.n_nodes, self.n_clusters = n_nodes, n_clusters
         self.assignment, self.init_probability = assignment, init_probability
+        self.gradient = gradient
         # The logistic function has no slope at one: nothing could be learned there.
         self.learn_probabilities = learn_probabilities and init_probability < 1
         logits = torch.empty(n_nodes, n_clusters, device=device, dtype=dtype)
@@ -115,7 +122,7 @@ class NodeSet(nn.Module):
         P = self.probabilities
         if not self.is_drawn:
             return P
-        return with_gradient(self.draws.of(self, layer, P, shape), P)
+        return with_gradient(self.draws.of(self, layer, P, shape), P, self.gradient)
 
     def extra_repr(self) -> str:
         """Describe the set."""
@@ -245,6 +252,18 @@ class BlockoutLinear(nn.Module):
         p_in, p_out = self.inputs.probabilities, self.outputs.probabilities
         return masked_weight(self.weight, p_out, p_in, self.scale)
 
+    def expected_multiply_adds(self) -> Tensor:
+        """Return the mean number of weights in branches, one for each cluster.
+
+        Returns
+        -------
+        torch.Tensor
+            A scalar with a gradient in the probabilities; at most k times the number of
+            weights, since nodes that share several clusters count in each.
+        """
+        sets = self.outputs, self.inputs
+        return expected_multiply_adds(*(nodes.probabilities for nodes in sets))
+
     def simplified(self) -> nn.Linear:
         """Return a plain linear layer with the same outputs in evaluation mode.
 
@@ -308,7 +327,11 @@ def _for_rows(x: Tensor, memberships: Tensor) -> Tensor:
 
 
 def _check(
-    n_nodes: int, n_clusters: int, assignment: str, init_probability: float
+    n_nodes: int,
+    n_clusters: int,
+    assignment: str,
+    gradient: str,
+    init_probability: float,
 ) -> None:
     check_integer("n_nodes", n_nodes)
     check_integer("n_clusters", n_clusters)
@@ -316,6 +339,10 @@ def _check(
         raise ValueError(
             f"assignment={assignment!r} is unknown; use 'hard', which draws the "
             "memberships, or 'soft', which uses their probabilities."
+        )
+    if gradient not in ("paper", "straight_through"):
+        raise ValueError(
+            f"gradient={gradient!r} is unknown; use 'paper' or 'straight_through'."
         )
     if not is_number(init_probability) or not 0 < init_probability <= 1:
         raise ValueError(

@@ -16,6 +16,7 @@ from sklearn_structreg.core.randomness import own_generator
 __all__ = [
     "block_mask",
     "draw_memberships",
+    "expected_multiply_adds",
     "masked_linear",
     "masked_weight",
     "with_gradient",
@@ -30,12 +31,12 @@ def draw_memberships(probabilities: Tensor, shape: tuple[int, ...] = ()) -> Tens
     )
 
 
-def with_gradient(drawn: Tensor, probabilities: Tensor) -> Tensor:
-    """Attach the paper's gradient to drawn memberships: that of P times C (Eq. 9)."""
+def with_gradient(drawn: Tensor, probabilities: Tensor, gradient: str) -> Tensor:
+    """Attach a gradient to drawn memberships: that of P, "paper" times C (Eq. 9)."""
     if not probabilities.requires_grad:
         return drawn
-    # The difference is zero; its gradient is that of P.
-    return drawn + drawn * (probabilities - probabilities.detach())
+    none = probabilities - probabilities.detach()  # zero, with the gradient of P
+    return drawn + (drawn * none if gradient == "paper" else none)
 
 
 def block_mask(c_out: Tensor, c_in: Tensor, scale: float = 1.0) -> Tensor:
@@ -56,6 +57,16 @@ def masked_weight(
     over all draws (Eq. 5).
     """
     return weight * block_mask(c_out, c_in, scale)
+
+
+def expected_multiply_adds(p_out: Tensor, p_in: Tensor) -> Tensor:
+    r"""Return the mean number of weights in the branches, one for each cluster.
+
+    The branch of a cluster joins its inputs, :math:`\sum_s P_{in, sl}` in the mean, to
+    its outputs. A weight between nodes that share several clusters counts in each:
+    counted once for all, it would have no slope while it is in nearly all draws.
+    """
+    return (p_out.sum(-2) * p_in.sum(-2)).sum(-1)
 
 
 def masked_linear(

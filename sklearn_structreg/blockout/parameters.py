@@ -36,12 +36,29 @@ class BlockoutParameters:
         "bool",
         "Whether the probabilities are trained with the weights or stay as they are.",
     )
+    gradient: str = parameter(
+        "paper",
+        [StrOptions({"paper", "straight_through"})],
+        '{"paper", "straight_through"}',
+        """Of the memberships that are drawn: "paper" multiplies it by the draw (Eq. 9)
+        and hardly learns once the weights fit; "straight_through" does not, and
+        follows the expected loss.""",
+    )
     init_probability: float = parameter(
         0.5,
         [Interval(Real, 0, 1, closed="right")],
         "float in (0, 1]",
         """The first probability of every membership. 1 is the plain network, bit for
         bit.""",
+    )
+    block_penalty: float = parameter(
+        0.0,
+        [Interval(Real, 0, None, closed="left")],
+        "float",
+        """Price of the multiply-adds of the converted layers, added to the loss: it
+        presses nodes out of clusters where they do not pay. It is times the expected
+        number of weights in branches, one branch for each cluster, over that of the
+        weights.""",
     )
     mask_per: str = parameter(
         "batch",

@@ -7,7 +7,7 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 from skorch.callbacks import Callback
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sklearn_structreg.blockout.conversion import (
@@ -16,6 +16,7 @@ from sklearn_structreg.blockout.conversion import (
     fold_in_place,
     node_sets,
 )
+from sklearn_structreg.blockout.layer import BlockoutLinear
 from sklearn_structreg.blockout.parameters import BlockoutParameters
 from sklearn_structreg.blockout.recorder import ProbabilityRecorder
 from sklearn_structreg.core.parameters import component
@@ -98,8 +99,9 @@ class Blockout(BlockoutParameters, Regularizer):
         return module
 
     def resume(self, previous: Any, module: nn.Module) -> nn.Module:
-        """Go on with the network's clusters, at another `logit_rate_factor` if set."""
-        fixed = [n for n in self._get_param_names() if n != "logit_rate_factor"]
+        """Go on with the network's clusters, at another rate or price if set."""
+        free = "logit_rate_factor", "block_penalty"
+        fixed = [name for name in self._get_param_names() if name not in free]
         check_unchanged(previous, self, fixed)
         return super().resume(previous, module)
 
@@ -109,6 +111,15 @@ class Blockout(BlockoutParameters, Regularizer):
         logits, factor = [nodes.logits for nodes in learned], self.logit_rate_factor
         group = {"params": logits, "weight_decay": 0.0, "lr_factor": factor}
         return [group] if logits else []
+
+    def penalty(self, module: nn.Module) -> Tensor | None:
+        """Return the price of the expected multiply-adds."""
+        if self.block_penalty == 0:
+            return None
+        layers = [part for part in module.modules() if isinstance(part, BlockoutLinear)]
+        price = torch.stack([layer.expected_multiply_adds() for layer in layers]).sum()
+        n_weights = sum(layer.weight.numel() for layer in layers)
+        return self.block_penalty * price / n_weights if price.requires_grad else None
 
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Refuse optimizers that compare losses of different draws."""
@@ -126,6 +137,8 @@ class Blockout(BlockoutParameters, Regularizer):
 
     def remedy(self) -> str | None:
         """Keep more of the weights in every draw."""
+        if self.block_penalty > 0:
+            return f"lower block_penalty={self.block_penalty:g}"
         start = self.init_probability
         return f"raise init_probability={start:g}" if start < 1 else None
 

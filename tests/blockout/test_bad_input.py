@@ -64,6 +64,8 @@ NUMBERS = {
     "assignment": ["firm", 1],
     "init_probability": [0.0, 1.5, np.nan, True, "half"],
     "learn_probabilities": ["yes", 2],
+    "gradient": ["exact", None],
+    "block_penalty": [-0.1, np.nan, np.inf, True],
     "mask_per": ["row", 1],
     "logit_rate_factor": [-1.0, np.nan, np.inf, True],
     "layers": [3, None],

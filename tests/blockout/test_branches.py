@@ -179,6 +179,7 @@ def test_inserted_layers_stay_and_keep_the_order_that_they_need(inserted):
     memberships = [rng.random((n, 3)) < 0.4 for n in (5, 8, 3)]
     assert not memberships[1].any(axis=1).all()
     net, names = mlp(memberships, torch.float64)
+    insert_layer(net, "0", nn.BatchNorm1d(5), before=True)  # its order is its own
     insert_layer(net, "0", inserted)
     net.double()(torch.randn(30, 5, dtype=torch.float64))
     net.eval()

@@ -41,14 +41,16 @@ def test_draws_have_the_probabilities_and_are_independent():
     assert np.abs(correlation).max() < bound
 
 
-def test_the_gradient_of_a_draw_is_masked_by_it():
+def test_the_papers_gradient_of_a_draw_is_masked_by_it():
     torch.manual_seed(0)
     P = torch.full((50, 4), 0.5, requires_grad=True)
-    drawn = with_gradient(draw_memberships(P), P)
-    slope = torch.randn(50, 4)
-    (gradient,) = torch.autograd.grad(drawn, P, slope)
-    assert torch.equal(gradient, slope * drawn)
+    drawn, slope = draw_memberships(P), torch.randn(50, 4)
     assert 0 < drawn.mean() < 1
+    for rule, expected in (("paper", slope * drawn), ("straight_through", slope)):
+        membership = with_gradient(drawn, P, rule)
+        assert torch.equal(membership, drawn)
+        (gradient,) = torch.autograd.grad(membership, P, slope)
+        assert torch.equal(gradient, expected)
 
 
 # ---- masks ---------------------------------------------------------------------
@@ -140,11 +142,16 @@ def test_masks_per_sample_equal_explicit_masks():
 # ---- the whole step ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scales", [(1.0, 1.0), (1.4, 2.1)])
-def test_the_step_has_the_gradients_of_equations_7_to_9(path, monkeypatch, scales):
+@pytest.mark.parametrize(
+    ("gradient", "scales"),
+    [("paper", (1.0, 1.0)), ("paper", (1.4, 2.1)), ("straight_through", (1.4, 2.1))],
+)
+def test_the_step_has_the_gradients_of_equations_7_to_9(
+    path, monkeypatch, gradient, scales
+):
     torch.manual_seed(0)
     k, sizes = 3, (6, 8, 4)
-    sets = [NodeSet(size, k).double() for size in sizes]
+    sets = [NodeSet(size, k, gradient=gradient).double() for size in sizes]
     for nodes in sets:
         nn.init.normal_(nodes.logits)
     first, second = (
@@ -193,5 +200,6 @@ def test_the_step_has_the_gradients_of_equations_7_to_9(path, monkeypatch, scale
     close(x.grad, delta1 @ (W1 * M1))
     for nodes, dC, C in zip(sets, (dC0, dC1, dC2), (C0, C1, C2), strict=True):
         P = 1 / (1 + np.exp(-nodes.logits.detach().numpy()))
-        close(nodes.logits.grad, dC * C * P * (1 - P))  # Eq. 9, then the logistic
+        factor = C if gradient == "paper" else 1.0
+        close(nodes.logits.grad, dC * factor * P * (1 - P))  # Eq. 9, then the logistic
         assert nodes.logits.grad.abs().max() > 0

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from itertools import pairwise
 
 import pytest
 import torch
@@ -102,7 +103,8 @@ def test_resuming_refuses_another_structure(name, new):
         ValueError, match=f"so {name} cannot change from .* set it back"
     ):
         Blockout(**{name: new}).resume(Blockout(), net)
-    assert Blockout(logit_rate_factor=1).resume(Blockout(), net) is net
+    other = Blockout(logit_rate_factor=1, block_penalty=0.3)
+    assert other.resume(Blockout(), net) is net
 
 
 def test_partial_fit_takes_another_rate_and_keeps_the_clusters(blobs):
@@ -159,3 +161,30 @@ def test_numbers_are_learned_as_well_as_classes(digits):
     blockout = Blockout(init_probability=0.8)
     model = StructuredRegressor(regularizers=[blockout], random_state=0)
     assert model.fit(X, y).score(X, y) > 0.7
+
+
+def test_the_price_is_the_mean_number_of_shared_weights():
+    torch.manual_seed(0)
+    blockout = Blockout(3, block_penalty=0.7)
+    net = blockout.attach(make_mlp(6, 4, (8,)), torch.zeros(1, 6))
+    n_draws, counts = 4000, 0
+    sets = node_sets(net)
+    for nodes in sets:
+        nn.init.normal_(nodes.logits)
+    P = [nodes.probabilities.detach() for nodes in sets]
+    for one, two in pairwise(P):
+        draws = [torch.bernoulli(p.expand(n_draws, -1, -1)) for p in (one, two)]
+        counts += (draws[1] @ draws[0].mT).sum((1, 2))
+    n_weights = 6 * 8 + 8 * 4
+    penalty = blockout.penalty(net)
+    error = float(counts.std()) / n_draws**0.5
+    assert abs(penalty.item() / 0.7 * n_weights - float(counts.mean())) < 4 * error
+    penalty.backward()
+    assert all((nodes.logits.grad > 0).all() for nodes in sets)
+
+
+@pytest.mark.parametrize("off", [{"block_penalty": 0}, {"learn_probabilities": False}])
+def test_where_nothing_can_be_pressed_there_is_no_price(off):
+    blockout = Blockout(3, **({"block_penalty": 0.5} | off))
+    net = blockout.attach(make_mlp(6, 4), torch.zeros(1, 6))
+    assert blockout.penalty(net) is None

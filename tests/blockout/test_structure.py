@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import adjusted_rand_score
 
 from sklearn_structreg import BlockoutClassifier
 from sklearn_structreg.core import count_multiply_adds
@@ -108,3 +109,51 @@ def test_bad_input(fitted, digits):
     for method in ("harden", "class_hierarchy", "diagnose"):
         with pytest.raises(NotFittedError):
             getattr(BlockoutClassifier(), method)()
+
+
+def test_a_price_makes_a_small_net_of_digits(digits):
+    """Most weights go, and hardening costs little: without it the net is lost."""
+    X, y = digits
+    shares = {}
+    for price in (0.0, 0.3):
+        model = BlockoutClassifier(
+            hidden_layer_sizes=(100,),
+            gradient="straight_through",
+            logit_rate_factor=100,
+            block_penalty=price,
+            max_epochs=40,
+            random_state=0,
+        ).fit(X[:1200], y[:1200])
+        hardened = model.harden(X[1200:], y[1200:], threshold=0.3)
+        shares[price] = hardened.multiply_adds[1] / hardened.multiply_adds[0]
+        assert hardened.score > 0.9
+        assert hardened.hardened_score > hardened.score - 0.02
+    assert shares[0.3] < 0.5 < 0.9 < shares[0.0]
+
+
+def planted_groups_found(seed, **settings):
+    """Agreement with four groups of classes, each with eight features of its own."""
+    rng = np.random.default_rng(seed)
+    group, y = rng.permutation(16) // 4, rng.integers(16, size=1500)
+    means = rng.normal(size=(16, 8))
+    X = rng.normal(size=(1500, 4, 8))
+    X[np.arange(1500), group[y]] += (
+        3 * (means / np.linalg.norm(means, axis=1)[:, None])[y]
+    )
+    model = BlockoutClassifier(
+        n_clusters=12,
+        hidden_layer_sizes=(),
+        logit_rate_factor=100,
+        max_epochs=40,
+        random_state=seed,
+        **settings,
+    ).fit(X.reshape(1500, -1), y)
+    labels = model.class_hierarchy(distance="profile").labels(4)
+    return adjusted_rand_score(group, labels)
+
+
+def test_a_price_finds_planted_groups_of_classes():
+    """In the mean: a seed in five joins two groups, or splits one."""
+    priced = {"gradient": "straight_through", "block_penalty": 0.3}
+    assert np.mean([planted_groups_found(seed, **priced) for seed in range(3)]) > 0.8
+    assert planted_groups_found(0, gradient="paper") < 0.3
