@@ -1,8 +1,6 @@
 """The compiled path of the proximal operators beside the torch path, its oracle."""
 
 import pickle
-import subprocess
-import sys
 from unittest import mock
 
 import joblib
@@ -198,11 +196,6 @@ def test_a_bound_weight_leaves_the_rest_to_torch():
     with without_compilation():
         assert not bound.shrink(0.1, 0.1, True)
     assert bound.shrink(0.1, 0.1, True)
-
-
-def test_importing_does_not_load_numba():
-    code = "import sys, sklearn_structreg.cges; assert 'numba' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def compile_afresh(dtype=torch.float32):

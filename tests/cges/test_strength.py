@@ -120,15 +120,14 @@ def test_of_two_equal_classes_it_is_scikit_learns_l1_min_c(wine):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize(
-    "settings",
+    ("momentum", "settings"),
     [
-        {"penalty": "l1"},
-        {"penalty": "group", "layer_scale": "auto"},
-        {"penalty": "group", "groups": "filter"},
-        {"penalty": "cges", "exclusivity": 0.4},
-        {"penalty": "cges", "layer_scale": [(0.3, 2.0)]},
+        (0.0, {"penalty": "l1"}),
+        (0.9, {"penalty": "group", "layer_scale": "auto"}),
+        (0.0, {"penalty": "group", "groups": "filter"}),
+        (0.0, {"penalty": "cges", "exclusivity": 0.4}),
+        (0.9, {"penalty": "cges", "layer_scale": [(0.3, 2.0)]}),
     ],
 )
 def test_training_empties_a_linear_model_just_above_and_not_below(
