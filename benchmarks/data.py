@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import fetch_openml
+from sklearn.datasets import fetch_openml, load_breast_cancer, load_digits, load_wine
 
 OPENML = {"mnist": ("mnist_784", (28, 28), 60_000)}
 """Name on OpenML, shape of an image, and how many of the rows are for training."""
@@ -46,3 +46,9 @@ def load_tables(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             if "X" in data:
                 tables[file.stem] = data["X"], data["y"]
     return tables
+
+
+def sklearn_tables() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Load the tables of classes that come with scikit-learn."""
+    loaders = {"wine": load_wine, "cancer": load_breast_cancer, "digits": load_digits}
+    return {name: load(return_X_y=True) for name, load in loaders.items()}

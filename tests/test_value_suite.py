@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,55 @@ def test_runs_are_resumed_and_reported(data, contestants, tmp_path):
     rules = write(partial, tmp_path)[-2].read_text("utf-8")
     assert "below plain net: 0 of 0 sets" in rules
     assert "nan" not in rules
+
+
+PAGES = {
+    each: each
+    for each in ("learning_rate", "noise", "selection", "size", "targets", "wide")
+} | {"pruning": "pruning_value"}
+
+
+@pytest.mark.parametrize("section", PAGES)
+def test_the_docs_have_the_table_of_the_runs(section, tmp_path):
+    from benchmarks.value.runs import Runs
+    from benchmarks.value.section import DOCS, RESULTS, write_page
+
+    name = PAGES[section]
+    runs = Runs(RESULTS / f"{name}.jsonl")
+    assert runs.rows
+    report = import_module(f"benchmarks.value.{section}").report
+    write_page(tmp_path / "page.inc", report(runs))
+    page = (tmp_path / "page.inc").read_text("utf-8")
+    assert page == (DOCS / f"{name}.inc").read_text("utf-8")
+
+
+def test_a_section_measures_only_missing_runs(tmp_path, monkeypatch, capsys):
+    from benchmarks.value.section import run_section
+
+    def measure(runs, options):
+        for seed in options.seeds:
+            for name in filter(options.wants, ("wine", "digits")):
+                key = {"data": name, "shape": (2, 3), "seed": seed}
+                runs.once(key, work, name)
+
+    def work(name):
+        asked.append(name)
+        return {"accuracy": 1 / 3}
+
+    def report(runs):
+        return f"{runs.mean('accuracy', data='wine'):.6f} of {len(runs.rows)}"
+
+    file = tmp_path / "runs.jsonl"
+    for options, measured, table in (
+        (["--small", "--only", "wine"], ["wine"], "0.333333 of 1"),
+        (["--seeds", "2"], ["digits", "wine", "digits"], "0.333333 of 4"),
+        ([], [], "0.333333 of 4"),
+    ):
+        asked = []
+        monkeypatch.setattr(sys, "argv", ["section", *options, "--json", str(file)])
+        run_section("no page", "Title.", measure, report, n_seeds=2)
+        assert asked == measured
+        assert capsys.readouterr().out == f"{table}\n"
 
 
 def test_settings_are_chosen_without_the_test_rows(data, contestants, tmp_path):

@@ -47,7 +47,7 @@ def compete(
             found = [
                 runs.once(
                     key_of(key, contestant, setting, "validation"),
-                    lambda c=contestant, s=setting: measure(c, s, seed, fit, [valid]),
+                    *(measure, contestant, setting, seed, fit, [valid]),
                 )
                 for setting in contestant.grid
             ]
@@ -55,7 +55,7 @@ def compete(
         for setting in settings:
             runs.once(
                 key_of(key, contestant, setting, "test"),
-                lambda c=contestant, s=setting: measure(c, s, seed, train, tests),
+                *(measure, contestant, setting, seed, train, tests),
             )
 
 
@@ -69,7 +69,6 @@ def halves(X: np.ndarray, y: np.ndarray, seed: int) -> tuple[Rows, Rows]:
 
 def key_of(key: Run, contestant: Contestant, setting: Run, part: str) -> Run:
     """Return the entries that tell a run from all others."""
-    setting = {k: list(v) if isinstance(v, tuple) else v for k, v in setting.items()}
     return key | {"contestant": contestant.name, "setting": setting, "part": part}
 
 
@@ -103,10 +102,7 @@ def measure(
     if len(scores) > 1:
         further["corrupted"] = float(np.mean([a for a, _ in scores[1:]]))
     result = {"accuracy": accuracy, "log_loss": min(loss, 99), "seconds": seconds}
-    return {
-        k: round(v, 4) if isinstance(v, float) else v
-        for k, v in (result | further).items()
-    }
+    return result | further
 
 
 def score(

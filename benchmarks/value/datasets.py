@@ -8,17 +8,12 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import (
-    load_breast_cancer,
-    load_digits,
-    load_wine,
-    make_classification,
-)
+from sklearn.datasets import make_classification
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.preprocessing import scale
 
 from benchmarks.corruptions import corrupt
-from benchmarks.data import load_images, load_tables
+from benchmarks.data import load_images, load_tables, sklearn_tables
 
 __all__ = ["DataSet", "Split", "data_sets"]
 
@@ -73,10 +68,8 @@ def data_sets(folders: tuple[Path, ...], small: bool) -> list[DataSet]:
         Whether to take few rows, and images at half their size.
     """
     most = SMALL_ROWS if small else None
-    loaders = {"wine": load_wine, "cancer": load_breast_cancer, "digits": load_digits}
     found = []
-    for name, load in loaders.items():
-        X, y = load(return_X_y=True)
+    for name, (X, y) in sklearn_tables().items():
         found.append(table(name, "scikit-learn", X, y, most))
         found.append(table(f"{name} scaled", "scikit-learn", scale(X), y, most))
     for folder in folders:

@@ -6,41 +6,30 @@ loss becomes non-finite counts as one that gives every class the same probabilit
 last column has ``learning_rate="auto"``, for comparison.
 
 Run ``python -m benchmarks.value.learning_rate --data FOLDER`` (about a quarter of an
-hour on one core). FOLDER holds tables as ``.npz`` files with X and y, of which a sample
-of at most 450 rows is taken; without it there are scikit-learn's tables and made ones.
-``--small`` takes fewer of these and one seed (a minute). Runs that the JSON file holds
-already are not repeated: delete it to start anew.
+hour on one core; ``--small``: a minute). FOLDER holds tables as ``.npz`` files with X
+and y, of which a sample of at most 450 rows is taken; without it there are
+scikit-learn's tables and made ones.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import warnings
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from sklearn.datasets import (
-    load_breast_cancer,
-    load_digits,
-    load_wine,
-    make_classification,
-)
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.datasets import make_classification
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from benchmarks.data import load_tables
+from benchmarks.data import load_tables, sklearn_tables
+from benchmarks.value.runs import Run, Runs
+from benchmarks.value.section import Options, run_section
 from sklearn_structreg import StructuredClassifier
 
 GRIDS: dict[str, list[float | str]] = {
     "sgd": [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, "auto"],
     "adam": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 5e-2, "auto"],
 }
-RESULTS = Path(__file__).parents[1] / "results" / "learning_rate.json"
 MAX_ROWS = 450
 
 Table = tuple[np.ndarray, np.ndarray]
@@ -48,11 +37,7 @@ Table = tuple[np.ndarray, np.ndarray]
 
 def tables(folder: Path | None, small: bool) -> dict[str, Table]:
     """Return samples and labels by name, fewest features first."""
-    found = {
-        "wine": load_wine(return_X_y=True),
-        "cancer": load_breast_cancer(return_X_y=True),
-        "digits": load_digits(return_X_y=True),
-    }
+    found = sklearn_tables()
     for n_features in (2_000,) if small else (2_000, 10_000):
         found[f"made-{n_features}"] = make_classification(
             MAX_ROWS, n_features, n_informative=20, n_classes=3, random_state=0
@@ -71,9 +56,9 @@ def sample(X: np.ndarray, y: np.ndarray) -> Table:
     return X, y
 
 
-def measure(
+def score(
     X: np.ndarray, y: np.ndarray, optimizer: str, rate: float | str, seed: int
-) -> tuple[float, float]:
+) -> Run:
     """Return accuracy and log loss of held-out rows, means over three folds."""
     figures = []
     folds = StratifiedKFold(3, shuffle=True, random_state=seed)
@@ -90,65 +75,38 @@ def measure(
             (accuracy_score(y[test], p.argmax(axis=1)), log_loss(y[test], p))
         )
     accuracy, loss = np.mean(figures, axis=0)
-    return float(accuracy), float(loss)
+    return {"accuracy": float(accuracy), "log_loss": float(loss)}
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    """Print accuracy (per cent) and log loss, means over seeds, for each optimizer."""
-    tables = sorted({(row["n_features"], row["table"]) for row in rows})
-    for optimizer, grid in GRIDS.items():
-        print(f"\n{optimizer:>5}, n_features" + "".join(f"{r!s:>12}" for r in grid))
-        for n_features, table in tables:
-            cells = []
+def measure(runs: Runs, options: Options) -> None:
+    """Measure every rate on every table."""
+    found = tables(options.data, options.small)
+    for seed, (name, (X, y)) in product(options.seeds, found.items()):
+        if not options.wants(name):
+            continue
+        for optimizer, grid in GRIDS.items():
             for rate in grid:
-                key = (table, optimizer, rate)
-                found = [row for row in rows if key_of(row)[:3] == key]
-                means = [
-                    np.mean([row[figure] for row in found]) if found else np.nan
-                    for figure in ("accuracy", "log_loss")
-                ]
-                cells.append(f"{100 * means[0]:6.1f}{means[1]:6.2f}")
-            print(f"{table:>10} {n_features:>6}" + "".join(cells))
+                key = {"data": name, "n_features": X.shape[1], "seed": seed}
+                key |= {"optimizer": optimizer, "rate": rate}
+                runs.once(key, score, X, y, optimizer, rate, seed)
 
 
-def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["table"], row["optimizer"], row["rate"], row["seed"]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of .npz files with X and y")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--small", action="store_true", help="few tables, one seed")
-    parser.add_argument("--json", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore", ConvergenceWarning)
-    seeds = range(1 if arguments.small else arguments.seeds)
-    rows = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
-    done = {key_of(row) for row in rows}
-    found = tables(arguments.data, arguments.small)
-    for seed, (name, (X, y)), (optimizer, grid) in product(
-        seeds, found.items(), GRIDS.items()
-    ):
-        for rate in grid:
-            if (name, optimizer, rate, seed) in done:
-                continue
-            accuracy, loss = measure(X, y, optimizer, rate, seed)
-            rows.append(
-                {
-                    "table": name,
-                    "n_features": X.shape[1],
-                    "optimizer": optimizer,
-                    "rate": rate,
-                    "seed": seed,
-                    "accuracy": round(accuracy, 4),
-                    "log_loss": round(loss, 4),
-                }
-            )
-            arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
-    show(rows)
+def report(runs: Runs) -> str:
+    """Return accuracy (per cent) and log loss, means over seeds, by the optimizer."""
+    tables = sorted({(row["n_features"], row["data"]) for row in runs.rows})
+    lines = []
+    for optimizer, grid in GRIDS.items():
+        head = f"{optimizer:>5}, n_features" + "".join(f"{r!s:>12}" for r in grid)
+        lines += ["", head]
+        for n_features, table in tables:
+            line = f"{table:>10} {n_features:>6}"
+            for rate in grid:
+                key = {"data": table, "optimizer": optimizer, "rate": rate}
+                accuracy = runs.mean("accuracy", **key)
+                line += f"{100 * accuracy:6.1f}{runs.mean('log_loss', **key):6.2f}"
+            lines.append(line)
+    return "\n".join(lines[1:])
 
 
 if __name__ == "__main__":
-    main()
+    run_section("learning_rate", __doc__, measure, report, n_seeds=2)

@@ -6,44 +6,32 @@ Held-out accuracy of the plain network and of `CGESClassifierCV`, beside linear 
 and a forest; the share of CGES's features that are real ones, and the number that it
 reads; means over three shufflings.
 
-Run ``python -m benchmarks.value.noise`` (ten minutes on one core). Fits that the JSON
-file holds already are not repeated. It prints the table and writes docs/noise.inc and
-the figure of the CGES page.
+Run ``python -m benchmarks.value.noise`` (ten minutes on one core). It also draws the
+figure of the CGES page.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import warnings
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.data import sklearn_tables
+from benchmarks.value.runs import Run, Runs
+from benchmarks.value.section import Options, run_section
 from sklearn_structreg import CGESClassifierCV, StructuredClassifier
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "noise.json"
-FIGURE, PAGE = RESULTS.with_suffix(".png"), ROOT / "docs" / "noise.inc"
-SETS = {
-    "digits": (load_digits, 400),
-    "cancer": (load_breast_cancer, 200),
-    "wine": (load_wine, 90),
-}
+N_TRAIN = {"digits": 400, "cancer": 200, "wine": 90}
 COPIES = (0, 3, 15)
-SEEDS = range(3)
 
 
 def logistic(penalty: str) -> Any:
@@ -63,17 +51,16 @@ MODELS: dict[str, Any] = {
 }
 
 
-def measure(name: str, n_copies: int, seed: int, model: Any) -> dict[str, float]:
+def fit(name: str, n_copies: int, seed: int, model: Any) -> Run:
     """Fit on the training rows of one shuffling."""
-    load, n_train = SETS[name]
-    X, y = load(return_X_y=True)
+    X, y = sklearn_tables()[name]
     rng = np.random.default_rng(seed)
     table = np.hstack([X, *(rng.permuted(X, axis=0) for _ in range(n_copies))])
     train, test, y_train, y_test = train_test_split(
-        table, y, train_size=n_train, stratify=y, random_state=seed
+        table, y, train_size=N_TRAIN[name], stratify=y, random_state=seed
     )
     model = clone(model).fit(train, y_train)
-    figures = {"accuracy": float(model.score(test, y_test))}
+    figures: Run = {"accuracy": float(model.score(test, y_test))}
     if isinstance(model, CGESClassifierCV):
         reads = model.feature_importances_ > 0
         figures["n_read"] = int(reads.sum())
@@ -81,40 +68,43 @@ def measure(name: str, n_copies: int, seed: int, model: Any) -> dict[str, float]
     return figures
 
 
-def mean_of(rows: list[dict[str, Any]], key: tuple[Any, ...], figure: str) -> float:
-    """Return a mean over the shufflings."""
-    names = "set", "n_copies", "model"
-    found = [r[figure] for r in rows if tuple(r[name] for name in names) == key]
-    return float(np.mean(found)) if found else np.nan
+def measure(runs: Runs, options: Options) -> None:
+    """Fit every model on every table."""
+    for name, n_copies, seed in product(N_TRAIN, COPIES, options.seeds):
+        for label, model in MODELS.items() if options.wants(name) else ():
+            key = {"data": name, "n_copies": n_copies, "seed": seed, "model": label}
+            runs.once(key, fit, name, n_copies, seed, model)
 
 
-def report(rows: list[dict[str, Any]]) -> str:
-    """Return the table."""
+def report(runs: Runs) -> str:
+    """Return the means over the shufflings."""
     labels = "".join(f"{label.replace(', tuned', ''):>24}" for label in MODELS)
     lines = [f"{'':<24}{labels}{'CGES reads':>22}"]
-    for name, n_copies in product(SETS, COPIES):
-        cells = ""
-        for label in MODELS:
-            accuracy = mean_of(rows, (name, n_copies, label), "accuracy")
-            cells += f"{100 * accuracy:24.1f}"
-        key = name, n_copies, "CGESClassifierCV"
-        n_read, n_real = (mean_of(rows, key, f) for f in ("n_read", "n_real"))
-        n_columns = SETS[name][0]().data.shape[1]
-        size = f"{name}, {n_columns} + {n_columns * n_copies}"
+    sizes = {name: X.shape[1] for name, (X, _) in sklearn_tables().items()}
+    for name, n_copies in product(N_TRAIN, COPIES):
+        key: Run = {"data": name, "n_copies": n_copies}
+        means = [runs.mean("accuracy", **key, model=label) for label in MODELS]
+        cells = "".join(f"{100 * mean:24.1f}" for mean in means)
+        key["model"] = "CGESClassifierCV"
+        n_read, n_real = (runs.mean(each, **key) for each in ("n_read", "n_real"))
+        size = f"{name}, {sizes[name]} + {sizes[name] * n_copies}"
         lines.append(f"{size:<24}{cells}{f'{n_read:.0f}, {n_real:.0f} real':>22}")
     return "\n".join(lines)
 
 
-def draw(rows: list[dict[str, Any]]) -> None:
+def draw(runs: Runs, path: Path) -> None:
     """Draw accuracy over the share of columns that are noise, a panel for each set."""
-    figure, axes = plt.subplots(1, len(SETS), figsize=(11, 3.9), layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(N_TRAIN), figsize=(11, 3.9), layout="constrained"
+    )
     styles = {"plain network": ("0.4", "s"), "CGESClassifierCV": ("tab:red", "o")}
     others = iter([("tab:blue", "^"), ("tab:cyan", "v"), ("tab:green", "D")])
     for label in MODELS:
         color, marker = styles.get(label) or next(others)
         width = 2.5 if label == "CGESClassifierCV" else 1.2
-        for ax, name in zip(axes, SETS, strict=True):
-            means = [mean_of(rows, (name, n, label), "accuracy") for n in COPIES]
+        for ax, name in zip(axes, N_TRAIN, strict=True):
+            key = {"data": name, "model": label}
+            means = [runs.mean("accuracy", n_copies=n, **key) for n in COPIES]
             ax.plot(
                 range(len(COPIES)),
                 100 * np.array(means),
@@ -123,8 +113,9 @@ def draw(rows: list[dict[str, Any]]) -> None:
                 linewidth=width,
                 label=label,
             )
-    for ax, (name, (load, n_train)) in zip(axes, SETS.items(), strict=True):
-        n_columns = load().data.shape[1]
+    tables = sklearn_tables()
+    for ax, (name, n_train) in zip(axes, N_TRAIN.items(), strict=True):
+        n_columns = tables[name][0].shape[1]
         labels = [f"+{n_columns * n}" for n in COPIES]
         ax.set_xticks(range(len(COPIES)), labels)
         ax.set(title=f"{name}: {n_columns} columns, {n_train} rows")
@@ -133,31 +124,8 @@ def draw(rows: list[dict[str, Any]]) -> None:
     axes[0].set_ylabel("held-out accuracy (%)")
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=5, frameon=False)
-    figure.savefig(FIGURE, dpi=110)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore", ConvergenceWarning)
-    rows = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
-    names = "set", "n_copies", "seed", "model"
-    done = {tuple(row[name] for name in names) for row in rows}
-    for key in product(SETS, COPIES, SEEDS, MODELS):
-        if key in done:
-            continue
-        name, n_copies, seed, label = key
-        figures = measure(name, n_copies, seed, MODELS[label])
-        rows.append(dict(zip(names, key, strict=True)) | figures)
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
-    table = report(rows)
-    print(table)
-    lines = "\n".join(f"    {line}".rstrip() for line in table.splitlines())
-    PAGE.write_text(f".. code-block:: text\n\n{lines}\n")
-    draw(rows)
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":
-    main()
+    run_section("noise", __doc__, measure, report, draw)

@@ -16,14 +16,12 @@ rows for each seed, and the test set is read once. Beside the means are the diff
 to torch from the same rows, with the standard error of their mean.
 
 Run ``python -m benchmarks.value.pruning --data FOLDER``, where FOLDER holds
-``mnist.npz`` (about 20 minutes on one core). Runs that the JSON file holds already are
-not repeated: delete it to start anew. ``--small`` is one network, density and seed.
+``mnist.npz`` (about 20 minutes on one core). ``--only`` takes names of networks,
+``--small`` is the convnet at 5 %.
 """
 
 from __future__ import annotations
 
-import argparse
-import warnings
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
@@ -31,19 +29,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 from torch.nn.utils import prune
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from benchmarks.data import load_images
-from benchmarks.value.runs import Runs
-from benchmarks.value.standing import mean_and_error
+from benchmarks.value.runs import Run, Runs
+from benchmarks.value.section import Options, run_section
+from benchmarks.value.standing import paired
 from sklearn_structreg import CGESClassifier
 from sklearn_structreg.core import make_mlp
 
-RESULTS = Path(__file__).parents[1] / "results" / "pruning_value.jsonl"
-TABLE = Path(__file__).parents[2] / "docs" / "pruning_value.inc"
 N_TRAIN, N_VALID, EPOCHS, BATCH = 2_000, 5_000, 40, 128
 DENSITIES = (0.1, 0.05, 0.02)
 TUNED_AT = 0.05
@@ -170,29 +166,50 @@ class Images:
         return train, valid
 
 
-def accuracy(runs: Runs, images: Images, on: str, seed: int, **run: Any) -> float:
+def measure(runs: Runs, options: Options) -> None:
+    """Tune every contestant at one density, and train it at all on other rows."""
+    images = Images(options.data)
+    densities = [TUNED_AT] if options.small else DENSITIES
+    for network, contestant in product(NETWORKS, SETTINGS):
+        if not options.wants(network) or (options.small and network != "convnet"):
+            continue
+        key = {"network": network, "contestant": contestant}
+        for params in SETTINGS[contestant]:
+            tuning = key | {"density": TUNED_AT, "params": params}
+            runs.once(
+                {"on": "valid", "seed": 0} | tuning, fit, images, "valid", 0, tuning
+            )
+        chosen = tuned(runs, network, contestant)
+        for density, seed in product(densities, options.seeds):
+            final = key | {"density": density, "params": chosen}
+            number = seed + 1  # the rows of seed 0 were for the choice
+            runs.once(
+                {"on": "test", "seed": number} | final,
+                fit,
+                images,
+                "test",
+                number,
+                final,
+            )
+
+
+def fit(images: Images, on: str, seed: int, setting: Params) -> Run:
     """Return the accuracy on validation or test rows, in per cent."""
-
-    def work() -> Params:
-        train, valid = images.rows(seed)
-        X, y = valid if on == "valid" else images.test
-        predict = fitted(**run, rows=train, seed=seed)
-        return {"accuracy": round(100 * float((predict(X) == y).mean()), 2)}
-
-    return float(runs.once({"on": on, "seed": seed, **run}, work)["accuracy"])
+    train, valid = images.rows(seed)
+    X, y = valid if on == "valid" else images.test
+    predict = fitted(**setting, rows=train, seed=seed)
+    return {"accuracy": 100 * float((predict(X) == y).mean())}
 
 
-def tuned(runs: Runs, images: Images, network: str, contestant: str) -> Params:
+def tuned(runs: Runs, network: str, contestant: str) -> Params:
     """Return the settings of a contestant that are best on validation rows."""
-    run = {"network": network, "contestant": contestant, "density": TUNED_AT}
     settings = SETTINGS[contestant]
-    scores = [accuracy(runs, images, "valid", 0, params=p, **run) for p in settings]
+    key = {"on": "valid", "network": network, "contestant": contestant}
+    scores = [runs.mean("accuracy", **key, params=params) for params in settings]
     return settings[int(np.argmax(scores))]
 
 
-def table(
-    runs: Runs, images: Images, networks: list[str], densities: list[float], n: int
-) -> str:
+def report(runs: Runs) -> str:
     """Return means over seeds, and paired differences to torch's recipe."""
     names = list(SETTINGS)
     lines = [
@@ -200,41 +217,24 @@ def table(
         + "".join(f"{name:>8}" for name in names)
         + "".join(f"{f'{name} - torch':>17}" for name in names[1:])
     ]
-    for network, density in product(networks, densities):
+    for network, density in product(NETWORKS, DENSITIES):
         scores = {}
         for name in names:
-            run = {"network": network, "contestant": name, "density": density}
-            run["params"] = tuned(runs, images, network, name)
-            seeds = range(1, n + 1)
-            scores[name] = np.array(
-                [accuracy(runs, images, "test", s, **run) for s in seeds]
+            key = {"on": "test", "network": network, "contestant": name}
+            found = runs.select(
+                **key, density=density, params=tuned(runs, network, name)
             )
-        cells = [f"{scores[name].mean():8.2f}" for name in names]
+            scores[name] = {row["seed"]: row["accuracy"] for row in found}
+        seeds = sorted(set.intersection(*(set(each) for each in scores.values())))
+        if not seeds:
+            continue
+        means = {name: np.array([scores[name][s] for s in seeds]) for name in names}
+        cells = [f"{means[name].mean():8.2f}" for name in names]
         for name in names[1:]:
-            mean, error = mean_and_error(scores[name] - scores["torch"])
-            cells.append(f"{mean:+9.2f} +- {error:.2f}")
+            cells.append(f"{paired(means[name] - means['torch']):>17}")
         lines.append(f"{network:>8} {density:5.0%}" + "".join(cells))
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder with mnist.npz")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--small", action="store_true", help="one of each")
-    parser.add_argument("--json", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore", ConvergenceWarning)
-    runs, images = Runs(arguments.json), Images(arguments.data)
-    if arguments.small:
-        print(table(runs, images, ["convnet"], [0.02], 1))
-        return
-    text = table(runs, images, list(NETWORKS), list(DENSITIES), arguments.seeds)
-    print(text)
-    indented = "".join(f"    {line}\n" for line in text.splitlines())
-    TABLE.write_text(f".. code-block:: text\n\n{indented}")
-
-
 if __name__ == "__main__":
-    main()
+    run_section("pruning_value", __doc__, measure, report)

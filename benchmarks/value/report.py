@@ -13,9 +13,7 @@ from pathlib import Path
 
 from benchmarks.value import rules, standing
 from benchmarks.value.runs import Runs
-
-DOCS = Path(__file__).parents[2] / "docs"
-RESULTS = Path(__file__).parents[1] / "results"
+from benchmarks.value.section import DOCS, RESULTS, write_page
 
 Section = Callable[[Runs], dict[str, str]]
 
@@ -34,8 +32,7 @@ def write(runs: Runs, folder: Path) -> list[Path]:
     for section in SECTIONS:
         for name, text in section(runs).items():
             path = folder / f"value_{name}.inc"
-            lines = [f"    {line}".rstrip() for line in text.splitlines()]
-            path.write_text("\n".join([".. code-block:: text", "", *lines, ""]))
+            write_page(path, text)
             written.append(path)
     path = folder / "value.png"
     standing.draw(runs, path)

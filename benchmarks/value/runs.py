@@ -1,4 +1,4 @@
-"""The runs of the suite: a file of JSON lines, and the work that is not in it yet."""
+"""The runs of a benchmark: a file of JSON lines, and the work that is not in it yet."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Runs", "in_processes"]
+import numpy as np
+
+__all__ = ["Run", "Runs", "in_processes"]
 
 Run = dict[str, Any]
+DIGITS = 6  # of the numbers on a file
 
 
 class Runs:
@@ -34,16 +37,31 @@ class Runs:
             row for row in self.rows if all(row.get(k) == v for k, v in key.items())
         ]
 
-    def once(self, key: Run, work: Callable[[], Run]) -> Run:
+    def values(self, name: str) -> list[Any]:
+        """Return the different values of an entry, in the order of the runs."""
+        return list(dict.fromkeys(row[name] for row in self.rows if name in row))
+
+    def mean(self, figure: str, **key: Any) -> float:
+        """Return the mean of a figure over the runs that have it; NaN without any."""
+        found = [row[figure] for row in self.select(**key) if figure in row]
+        return float(np.mean(found)) if found else np.nan
+
+    def once(self, key: Run, work: Callable[..., Run], *args: Any, **named: Any) -> Run:
         """Return the run with this key; work for it only where there is none."""
+        key = json.loads(json.dumps(key))  # a tuple becomes a list, as on the file
         for row in self.select(**key):
             return row
-        row = json.loads(json.dumps(key | work()))
+        row = key | json.loads(json.dumps(work(*args, **named)), parse_float=rounded)
         self.rows.append(row)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         return row
+
+
+def rounded(number: str) -> float:
+    """Read a number with as many digits as are worth keeping."""
+    return round(float(number), DIGITS)
 
 
 def in_processes(

@@ -11,42 +11,41 @@ many of the best features are right:
 - redundant: the same with 5 features and 15 mixtures of them, 2 classes
 - xor: 1,000 rows, 100 features, ``x0 x1 + x2 x3 + sin(3 x4) > 0``
 
-Run ``python -m benchmarks.value.selection --data FOLDER`` (a quarter of an hour on one
-core). FOLDER holds tables as ``.npz`` files with X and y; without it there are the made
-ones. ``--small`` takes one split, and of the tables those with at most 500 rows (three
-minutes). Where ``lassonet`` is installed, ``--lassonet`` adds it on the made tables.
-Runs that the JSON file holds already are not repeated: delete it to start anew.
+Run ``python -m benchmarks.value.selection --data FOLDER`` (half an hour on one core).
+FOLDER holds tables as ``.npz`` files with X and y, of which isolet and pcmac are cut to
+1,000 rows; without it there are the made ones. ``--small`` takes tables of at most 500
+rows (three minutes). Where ``lassonet`` is installed it runs on xor.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from importlib.util import find_spec
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_selection import f_classif, mutual_info_classif
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import (
+    GridSearchCV,
+    StratifiedKFold,
+    train_test_split,
+)
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
 from benchmarks.data import load_tables
+from benchmarks.value.runs import Run, Runs
+from benchmarks.value.section import Options, run_section
 from sklearn_structreg import CGESClassifier, CGESSelector, StructuredClassifier
 
-FOLDER = Path(__file__).parents[1]
-RESULTS = FOLDER / "results" / "selection.json"
-PAGE = FOLDER.parent / "docs" / "selection.inc"
+MADE = ("planted", "redundant", "xor")
+MOST_ROWS = {"isolet": 1_000, "pcmac": 1_000}  # else the rivals take hours
 SHARES = (0.01, 0.05)
 N_ROWS = 1000
 
@@ -66,9 +65,6 @@ class Split(NamedTuple):
         if self.planted is not None:
             return [len(self.planted)]
         return [max(1, int(share * self.X.shape[1])) for share in SHARES]
-
-
-Splits = dict[tuple[str, int], Callable[[], Split]]
 
 
 def made(name: str, seed: int) -> Split:
@@ -94,28 +90,15 @@ def made(name: str, seed: int) -> Split:
     return Split(X[:N_ROWS], y[:N_ROWS], X[N_ROWS:], y[N_ROWS:], planted)
 
 
-def fold(X: np.ndarray, y: np.ndarray, number: int) -> Split:
-    """Return one of three folds."""
-    y = LabelEncoder().fit_transform(y)
+def fold(name: str, X: np.ndarray, y: np.ndarray, number: int) -> Split:
+    """Return one of three folds of a table, or of the rows that are taken of it."""
+    y, most = LabelEncoder().fit_transform(y), MOST_ROWS.get(name)
+    if most is not None:
+        X, _, y, _ = train_test_split(X, y, train_size=most, stratify=y, random_state=0)
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     train, test = list(folds.split(X, y))[number]
     X = X.astype(float)
     return Split(X[train], y[train], X[test], y[test])
-
-
-def splits(
-    folder: Path | None, small: bool
-) -> dict[tuple[str, int], Callable[[], Split]]:
-    """Return all splits by table and number, to be made when they are needed."""
-    found: dict[tuple[str, int], Callable[[], Split]] = {}
-    tables = {} if folder is None else load_tables(folder)
-    for number in range(1 if small else 3):
-        for name in ("planted", "redundant", "xor"):
-            found[name, number] = partial(made, name, number)
-        for name, (X, y) in sorted(tables.items(), key=lambda item: item[1][0].size):
-            if len(X) <= 500 or not small:
-                found[name, number] = partial(fold, X, y, number)
-    return found
 
 
 # ---- the ways: each ranks the features; higher is better ---------------------------
@@ -160,10 +143,13 @@ WAYS = {
     "f-test": by_f_test,
     "mutual information": by_information,
     "random forest": by_forest,
+    "LassoNet": by_lassonet,
 }
+L1, ALL = "L1 logistic regression", "all features"
+COLUMNS = (("right", 8, 2), ("accuracy", 10, 3), ("seconds", 9, 1))
 
 
-def logistic(split: Split) -> dict[str, Any]:
+def logistic(split: Split) -> Run:
     """Measure L1 logistic regression with its strength chosen by cross-validation."""
     model = LogisticRegression(solver="liblinear", l1_ratio=1, tol=1e-3)
     pipeline = make_pipeline(StandardScaler(), OneVsRestClassifier(model))
@@ -173,9 +159,9 @@ def logistic(split: Split) -> dict[str, Any]:
     used = search.best_estimator_[-1].estimators_
     kept = np.any([each.coef_[0] != 0 for each in used], axis=0)
     return {
-        "n_features": int(kept.sum()),
-        "accuracy": search.score(split.X_test, split.y_test),
         "seconds": time.process_time() - began,
+        "n_features": [int(kept.sum())],
+        "accuracy": [search.score(split.X_test, split.y_test)],
     }
 
 
@@ -185,110 +171,87 @@ def net_on(split: Split, columns: np.ndarray, seed: int) -> float:
     return float(net.score(split.X_test[:, columns], split.y_test))
 
 
-def measure(split: Split, way: str, seed: int) -> list[dict[str, Any]]:
-    """Return a row for each number of features."""
-    if way == "L1 logistic regression":
-        return [logistic(split)]
-    if way == "all features":
+def select(make: Callable[[int], Split], way: str, seed: int) -> Run:
+    """Return the figures of a way, a list entry for each number of features."""
+    split = make(seed)
+    if way == L1:
+        return logistic(split)
+    if way == ALL:
         everything = np.arange(split.X.shape[1])
         accuracy = net_on(split, everything, seed)
-        return [{"n_features": len(everything), "accuracy": accuracy}]
+        return {"n_features": [len(everything)], "accuracy": [accuracy]}
     began = time.process_time()
-    rank = by_lassonet if way == "LassoNet" else WAYS[way]
-    order = np.argsort(-rank(split, seed), kind="stable")
-    seconds, rows = time.process_time() - began, []
-    for size in split.sizes:
-        row: dict[str, Any] = {"n_features": size, "seconds": seconds}
-        row["accuracy"] = net_on(split, order[:size], seed)
-        if split.planted is not None:
-            row["right"] = float(np.isin(order[:size], split.planted).mean())
-        rows.append(row)
-    return rows
+    order = np.argsort(-WAYS[way](split, seed), kind="stable")
+    seconds = time.process_time() - began
+    best = [order[:size] for size in split.sizes]
+    figures: Run = {"seconds": seconds, "n_features": split.sizes}
+    figures["accuracy"] = [net_on(split, columns, seed) for columns in best]
+    if split.planted is not None:
+        right = [float(np.isin(columns, split.planted).mean()) for columns in best]
+        figures["right"] = right
+    return figures
+
+
+def measure(runs: Runs, options: Options) -> None:
+    """Go all ways on all tables."""
+    makers = {name: partial(made, name) for name in MADE}
+    tables = {} if options.data is None else load_tables(options.data)
+    for name, (X, y) in sorted(tables.items(), key=lambda item: item[1][0].size):
+        if len(X) <= 500 or not options.small:
+            makers[name] = partial(fold, name, X, y)
+    for way in [*WAYS, L1, ALL]:
+        for name, make in makers.items():
+            if way == "LassoNet" and (name != "xor" or not find_spec("lassonet")):
+                continue
+            for seed in options.seeds if options.wants(name) else ():
+                key = {"data": name, "seed": seed, "way": way}
+                runs.once(key, select, make, way, seed)
 
 
 # ---- tables ------------------------------------------------------------------------
 
 
-def text_table(rows: list[dict[str, Any]]) -> str:
-    """Write the means over splits, a line for each way and size."""
-    tables = list(dict.fromkeys(row["table"] for row in rows))
-    real = [name for name in tables if name not in ("planted", "redundant", "xor")]
-    lines = []
+def mean(runs: Runs, figure: str, entry: int, **key: str) -> float:
+    """Return the mean over the splits of an entry of a figure; NaN without any."""
+    found = [row[figure] for row in runs.select(**key) if figure in row]
+    numbers = [f[entry] if isinstance(f, list) else f for f in found]
+    return float(np.mean(numbers)) if numbers else np.nan
+
+
+def cell(value: float, width: int, digits: int) -> str:
+    """Write a number, or nothing in the place of NaN."""
+    return f"{'' if np.isnan(value) else f'{value:.{digits}f}':>{width}}"
+
+
+def report(runs: Runs) -> str:
+    """Return the means over splits, a line for each way and size."""
+    names = runs.values("data")
+    real = [name for name in names if name not in MADE]
     head = f"{'':>24} {'share':>6}" + "".join(f"{name:>11}" for name in real)
-    lines.append(f"{head}{'mean':>11}{'seconds':>10}")
-    for way in dict.fromkeys(row["way"] for row in rows):
-        for size in (*SHARES, None):
-            cells = [
-                [
-                    r
-                    for r in rows
-                    if (r["table"], r["way"], r["share"]) == (t, way, size)
-                ]
-                for t in real
-            ]
-            if not any(cells):
+    lines = [f"{head}{'mean':>11}{'seconds':>10}"]
+    ways = [way for way in [*WAYS, L1, ALL] if runs.select(way=way)]
+    for way in ways:
+        for entry, share in enumerate(SHARES if way in WAYS else (None,)):
+            keys = [{"data": name, "way": way} for name in real]
+            means = [mean(runs, "accuracy", entry, **key) for key in keys]
+            if np.isnan(means).all():
                 continue
-            means = [
-                np.mean([r["accuracy"] for r in c]) if c else np.nan for c in cells
-            ]
-            seconds = [r["seconds"] for c in cells for r in c if "seconds" in r]
-            label = "" if size is None else f"{100 * size:.0f} %"
-            line = f"{way:>24} {label:>6}"
-            for value in [*means, np.mean(means)]:
-                line += f"{'' if np.isnan(value) else f'{value:.3f}':>11}"
-            lines.append(line + (f"{np.mean(seconds):10.1f}" if seconds else ""))
-    lines += ["", f"{'':>24}" + "".join(f"{t:>27}" for t in tables if t not in real)]
-    lines.append(f"{'':>24}" + f"{'right  accuracy  seconds':>27}" * 3)
-    for way in dict.fromkeys(row["way"] for row in rows):
+            line = f"{way:>24} {'' if share is None else f'{100 * share:.0f} %':>6}"
+            line += "".join(cell(value, 11, 3) for value in [*means, np.mean(means)])
+            seconds = [mean(runs, "seconds", 0, **key) for key in keys]
+            timed = [each for each in seconds if not np.isnan(each)]
+            lines.append(line + (cell(float(np.mean(timed)), 10, 1) if timed else ""))
+    lines += ["", f"{'':>24}" + "".join(f"{name:>27}" for name in MADE)]
+    lines.append(f"{'':>24}" + f"{'right  accuracy  seconds':>27}" * len(MADE))
+    for way in ways:
         line = f"{way:>24}"
-        for table in ("planted", "redundant", "xor"):
-            cell = [r for r in rows if (r["table"], r["way"]) == (table, way)]
-            for key, width in (("right", 8), ("accuracy", 10), ("seconds", 9)):
-                values = [r[key] for r in cell if key in r]
-                digits = 1 if key == "seconds" else 2 if key == "right" else 3
-                mean = f"{np.mean(values):.{digits}f}" if values else ""
-                line += f"{mean:>{width}}"
+        for name in MADE:
+            for figure, width, digits in COLUMNS:
+                value = mean(runs, figure, 0, data=name, way=way)
+                line += cell(value, width, digits)
         lines.append(line)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of .npz files with X and y")
-    parser.add_argument("--small", action="store_true", help="few tables, one split")
-    parser.add_argument("--lassonet", action="store_true", help="also LassoNet")
-    parser.add_argument("--json", type=Path, default=RESULTS)
-    parser.add_argument("--page", type=Path, help="write the table, such as the docs'")
-    arguments = parser.parse_args()
-    os.nice(10)
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    rows = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
-    done = {(row["table"], row["split"], row["way"]) for row in rows}
-    ways = [*WAYS, "L1 logistic regression", "all features"]
-    for (table, number), make in splits(arguments.data, arguments.small).items():
-        own = [*ways, "LassoNet"] if arguments.lassonet and table == "xor" else ways
-        for way in own:
-            if (table, number, way) in done:
-                continue
-            split = make()
-            for row in measure(split, way, number):
-                share = None
-                if split.planted is None and "seconds" in row and way in WAYS:
-                    share = SHARES[split.sizes.index(row["n_features"])]
-                row = {
-                    key: round(value, 4) if isinstance(value, float) else value
-                    for key, value in row.items()
-                }
-                key = {"table": table, "split": number, "way": way, "share": share}
-                rows.append(key | row)
-            arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
-    text = text_table(rows)
-    print(text)
-    if arguments.page is not None:
-        indented = "\n".join(f"    {line}".rstrip() for line in text.splitlines())
-        arguments.page.write_text(f".. code-block:: text\n\n{indented}\n")
-
-
 if __name__ == "__main__":
-    main()
+    run_section("selection", __doc__, measure, report)

@@ -9,17 +9,13 @@ the decay of the first, a dense net with the compacted net's own widths. The tes
 are read once. Latencies are medians of passes on one thread, the nets in turns.
 
 Run ``python -m benchmarks.value.size --data FOLDER`` with FOLDER/mnist.npz (about a
-quarter of an hour on one core); without ``--data`` MNIST comes from OpenML. Fits that
-the JSON file holds already are not repeated: delete it to start anew.
+quarter of an hour on one core); without ``--data`` MNIST comes from OpenML. ``--small``
+is digits.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import textwrap
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,16 +24,17 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from torch import nn
 
 from benchmarks.data import load_images
+from benchmarks.value.runs import Run, Runs
+from benchmarks.value.section import Options, run_section
+from benchmarks.value.standing import paired
 from sklearn_structreg import CGESClassifier, StructuredClassifier
 from sklearn_structreg.compaction.counting import measure_latencies
 from sklearn_structreg.core import count_multiply_adds, make_convnet, make_mlp
 
-RESULTS = Path(__file__).parents[1] / "results" / "size.json"
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "compacted": [
         {"groups": groups, "alpha": alpha}
@@ -54,22 +51,26 @@ TOLERANCE = 0.01  # of validation accuracy, below the best
 EPOCHS = {"mlp": 100, "convnet": 50}
 BATCH_SIZE = 64
 N_TRAIN = {
-    "digits mlp": 800,
-    "digits convnet": 800,
-    "mnist mlp": 1000,
-    "mnist convnet": 500,
+    ("digits", "mlp"): 800,
+    ("digits", "convnet"): 800,
+    ("mnist", "mlp"): 1000,
+    ("mnist", "convnet"): 500,
 }
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28)}
 N_VALID = {"digits": 400, "mnist": 1000}
 N_TEST = 5000
 WIDTHS = {"mlp": (200, 100), "convnet": (8, 16, 50)}
 BATCHES = (1, 128)
 REPEATS = 101
+FIGURES = ("test", "multiply_adds")
 
 Splits = tuple[np.ndarray, ...]
+Nets = dict[str, Run]
 
 
-def split(data: str, n_train: int, folder: Path | None, seed: int) -> Splits:
+def split(data: str, kind: str, folder: Path | None, seed: int) -> Splits:
     """Return images and labels for training, validation and test."""
+    n_train = N_TRAIN[data, kind]
     if data == "digits":
         images, y = load_digits(return_X_y=True)
         images, test = images.reshape(-1, 8, 8) / 16, None
@@ -128,170 +129,144 @@ def widths_of(network: nn.Module) -> tuple[int, ...]:
     return tuple(len(layer.weight) for layer in layers[:-1])
 
 
-class Bench:
-    """Runs one fit after the other; finished ones come from the file."""
+def train(kind: str, role: str, setting: Run, widths: Any, seed: int, data: Any) -> Run:
+    """Train a network, compact it if that is its role, and read its accuracy."""
+    X, y, X_valid, y_valid, X_test, y_test = data
+    model: Any = ESTIMATORS[role](
+        build(kind, tuple(widths)),
+        image_shape=X.shape[1:],
+        max_epochs=EPOCHS[kind],
+        batch_size=BATCH_SIZE,
+        random_state=seed,
+        **setting,
+    )
+    start = time.perf_counter()
+    model.fit(X, y)
+    seconds = time.perf_counter() - start
+    if role == "compacted":
+        model.compact(in_place=True)
+    found = widths_of(model.module_)
+    return {
+        "left": found,
+        "multiply_adds": cost(kind, found, X.shape[1:]),
+        "validation": float(model.score(X_valid, y_valid)),
+        "test": float(model.score(X_test, y_test)),
+        "seconds": seconds,
+    }
 
-    def __init__(self, folder: Path | None, file: Path) -> None:
-        self.folder, self.file = folder, file
-        self.rows: dict[str, Any] = {}
-        if file.exists():
-            self.rows = json.loads(file.read_text())
 
-    def look_up(self, measure: Callable[..., Any], *case: Any) -> Any:
-        """Return the figures of a case, measured now or before."""
-        key = f"{measure.__name__} " + " ".join(map(str, case))
-        if key not in self.rows:
-            self.rows[key] = measure(*case)
-            print(key, self.rows[key], flush=True)
-            self.file.write_text(json.dumps(self.rows, indent=1) + "\n")
-        return self.rows[key]
+def measure(runs: Runs, options: Options) -> None:
+    """Train all networks, and time those that were chosen."""
+    for data, kind in N_TRAIN:
+        if not options.wants(data) or (options.small and data != "digits"):
+            continue
+        for seed in options.seeds:
+            compare(runs, data, kind, seed, split(data, kind, options.data, seed))
 
-    def train(
-        self,
-        data: str,
-        kind: str,
-        seed: int,
-        role: str,
-        setting: dict[str, Any],
-        widths: tuple[int, ...],
-    ) -> dict[str, Any]:
-        """Train a network, compact it if that is its role, and read its accuracy."""
-        X, y, X_valid, y_valid, X_test, y_test = split(
-            data, N_TRAIN[f"{data} {kind}"], self.folder, seed
-        )
-        model: Any = ESTIMATORS[role](
-            build(kind, widths),
-            image_shape=X.shape[1:],
-            max_epochs=EPOCHS[kind],
-            batch_size=BATCH_SIZE,
-            random_state=seed,
-            **setting,
-        )
-        start = time.perf_counter()
-        model.fit(X, y)
-        seconds = time.perf_counter() - start
-        if role == "compacted":
-            model.compact(in_place=True)
-        found = widths_of(model.module_)
-        return {
-            "widths": list(found),
-            "multiply_adds": cost(kind, found, X.shape[1:]),
-            "validation": round(float(model.score(X_valid, y_valid)), 4),
-            "test": round(float(model.score(X_test, y_test)), 4),
-            "seconds": round(seconds, 1),
-        }
 
-    def best(self, *case: Any, widths: tuple[int, ...]) -> dict[str, Any]:
-        """Train with each setting of the role; return the figures of the chosen one."""
-        role = case[-1]
-        runs = [
-            {"setting": setting} | self.look_up(self.train, *case, setting, widths)
-            for setting in SETTINGS[role]
-        ]
-        top = max(run["validation"] for run in runs)
+def compare(runs: Runs, data: str, kind: str, seed: int, rows: Splits) -> None:
+    """Train the four networks of a seed, and time the last of them."""
+    case = {"data": data, "kind": kind, "seed": seed}
+
+    def fit(role: str, setting: Run, widths: Any) -> None:
+        key = case | {"role": role, "setting": setting, "widths": widths}
+        runs.once(key, train, kind, role, setting, widths, seed, rows)
+
+    for role, settings in SETTINGS.items():
+        for setting in settings:
+            fit(role, setting, WIDTHS[kind])
+    small = nets(runs, **case)["compacted"]
+    for setting in SETTINGS["dense"]:
+        fit("dense", setting, scaled_widths(kind, small["multiply_adds"], SHAPES[data]))
+    rival = nets(runs, **case)["as small"]
+    fit("dense", rival["setting"], small["left"])
+    timed = [WIDTHS[kind], small["left"], rival["left"]]
+    runs.once(
+        case | {"role": "latencies", "widths": timed},
+        latencies,
+        kind,
+        SHAPES[data],
+        timed,
+    )
+
+
+def nets(runs: Runs, data: str, kind: str, seed: int) -> Nets:
+    """Return the chosen networks of a seed, as far as they have run."""
+
+    def best(role: str, widths: Any) -> Run | None:
+        case = {"data": data, "kind": kind, "seed": seed, "role": role}
+        found = runs.select(**case, widths=list(widths))
+        if len(found) < len(SETTINGS[role]):
+            return None
+        top = max(run["validation"] for run in found)
         if role == "dense":
-            return next(run for run in runs if run["validation"] == top)
-        good = [run for run in runs if run["validation"] >= top - TOLERANCE]
+            return next(run for run in found if run["validation"] == top)
+        good = [run for run in found if run["validation"] >= top - TOLERANCE]
         return min(good, key=lambda run: run["multiply_adds"])
 
-    def compare(self, data: str, kind: str, seed: int) -> dict[str, dict[str, Any]]:
-        """Train all four networks of a seed."""
-        shape = (1, 8, 8) if data == "digits" else (1, 28, 28)
-        case = data, kind, seed
-        small = self.best(*case, "compacted", widths=WIDTHS[kind])
-        scaled = scaled_widths(kind, small["multiply_adds"], shape)
-        rival = self.best(*case, "dense", widths=scaled)
-        again = tuple(small["widths"])
-        return {
-            "whole": self.best(*case, "dense", widths=WIDTHS[kind]),
-            "compacted": small,
-            "dense": rival,
-            "its widths": self.look_up(
-                self.train, *case, "dense", rival["setting"], again
-            ),
-        }
+    chosen = {"compacted": best("compacted", WIDTHS[kind])}
+    chosen["whole"] = best("dense", WIDTHS[kind])
+    if (small := chosen["compacted"]) is not None:
+        scaled = scaled_widths(kind, small["multiply_adds"], SHAPES[data])
+        chosen["as small"] = best("dense", scaled)
+        if (rival := chosen["as small"]) is not None:
+            key = {"data": data, "kind": kind, "seed": seed, "role": "dense"}
+            again = runs.select(**key, setting=rival["setting"], widths=small["left"])
+            chosen["its widths"] = again[0] if again else None
+    return {name: run for name, run in chosen.items() if run is not None}
 
 
-def latencies(kind: str, shape: tuple[int, ...], *widths: Any) -> list[list[float]]:
+def latencies(kind: str, shape: tuple[int, ...], widths: Any) -> Run:
     """Measure milliseconds of networks by their widths, for each size of a batch."""
     networks = [build(kind, tuple(each))(shape, 10) for each in widths]
-    return [
+    times = [
         [1e3 * t for t in measure_latencies(networks, torch.rand(n, *shape), REPEATS)]
         for n in BATCHES
     ]
+    return {"milliseconds": times}
 
 
-def paired(rows: list[dict[str, dict[str, Any]]], rival: str) -> str:
+def gain(rows: list[Nets], rival: str) -> str:
     """Write the mean difference to a rival in points, with its standard error."""
-    points = [100 * (row["compacted"]["test"] - row[rival]["test"]) for row in rows]
-    if len(points) == 1:
-        return f"{points[0]:+.2f}"
-    error = np.std(points, ddof=1) / np.sqrt(len(points))
-    return f"{np.mean(points):+.2f} +- {error:.2f}"
+    return paired(
+        [100 * (row["compacted"]["test"] - row[rival]["test"]) for row in rows]
+    )
 
 
-def table(bench: Bench, cases: list[str], seeds: list[int]) -> str:
-    """Run what is missing and write the table."""
+def report(runs: Runs) -> str:
+    """Return the means over the seeds of which all networks are done."""
     lines = [
         f"{'':>15}{'multiply-adds':>22}{'accuracy, %':>20}"
         f"{'compacted minus a rival, in points':>43}{'ms, of whole net':>25}",
         f"{'':>15}{'compacted':>13}{'share':>9}{'compacted':>12}{'whole':>8}"
         f"{'as small':>15}{'its widths':>15}{'whole':>15}"
-        f"{'batch 1':>13}{'batch 128':>13}",
+        f"{'batch 1':>13}{'batch 128':>13}{'seeds':>7}",
     ]
-    for data, kind in map(str.split, cases):
-        rows = [bench.compare(data, kind, seed) for seed in seeds]
-        shape = (1, 8, 8) if data == "digits" else (1, 28, 28)
-        mean = {
-            role: {
-                figure: np.mean([row[role][figure] for row in rows])
-                for figure in ("test", "multiply_adds")
-            }
-            for role in rows[0]
-        }
-        times = np.array(
-            [
-                bench.look_up(
-                    latencies,
-                    *(kind, shape, WIDTHS[kind]),
-                    *(tuple(row[role]["widths"]) for role in ("compacted", "dense")),
-                )
-                for row in rows
-            ]
+    for data, kind in N_TRAIN:
+        timed = runs.select(data=data, kind=kind, role="latencies")
+        rows = [nets(runs, data, kind, each["seed"]) for each in timed]
+        if not rows:
+            continue
+        small, whole = (
+            {figure: np.mean([row[name][figure] for row in rows]) for figure in FIGURES}
+            for name in ("compacted", "whole")
         )
+        times = np.array([each["milliseconds"] for each in timed])
         ratios = np.median(times[:, :, 1] / times[:, :, 0], axis=0)
         cells = "".join(
             f"{t:8.3f} {r:.2f}"
             for t, r in zip(np.median(times[:, :, 1], axis=0), ratios, strict=True)
         )
-        size = mean["compacted"]["multiply_adds"]
+        size = small["multiply_adds"]
+        share = size / whole["multiply_adds"]
         lines.append(
-            f"{data:>7} {kind:>7}{size:13,.0f}"
-            f"{100 * size / mean['whole']['multiply_adds']:7.1f} %"
-            f"{100 * mean['compacted']['test']:12.2f}{100 * mean['whole']['test']:8.2f}"
-            f"{paired(rows, 'dense'):>15}{paired(rows, 'its widths'):>15}"
-            f"{paired(rows, 'whole'):>15} {cells}"
+            f"{data:>7} {kind:>7}{size:13,.0f}{100 * share:7.1f} %"
+            f"{100 * small['test']:12.2f}{100 * whole['test']:8.2f}"
+            f"{gain(rows, 'as small'):>15}{gain(rows, 'its widths'):>15}"
+            f"{gain(rows, 'whole'):>15} {cells}{len(rows):>7}"
         )
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder with mnist.npz")
-    parser.add_argument("--cases", nargs="+", choices=N_TRAIN, default=[*N_TRAIN])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--json", type=Path, default=RESULTS)
-    parser.add_argument("--page", type=Path, help="file for the table, as in the docs")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore", ConvergenceWarning)
-    text = table(
-        Bench(arguments.data, arguments.json), arguments.cases, arguments.seeds
-    )
-    print(text)
-    if arguments.page:
-        arguments.page.write_text(textwrap.indent(text, "    ") + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    run_section("size", __doc__, measure, report)

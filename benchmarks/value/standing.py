@@ -21,6 +21,7 @@ __all__ = [
     "entries",
     "groups_of",
     "mean_and_error",
+    "paired",
     "spoken",
     "tables",
 ]
@@ -72,6 +73,12 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean and its standard error, nan for a single value."""
     error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     return float(np.mean(values)), float(error)
+
+
+def paired(differences: Sequence[float]) -> str:
+    """Write the mean difference with its standard error, where there is one."""
+    mean, error = mean_and_error(differences)
+    return f"{mean:+.2f}" + ("" if np.isnan(error) else f" +- {error:.2f}")
 
 
 def cost(found: Found, entry: Entry, data: str) -> float:

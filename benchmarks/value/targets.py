@@ -5,16 +5,15 @@ Beside size and accuracy stands a dense net of that size, trained as long from f
 weights: all its layers are narrower by the same factor.
 
 Run ``python -m benchmarks.value.targets --data FOLDER`` (about ten minutes), where
-``FOLDER/mnist.npz`` lies; without it MNIST comes from OpenML. It ends with a table.
+``FOLDER/mnist.npz`` lies; without it MNIST comes from OpenML. ``--small`` is digits.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +22,11 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 from benchmarks.data import load_images
+from benchmarks.value.runs import Run, Runs
+from benchmarks.value.section import Options, run_section
 from sklearn_structreg import CGESClassifier, StructuredClassifier
 from sklearn_structreg.core import count_multiply_adds
 
-RESULTS = Path(__file__).parents[1] / "results" / "targets.json"
 PERCEPTRON, CONVOLUTIONAL = "perceptron 100-100", "convolutional 16-32-64"
 SETTINGS = [
     ("digits", PERCEPTRON, 60, {"target_multiply_adds": [0.5, 0.2, 0.1, 0.05]}),
@@ -90,88 +90,73 @@ def equal_width(build: Callable[..., nn.Module], shape, share: float) -> float:
     return float(widths[np.abs(np.array(counts) - share * whole).argmin()])
 
 
-def runs(name: str, net: str, max_epochs: int, targets, data, seed: int):
+def measure(runs: Runs, options: Options) -> None:
     """Train the plain net, and for each target the net to it and a dense one."""
+    for name, net, max_epochs, targets in SETTINGS[: 1 if options.small else None]:
+        asked = [(target, v) for target, values in targets.items() for v in values]
+        for seed in options.seeds if options.wants(name) else ():
+            data = samples(name, options.data, seed)
+            common = {"max_epochs": max_epochs, "random_state": seed}
+            key = {"data": name, "net": net, "seed": seed}
+            runs.once(
+                key | {"target": "", "asked": 1.0}, fit_plain, NETS[net], data, **common
+            )
+            for target, value in asked:
+                goal = {"target": target, "asked": value}
+                runs.once(
+                    key | goal, fit_to, NETS[net], data, {target: value}, **common
+                )
+
+
+def fit_plain(build: Callable[..., nn.Module], data: Any, **common: Any) -> Run:
+    """Train the net as it is."""
     X, X_test, y, y_test = data
-    shape, build = X.shape[1:], NETS[net]
-    common = {"max_epochs": max_epochs, "random_state": seed, "standardize": True}
-    row = {"data": name, "net": net, "seed": seed}
-    plain = StructuredClassifier(partial(build, 1.0), **common).fit(X, y)
-    yield row | {"accuracy": plain.score(X_test, y_test)}
-    for parameter, values in targets.items():
-        for target in values:
-            model = CGESClassifier(
-                partial(build, 1.0),
-                penalty="group",
-                alpha=0.3,
-                **{parameter: target},
-                **common,
-            ).fit(X, y)
-            report = model.size_report(X_test, n_repeats=51)
-            share = report.compact_flops / report.flops
-            width = equal_width(build, shape, share)
-            dense = StructuredClassifier(partial(build, width), **common).fit(X, y)
-            yield row | {
-                "target": parameter,
-                "asked": target,
-                "multiply_adds": share,
-                "latency": report.compact_latency / report.latency,
-                "accuracy": model.score(X_test, y_test),
-                "dense": dense.score(X_test, y_test),
-            }
+    model = StructuredClassifier(partial(build, 1.0), standardize=True, **common)
+    return {"accuracy": model.fit(X, y).score(X_test, y_test)}
 
 
-def table(rows: list[dict]) -> list[str]:
-    """Write the means over the seeds."""
-    keys = dict.fromkeys(
-        (r["data"], r["net"], r.get("target", ""), r.get("asked", 1.0)) for r in rows
-    )
+def fit_to(
+    build: Callable[..., nn.Module], data: Any, target: dict[str, float], **common: Any
+) -> Run:
+    """Train the net to a target, and a dense one of its multiply-adds."""
+    X, X_test, y, y_test = data
+    common["standardize"] = True
+    model = CGESClassifier(
+        partial(build, 1.0), penalty="group", alpha=0.3, **target, **common
+    ).fit(X, y)
+    sizes = model.size_report(X_test, n_repeats=51)
+    share = sizes.compact_flops / sizes.flops
+    width = equal_width(build, X.shape[1:], share)
+    dense = StructuredClassifier(partial(build, width), **common).fit(X, y)
+    return {
+        "multiply_adds": share,
+        "latency": sizes.compact_latency / sizes.latency,
+        "accuracy": model.score(X_test, y_test),
+        "dense": dense.score(X_test, y_test),
+    }
+
+
+def report(runs: Runs) -> str:
+    """Return the means over the seeds."""
+    names = "data", "net", "target", "asked"
     lines = [f"{'':23}{'asked':<20}{'reached':>15}{'accuracy':>10}{'dense net':>11}"]
     lines[0] += f"{'seeds':>7}"
-    for data, net, target, asked in keys:
-        group = [
-            r
-            for r in rows
-            if (r["data"], r["net"]) == (data, net)
-            and (r.get("target", ""), r.get("asked", 1.0)) == (target, asked)
-        ]
-        mean = {k: np.mean([r[k] for r in group]) for k in group[0] if k not in TEXT}
-        n_seeds = f"{len(group):>7}"
+    for case in dict.fromkeys(tuple(r[name] for name in names) for r in runs.rows):
+        key = dict(zip(names, case, strict=True))
+        group, (data, net, target, asked) = runs.select(**key), case
+        accuracy, n_seeds = runs.mean("accuracy", **key), f"{len(group):>7}"
         if not target:
-            of = f"{data}, {net}"
-            lines.append(f"{of:<58}{mean['accuracy']:>10.3f}{'':11}{n_seeds}")
+            lines.append(f"{f'{data}, {net}':<58}{accuracy:>10.3f}{'':11}{n_seeds}")
             continue
         name = target.removeprefix("target_")
-        reached = [r[name] for r in group]
+        reached = [r[name] for r in group if name in r]
         spread = f"{min(reached):.3f}-{max(reached):.3f}"
-        asked = f"{name.replace('_', '-')} {asked:g}"
         lines.append(
-            f"{'':23}{asked:<20}{spread:>15}{mean['accuracy']:>10.3f}"
-            f"{mean['dense']:>11.3f}{n_seeds}"
+            f"{'':23}{f'{name.replace(chr(95), chr(45))} {asked:g}':<20}{spread:>15}"
+            f"{accuracy:>10.3f}{runs.mean('dense', **key):>11.3f}{n_seeds}"
         )
-    return lines
-
-
-TEXT = ("data", "net", "target")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    rows: list[dict] = []
-    for setting in SETTINGS:
-        for seed in range(arguments.seeds):
-            data = samples(setting[0], arguments.data, seed)
-            for row in runs(*setting, data, seed):
-                rows.append(row)
-                print(json.dumps(row), flush=True)
-        arguments.results.write_text(json.dumps(rows, indent=1) + "\n")
-    print("\n".join(table(rows)))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    run_section("targets", __doc__, measure, report)
