@@ -11,6 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.utils import check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+)
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
@@ -19,7 +23,13 @@ from torch.optim import Optimizer
 
 from sklearn_structreg.cges.classifier import CGESClassifier
 from sklearn_structreg.cges.estimator import SparseEstimator
-from sklearn_structreg.cges.folds import Average, score_fold, split_rows, train_last
+from sklearn_structreg.cges.folds import (
+    Average,
+    routed,
+    score_fold,
+    split_rows,
+    train_last,
+)
 from sklearn_structreg.cges.path import check_strengths
 from sklearn_structreg.cges.regressor import CGESRegressor
 from sklearn_structreg.cges.targets import target_of
@@ -57,8 +67,8 @@ class CrossValidated(SparseEstimator):
         ["cv_object"],
         "int, splitter or iterable of (train, test), or None",
         """The folds, as in scikit-learn; an int is so many, stratified for a
-        classifier. Rows of weight zero are in no fold. An iterable counts them, a
-        splitter does not.""",
+        classifier, and of whole groups where `fit` gets `groups`. Rows of weight zero
+        are in no fold. An iterable counts them, a splitter does not.""",
     )
     scoring: Any = parameter(
         None,
@@ -133,6 +143,21 @@ class CrossValidated(SparseEstimator):
 
     # ---- fitting ---------------------------------------------------------------
 
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Return who takes metadata in `fit`: the networks, the splitter, the scorer.
+
+        Returns
+        -------
+        routing : MetadataRouter
+            As in scikit-learn's guide on metadata routing.
+        """
+        router = MetadataRouter(owner=self).add_self_request(self)
+        splits = MethodMapping().add(caller="fit", callee="split")
+        scores = MethodMapping().add(caller="fit", callee="score")
+        router.add(splitter=self.cv, method_mapping=splits)
+        scorer = check_scoring(self, self.scoring)
+        return router.add(scorer=scorer, method_mapping=scores)
+
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, **more: Any) -> None:
         self._check_one_fit()
         strengths = self._strengths()
@@ -140,7 +165,9 @@ class CrossValidated(SparseEstimator):
         self._make_recipe()
         X, y = indexable(X, dataset_targets(X) if y is None else y)
         classes = self._task is Task.CLASSES
-        folds = split_rows(data, self.cv, sample_weight, classes=classes)
+        folds = split_rows(
+            *(data, self.cv), *routed(self, sample_weight, more.get("groups")), classes
+        )
         model = self._member().set_params(warm_start=self.warm_path)
         scorer = check_scoring(model, self.scoring)
         random_state, largest = check_random_state(self.random_state), 2**31 - 1

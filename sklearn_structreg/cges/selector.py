@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from dataclasses import asdict
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -17,12 +19,19 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from sklearn_structreg.cges.feature_path import feature_paths, rank_features
+from sklearn_structreg.cges.feature_path import (
+    FeaturePath,
+    feature_paths,
+    rank_features,
+)
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
 from sklearn_structreg.core.estimator import StructuredEstimator
 from sklearn_structreg.core.parameters import component, parameter
+from sklearn_structreg.core.plain_values import from_plain, to_plain
+from sklearn_structreg.core.saving import PlainState, check_place, read_estimator
+from sklearn_structreg.core.state_files import write_state
 from sklearn_structreg.core.targets import check_weight
-from sklearn_structreg.core.versions import VersionedPickle
+from sklearn_structreg.core.versions import VersionedPickle, warn_of_other_versions
 
 __all__ = ["CGESSelector"]
 
@@ -30,7 +39,7 @@ MANY_CLASSES, ROWS_PER_CLASS = 20, 3  # beyond which labels may be meant as numb
 
 
 @component
-class CGESSelector(SelectorMixin, VersionedPickle, BaseEstimator):
+class CGESSelector(SelectorMixin, VersionedPickle, PlainState, BaseEstimator):
     """Select the features that a network holds on to while a group penalty rises.
 
     The weights that leave an input feature are a group, and a group penalty sets whole
@@ -249,6 +258,59 @@ class CGESSelector(SelectorMixin, VersionedPickle, BaseEstimator):
         best = mean.argmax()
         error = std[best] / np.sqrt(max(1, len(scores) - 1))
         return int(sizes[np.argmax(mean >= mean[best] - error)])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted selector to a file that holds numbers and names, no code.
+
+        Parameters
+        ----------
+        path : path-like
+            The file. One that is there stays whole until the new one is.
+
+        Raises
+        ------
+        NotFittedError
+            If the selector is not fitted.
+        FileNotFoundError, IsADirectoryError
+            If there is no such folder, or if the path is one.
+        TypeError
+            If a parameter is of a class that a file cannot name, such as a splitter.
+        """
+        check_is_fitted(self, "support_")
+        check_place(path)
+        parameters, fitted = self._plain_parameters(), self._plain_fitted()
+        fitted["estimator_"] = to_plain(self.estimator_, "estimator")
+        fitted["paths_"] = [asdict(each) for each in self.paths_]
+        write_state(path, self._header() | {"parameters": parameters, "fitted": fitted})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a selector from a file that `save` has written; no code in it is run.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+
+        Returns
+        -------
+        self : object
+            The fitted selector.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged, holds another class, or has a newer format.
+        """
+        state = read_estimator(path, cls.__name__)
+        warn_of_other_versions(cls.__name__, state["versions"])
+        fitted, selector = state["fitted"], cls(**from_plain(state["parameters"]))
+        fitted["estimator_"] = from_plain(fitted["estimator_"])
+        fitted["paths_"] = [FeaturePath(**each) for each in fitted["paths_"]]
+        selector._restore(fitted, None)
+        return selector
 
     def _get_support_mask(self) -> NDArray[np.bool_]:
         check_is_fitted(self, "support_")

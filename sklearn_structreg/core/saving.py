@@ -30,7 +30,7 @@ from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.training import make_net
 from sklearn_structreg.core.versions import versions, warn_of_other_versions
 
-__all__ = ["Savable"]
+__all__ = ["PlainState", "Savable", "check_place", "read_estimator"]
 
 FORMAT = 1
 # Code of these is not written: their defaults take its place.
@@ -39,14 +39,60 @@ REQUESTS = "_metadata_request"
 State = dict[str, Any]
 
 
-class Savable:
+class PlainState:
+    """Mixin: the parameters and fitted attributes as plain values, and back."""
+
+    get_params: Any
+    _get_metadata_request: Any
+
+    def _header(self) -> State:
+        """Return the first entries of a file."""
+        return {
+            "format": FORMAT,
+            "estimator": type(self).__name__,
+            "versions": versions(),
+        }
+
+    def _plain_parameters(self, *left_out: str) -> State:
+        """Return the parameters without those that hold code."""
+        plain = {}
+        for name, value in self.get_params(deep=False).items():
+            if name in left_out or not is_written(name, value):
+                continue
+            try:
+                plain[name] = to_plain(value, name)
+            except TypeError:
+                if name not in MAY_HOLD_CODE:
+                    raise
+        return plain
+
+    def _plain_fitted(self) -> State:
+        """Return the fitted attributes but for the net."""
+        others = {"net_", "_built_by", REQUESTS, *self.get_params(deep=False)}
+        fitted = {name: v for name, v in vars(self).items() if name not in others}
+        if REQUESTS in vars(self):
+            routing = self._get_metadata_request()
+            fitted[REQUESTS] = {
+                method: {**getattr(routing, method).requests}
+                for method in ("fit", "partial_fit", "score")
+                if hasattr(self, f"set_{method}_request")
+            }
+        return fitted
+
+    def _restore(self, fitted: State, module: ModuleLike | None) -> None:
+        """Take the fitted attributes; `module` is the user's own."""
+        with config_context(enable_metadata_routing=True):
+            for method, requests in fitted.pop(REQUESTS, {}).items():
+                getattr(self, f"set_{method}_request")(**requests)
+        vars(self).update(fitted)
+
+
+class Savable(PlainState):
     """Mixin of estimators: `save` and `load`."""
 
     net_: StructuredNet
     input_shape_: tuple[int, ...]
     module: Any
-    get_params: Any
-    get_metadata_routing: Any
     _structure: ClassVar[tuple[str, ...]]
     _built_by: State
     _task: Any
@@ -98,13 +144,7 @@ class Savable:
         True
         """
         check_is_fitted(self, "net_")
-        folder = Path(path).absolute().parent
-        if Path(path).is_dir():
-            raise IsADirectoryError(f"{str(path)!r} is a folder; name a file in it.")
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"There is no folder {str(folder)!r} to save to; make it first."
-            )
+        check_place(path)
         write_state(path, self._to_state())
 
     @classmethod
@@ -142,21 +182,12 @@ class Savable:
         InconsistentVersionWarning
             If it was saved with other versions of this package, torch or scikit-learn.
         """
-        state, where = read_state(path), f"The file {str(path)!r}"
-        if not isinstance(state, dict) or "estimator" not in state:
-            raise ValueError(f"{where} holds no estimator.")
-        if state["format"] > FORMAT:
-            raise ValueError(
-                f"{where} has format {state['format']}, and this version reads formats "
-                f"up to {FORMAT}; update sklearn-structreg."
-            )
-        name, own = state["estimator"], cls.__name__
-        if name != own:
-            raise ValueError(f"{where} holds a {name}; use {name}.load.")
+        name, where = cls.__name__, f"The file {str(path)!r}"
+        state = read_estimator(path, name)
         if state["own_module"] and module is None:
             raise ValueError(
                 f"{where} holds the weights of a module of your own, but not its code; "
-                f"pass it, as in {own}.load(path, module=...)."
+                f"pass it, as in {name}.load(path, module=...)."
             )
         if module is not None and not state["own_module"]:
             raise ValueError(
@@ -180,10 +211,7 @@ class Savable:
                 "The network cannot be built again from the parameters, where "
                 f"{error}; pickle the estimator instead."
             ) from error
-        return {
-            "format": FORMAT,
-            "estimator": type(self).__name__,
-            "versions": versions(),
+        return self._header() | {
             "own_module": self._own_module() is not None,
             "parameters": parameters,
             "built_by": {
@@ -234,39 +262,6 @@ class Savable:
         estimator.net_ = net
         return estimator
 
-    def _plain_parameters(self, *left_out: str) -> State:
-        """Return the parameters without those that hold code."""
-        plain = {}
-        for name, value in self.get_params(deep=False).items():
-            if name in left_out or not is_written(name, value):
-                continue
-            try:
-                plain[name] = to_plain(value, name)
-            except TypeError:
-                if name not in MAY_HOLD_CODE:
-                    raise
-        return plain
-
-    def _plain_fitted(self) -> State:
-        """Return the fitted attributes but for the net."""
-        others = {"net_", "_built_by", REQUESTS, *self.get_params(deep=False)}
-        fitted = {name: v for name, v in vars(self).items() if name not in others}
-        if REQUESTS in vars(self):
-            routing = self.get_metadata_routing()
-            fitted[REQUESTS] = {
-                method: {**getattr(routing, method).requests}
-                for method in ("fit", "partial_fit", "score")
-                if hasattr(self, f"set_{method}_request")
-            }
-        return fitted
-
-    def _restore(self, fitted: State, module: ModuleLike | None) -> None:
-        """Take the fitted attributes; `module` is the user's own."""
-        with config_context(enable_metadata_routing=True):
-            for method, requests in fitted.pop(REQUESTS, {}).items():
-                getattr(self, f"set_{method}_request")(**requests)
-        vars(self).update(fitted)
-
     def _own_module(self) -> ModuleLike | None:
         """Return the user's own module, if the network was built of one."""
         module: ModuleLike = self._built_by["module"]
@@ -289,6 +284,33 @@ class Savable:
                 data, spec, attached, network["seed"]
             )
         return module
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Refuse a path to which no file can be written."""
+    folder = Path(path).absolute().parent
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; name a file in it.")
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {str(folder)!r} to save to; make it first."
+        )
+
+
+def read_estimator(path: str | os.PathLike[str], name: str) -> State:
+    """Return the state in a file, which must be of this estimator."""
+    state, where = read_state(path), f"The file {str(path)!r}"
+    if not isinstance(state, dict) or "estimator" not in state:
+        raise ValueError(f"{where} holds no estimator.")
+    if state["format"] > FORMAT:
+        raise ValueError(
+            f"{where} has format {state['format']}, and this version reads formats "
+            f"up to {FORMAT}; update sklearn-structreg."
+        )
+    if state["estimator"] != name:
+        other = state["estimator"]
+        raise ValueError(f"{where} holds a {other}; use {other}.load.")
+    return state
 
 
 def is_written(name: str, value: Any) -> bool:

@@ -91,7 +91,7 @@ def small(n_features=6):
     return X, np.where(X[:, 2] > 0, "yes", "no")
 
 
-def test_a_share_names_and_a_pipeline():
+def test_a_share_names_files_and_a_pipeline(tmp_path):
     X, y = small()
     names = [f"f{i}" for i in range(6)]
     frame = pd.DataFrame(X, columns=names)
@@ -102,8 +102,20 @@ def test_a_share_names_and_a_pipeline():
     selector = model[0]
     assert selector.transform(frame).shape == (120, 2)
     assert "f2" in selector.get_feature_names_out()
-    again = pickle.loads(pickle.dumps(selector))
-    np.testing.assert_array_equal(again.scores_, selector.scores_)
+    selector.save(tmp_path / "selector")
+    loaded = CGESSelector.load(tmp_path / "selector")
+    for again in (pickle.loads(pickle.dumps(selector)), loaded):
+        np.testing.assert_array_equal(again.scores_, selector.scores_)
+        pd.testing.assert_frame_equal(again.transform(frame), selector.transform(frame))
+        assert again.get_params().keys() == selector.get_params().keys()
+        assert again.estimator_.optimizer == "adam"
+        for one, two in zip(again.paths_, selector.paths_, strict=True):
+            np.testing.assert_array_equal(one.norms, two.norms)
+    with pytest.raises(ValueError, match=r"holds a CGESSelector; use CGESSelector\."):
+        StructuredClassifier.load(tmp_path / "selector")
+    selector.set_params(cv=StratifiedKFold())
+    with pytest.raises(TypeError, match="StratifiedKFold"):
+        selector.save(tmp_path / "selector")
 
 
 def test_weights_zero_means_absent_and_seeds_repeat():
