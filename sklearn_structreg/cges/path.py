@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +12,21 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_structreg.cges.estimator import SparseEstimator, check_estimator
 from sklearn_structreg.cges.targets import target_of
 from sklearn_structreg.compaction.counting import count_layers
 from sklearn_structreg.core import count_multiply_adds
+from sklearn_structreg.core.convergence import noted
 from sklearn_structreg.core.messages import explaining, shown
 
 __all__ = ["CGESPath", "cges_path"]
+
+FRESH_OPTIMIZER = (
+    " Or fit this strength alone: along a path every optimizer is fresh, and its first "
+    "long steps may empty the network."
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,13 @@ def cges_path(
     TypeError
         If `estimator` is another one, such as a pipeline.
 
+    Warns
+    -----
+    ConvergenceWarning
+        Once, of the first strength at which a network has learned nothing. Where it is
+        empty, that may be the path: every strength has a fresh optimizer, whose first
+        steps are long where gradients are small, as Adam's are after a good fit.
+
     Examples
     --------
     >>> from sklearn.datasets import load_wine
@@ -122,11 +137,21 @@ def cges_path(
     if order not in ("increasing", "decreasing"):
         raise ValueError(f"order={order!r} must be 'increasing' or 'decreasing'.")
     model = clone(estimator).set_params(warm_start=True)
-    fitted, scores = [], []
+    fitted: list[Any] = []
+    scores = []
     ordered = strengths if order == "increasing" else strengths[::-1]
-    for each in train_along(model, ordered, lambda m: m.fit(X, y, sample_weight)):
-        scores.append(each.score(X_test, y_test))
-        fitted.append(each)
+    failure = None
+    with noted() as problems:
+        for each in train_along(model, ordered, lambda m: m.fit(X, y, sample_weight)):
+            if problems and failure is None:
+                failure = f"At alpha={each.alpha:g}: {problems[0]}"
+                shares = each.history_[-1, "layer_sparsity"].values()
+                if fitted and max(shares) == 1.0:
+                    failure += FRESH_OPTIMIZER
+            scores.append(each.score(X_test, y_test))
+            fitted.append(each)
+    if failure is not None:
+        warnings.warn(failure, ConvergenceWarning, stacklevel=2)
     if order == "decreasing":
         fitted.reverse()
         scores.reverse()

@@ -22,7 +22,7 @@ from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.weights import own_weights
 
-__all__ = ["note_failure", "note_problem", "warn_once"]
+__all__ = ["note_failure", "note_problem", "noted", "warn_once"]
 
 CLEARLY_BELOW = 0.9  # of the loss of a constant prediction: no need to look closer
 N_BATCHES = 16  # looked at otherwise
@@ -36,6 +36,17 @@ _problems: ContextVar[list[str] | None] = ContextVar("problems", default=None)
 
 
 @contextmanager
+def noted() -> Iterator[list[str]]:
+    """Yield the list of the problems noted in this context, for the caller to tell."""
+    problems: list[str] = []
+    token = _problems.set(problems)
+    try:
+        yield problems
+    finally:
+        _problems.reset(token)
+
+
+@contextmanager
 def warn_once() -> Iterator[None]:
     """Warn of the first problem noted in this context, as `ConvergenceWarning`.
 
@@ -43,12 +54,8 @@ def warn_once() -> Iterator[None]:
     networks does so once. For use in a `fit` with scikit-learn's decorator.
     """
     outer = _problems.get()
-    problems: list[str] = []
-    token = _problems.set(problems)
-    try:
+    with noted() as problems:
         yield
-    finally:
-        _problems.reset(token)
     if outer is not None:
         outer.extend(problems)
     elif problems:  # from here: contextlib, `fit`, the decorator, the caller

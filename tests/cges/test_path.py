@@ -1,9 +1,13 @@
 """Warm-started paths of strengths, and what they report."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.datasets import load_wine
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 from torch import nn
@@ -56,6 +60,21 @@ def test_from_strong_to_weak_networks_stay_empty(halves, model):
     assert (path.scores < 0.2).all()
     X, y, X_test, y_test = halves
     assert model.set_params(alpha=0.0).fit(X, y).score(X_test, y_test) > 0.8
+
+
+def test_a_network_that_only_the_path_has_emptied():
+    X, y = load_wine(return_X_y=True)
+    model = CGESClassifier(
+        penalty="group", optimizer="adam", learning_rate=0.05, max_epochs=60
+    ).set_params(random_state=0)
+    halves = X[::2], y[::2], X[1::2], y[1::2]
+    with pytest.warns(ConvergenceWarning) as caught:
+        path = cges_path(model, *halves, alphas=[0.1, 1.0, 1.1])
+    assert len(caught) == 1
+    assert re.match("At alpha=1: .*no weight left.*alone", str(caught[0].message))
+    assert caught[0].filename == __file__
+    np.testing.assert_array_equal(path.sparsity == 1, [False, True, True])
+    assert model.set_params(alpha=1.0).fit(X[::2], y[::2]).sparsity_ < 0.7
 
 
 def test_an_unknown_order(halves, model):
