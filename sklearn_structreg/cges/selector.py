@@ -43,11 +43,10 @@ class CGESSelector(SelectorMixin, VersionedPickle, PlainState, BaseEstimator):
     """Select the features that a network holds on to while a group penalty rises.
 
     The weights that leave an input feature are a group, and a group penalty sets whole
-    groups to zero. Its strength grows from next to nothing until no feature is left;
-    the later a feature dies, the better it is. So there is no strength to choose. The
-    features that live longest go through this once more, with a fresh network, and so
-    on with half as many each time: a network finds features that only work together
-    more easily among few.
+    groups to zero. Its strength grows until no feature is left; the later a feature
+    dies, the better it is. So there is no strength to choose. The 70 % of the features
+    that live longest go through this once more, with a fresh network, and so on: a
+    network finds features that only work together more easily among few.
 
     Parameters
     ----------
