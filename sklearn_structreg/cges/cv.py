@@ -8,21 +8,18 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import _fit_context
 from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.utils import check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
-    _raise_for_params,
 )
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import Dataset
 
 from sklearn_structreg.cges.classifier import CGESClassifier
 from sklearn_structreg.cges.estimator import SparseEstimator
@@ -37,13 +34,12 @@ from sklearn_structreg.cges.path import check_strengths
 from sklearn_structreg.cges.regressor import CGESRegressor
 from sklearn_structreg.cges.targets import target_of
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
-from sklearn_structreg.core.convergence import note_failure, warn_once
+from sklearn_structreg.core.convergence import note_failure
 from sklearn_structreg.core.dataset_items import dataset_targets
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component, parameter, parameter_of
 from sklearn_structreg.core.task import Task
-from sklearn_structreg.core.validation_data import gather_metadata
 
 __all__ = ["CGESClassifierCV", "CGESRegressorCV"]
 
@@ -71,8 +67,8 @@ class CrossValidated(SparseEstimator):
         ["cv_object"],
         "int, splitter or iterable of (train, test), or None",
         """The folds, as in scikit-learn; an int is so many, stratified for a
-        classifier. Rows of weight zero are in no fold. An iterable counts them, a
-        splitter does not.""",
+        classifier, and of whole groups where `fit` gets `groups`. Rows of weight zero
+        are in no fold. An iterable counts them, a splitter does not.""",
     )
     scoring: Any = parameter(
         None,
@@ -147,56 +143,14 @@ class CrossValidated(SparseEstimator):
 
     # ---- fitting ---------------------------------------------------------------
 
-    _needs_rows: ClassVar[bool] = True
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(
-        self,
-        X: ArrayLike | Dataset[Any],
-        y: ArrayLike | None = None,
-        sample_weight: ArrayLike | None = None,
-        eval_set: tuple[Any, ...] | Dataset[Any] | None = None,
-        X_val: ArrayLike | None = None,
-        y_val: ArrayLike | None = None,
-        **params: Any,
-    ) -> Self:
-        """Choose the strength, and train the final networks.
-
-        Parameters
-        ----------
-        X : array-like or torch Dataset
-            Samples, as in the `fit` of a single strength.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets, likewise.
-        sample_weight : array-like of shape (n_samples,) or None, default=None
-            Non-negative; zero means absent. The scores are weighted, too; with metadata
-            routing enabled only where the scorer requests it.
-        eval_set, X_val, y_val : as in the `fit` of a single strength, default=None
-            Validation data of every training, for early stopping.
-        **params : dict
-            For the splitter, such as ``groups``, and for the scorer; only with
-            ``sklearn.set_config(enable_metadata_routing=True)``.
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Return who takes metadata in `fit`: the networks, the splitter, the scorer.
 
         Returns
         -------
-        self : object
-            The fitted estimator. A fit that fails leaves it as it was.
-
-        Raises
-        ------
-        ValueError
-            As in the `fit` of a single strength; for folds without rows; for `params`
-            without metadata routing.
+        routing : MetadataRouter
+            As in scikit-learn's guide on metadata routing.
         """
-        _raise_for_params(params, self, "fit")
-        more = gather_metadata(sample_weight, eval_set, X_val=X_val, y_val=y_val)
-        del more["groups"]  # among the others, if at all
-        with self._attempt(X, y, more | params) as attempt, warn_once():
-            attempt._fit(X, y, **more | params)
-        return self
-
-    def get_metadata_routing(self) -> MetadataRouter:
-        """Return who gets the parameters of `fit`: this, the splitter, the scorer."""
         router = MetadataRouter(owner=self).add_self_request(self)
         splits = MethodMapping().add(caller="fit", callee="split")
         scores = MethodMapping().add(caller="fit", callee="score")
@@ -204,24 +158,15 @@ class CrossValidated(SparseEstimator):
         scorer = check_scoring(self, self.scoring)
         return router.add(scorer=scorer, method_mapping=scores)
 
-    def _fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        eval_set: Any = None,
-        **params: Any,
-    ) -> None:
+    def _fit(self, X: Any, y: Any, sample_weight: Any = None, **more: Any) -> None:
         self._check_one_fit()
         strengths = self._strengths()
-        data = self._read_data(
-            X, y, sample_weight, eval_set, params.get("groups"), min_samples=2
-        )
+        data = self._read_data(X, y, sample_weight, min_samples=2, **more)
         self._make_recipe()
         X, y = indexable(X, dataset_targets(X) if y is None else y)
         classes = self._task is Task.CLASSES
         folds = split_rows(
-            data, self.cv, *routed(self, sample_weight, params), classes=classes
+            *(data, self.cv), *routed(self, sample_weight, more.get("groups")), classes
         )
         model = self._member().set_params(warm_start=self.warm_path)
         scorer = check_scoring(model, self.scoring)

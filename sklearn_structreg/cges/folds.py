@@ -5,13 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold, StratifiedKFold, check_cv
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    check_cv,
+)
 from sklearn.utils import _safe_indexing
-from sklearn.utils.metadata_routing import _routing_enabled, process_routing
+from sklearn.utils.metadata_routing import (
+    _routing_enabled,
+    get_routing_for_object,
+    process_routing,
+)
 from sklearn.utils.validation import _check_method_params
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
@@ -51,14 +62,17 @@ class Fold(NamedTuple):
 
 
 def routed(
-    estimator: Any, sample_weight: Any, params: dict[str, Any]
+    estimator: Any, sample_weight: Any, groups: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the parameters of the splitter and those of the scorer."""
-    if not _routing_enabled():
-        scored = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return {}, scored
-    found = process_routing(estimator, "fit", sample_weight=sample_weight, **params)
-    return found.splitter.split, found.scorer.score
+    """Return the metadata of `fit` for the splitter, and those for the scorer."""
+    metadata = {"sample_weight": sample_weight, "groups": groups}
+    metadata = {name: each for name, each in metadata.items() if each is not None}
+    if _routing_enabled():
+        found = process_routing(estimator, "fit", **metadata)
+        return found.splitter.split, found.scorer.score
+    taken = get_routing_for_object(estimator.cv).consumes("split", metadata)
+    scored = {k: v for k, v in metadata.items() if k == "sample_weight"}
+    return {name: metadata[name] for name in taken}, scored
 
 
 def split_rows(
@@ -66,16 +80,21 @@ def split_rows(
     cv: Any,
     split_params: dict[str, Any],
     score_params: dict[str, Any],
-    *,
     classes: bool,
 ) -> list[Fold]:
-    """Split the rows of positive weight; `classes` is whether an int stratifies."""
+    """Split the rows of positive weight; `classes` is whether an int stratifies.
+
+    An int keeps groups together, if there are any.
+    """
     rows = np.asarray(data.rows, dtype=np.int64)
     target = data.target[rows] if classes else np.zeros(len(rows))
+    if data.groups is not None and (cv is None or isinstance(cv, Integral)):
+        cv = (StratifiedGroupKFold if classes else GroupKFold)(cv or 5)
+        split_params = {"groups": data.groups}
     splitter = check_cv(cv, target, classifier=classes)
     if splitter is cv or isinstance(splitter, KFold | StratifiedKFold):
-        of_rows = _check_method_params(data.target, split_params, indices=rows)
-        found = splitter.split(rows, target, **of_rows)
+        metadata = _check_method_params(data.target, split_params, indices=rows)
+        found = splitter.split(rows, target, **metadata)
         splits = [(rows[a], rows[b]) for a, b in found]
     else:  # an iterable counts all rows
         splits = [

@@ -43,7 +43,7 @@ class PlainState:
     """Mixin: the parameters and fitted attributes as plain values, and back."""
 
     get_params: Any
-    get_metadata_routing: Any
+    _get_metadata_request: Any
 
     def _header(self) -> State:
         """Return the first entries of a file."""
@@ -71,7 +71,7 @@ class PlainState:
         others = {"net_", "_built_by", REQUESTS, *self.get_params(deep=False)}
         fitted = {name: v for name, v in vars(self).items() if name not in others}
         if REQUESTS in vars(self):
-            routing = self.get_metadata_routing()
+            routing = self._get_metadata_request()
             fitted[REQUESTS] = {
                 method: {**getattr(routing, method).requests}
                 for method in ("fit", "partial_fit", "score")

@@ -9,7 +9,13 @@ import sklearn
 import torch
 from sklearn.base import clone
 from sklearn.metrics import log_loss, make_scorer
-from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, StratifiedKFold
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+)
 from torch.utils.data import TensorDataset
 
 from sklearn_structreg import (
@@ -161,27 +167,37 @@ def test_absent_rows_are_in_no_fold(rows, weight):
 
 
 @pytest.mark.parametrize("kind", [CGESClassifierCV, CGESRegressorCV])
-def test_groups_stay_together_and_scorers_get_their_metadata(rows, weight, kind):
+def test_groups_stay_together_and_the_scorer_gets_its_metadata(rows, weight, kind):
     X, y = rows
     groups = np.random.default_rng(1).integers(0, 20, len(X))
-    with pytest.raises(ValueError, match="enable_metadata_routing"):
-        kind(**FAST).fit(X, y, groups=groups)
-    present, prices = np.flatnonzero(weight), np.random.default_rng(2).random(len(X))
-    seen = []
+    present, seen = np.flatnonzero(weight), []
 
-    scorer = make_scorer(lambda y, p, price: seen.append(price) or price.sum())
+    def spread(y, predicted, **metadata):
+        seen.append(metadata)
+        return float(len(y))
+
+    scorer = make_scorer(spread)
+    params = FAST | {"alphas": [0.1], "scoring": scorer}
+    by_group = GroupKFold(3)
+    usual = StratifiedGroupKFold(3) if kind is CGESClassifierCV else by_group
+    for cv, expected in ((3, usual), (by_group, by_group)):
+        model = kind(**params | {"cv": cv}).fit(X, y, weight, groups=groups)
+        splits = expected.split(present, y[present], groups[present])
+        tests = [present[test] for _, test in splits]
+        np.testing.assert_array_equal(model.scores_[:, 0], [len(t) for t in tests])
+        for metadata, test in zip(seen, tests, strict=True):
+            assert metadata.keys() == {"sample_weight"}
+            np.testing.assert_array_equal(metadata["sample_weight"], weight[test])
+        seen.clear()
     with sklearn.config_context(enable_metadata_routing=True):
-        scorer.set_score_request(price=True, sample_weight=False)
-        model = kind(**FAST | {"cv": GroupKFold(3), "scoring": scorer})
-        model.set_fit_request(sample_weight=True)
-        model.fit(X, y, weight, groups=groups, price=prices)
-        with pytest.raises(TypeError, match="colour"):
-            model.fit(X, y, colour=groups)
-    splits = GroupKFold(3).split(present, groups=groups[present])
-    expected = [prices[present[test]] for _, test in splits]
-    for given, price in zip(seen, np.repeat(np.arange(3), 2), strict=True):
-        np.testing.assert_array_equal(given, expected[price])
-    np.testing.assert_allclose(model.scores_[:, 0], [e.sum() for e in expected])
+        scorer.set_score_request(groups=True, sample_weight=False)
+        model = kind(**params | {"cv": by_group})
+        model.set_fit_request(sample_weight=True).fit(X, y, weight, groups=groups)
+    for metadata, test in zip(seen, tests, strict=True):
+        assert metadata.keys() == {"groups"}
+        np.testing.assert_array_equal(metadata["groups"], groups[test])
+    indifferent = KFold(3)  # would warn of groups
+    kind(**FAST | {"cv": indifferent}).fit(X, y, groups=groups)
 
 
 def test_numbers_tables_datasets_and_several_labels(rows):
@@ -214,6 +230,8 @@ def test_files_pickles_and_compaction(rows, tmp_path):
     X, y = rows
     for final in ("average", "single"):
         model = CGESClassifierCV(final=final, **FAST | {"alphas": [0.8]}).fit(X, y)
+        with sklearn.config_context(enable_metadata_routing=True):
+            model.set_fit_request(groups=True)
         model.save(tmp_path / "model")
         for other in (
             CGESClassifierCV.load(tmp_path / "model"),
@@ -223,6 +241,8 @@ def test_files_pickles_and_compaction(rows, tmp_path):
                 other.predict_proba(X), model.predict_proba(X)
             )
             np.testing.assert_array_equal(other.scores_, model.scores_)
+            requests = other._get_metadata_request().fit.requests
+            assert requests["groups"]
             assert len(other.estimators_) == len(model.estimators_)
             assert other.alpha_ == 0.8
         smaller = model.compact()
