@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, PrintLog
+from skorch.callbacks import Callback, PrintLog
 from torch import nn
 
+from sklearn_structreg.core.schedules import forget_best
 from sklearn_structreg.core.weights import running_weights
 
 __all__ = [
@@ -88,13 +89,6 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     learnable = [p for p in module.parameters() if p.requires_grad]
     n_nonzero = sum(int(torch.count_nonzero(p)) for p in learnable)
     return sum(p.numel() for p in learnable), n_nonzero
-
-
-def forget_best(net: NeuralNet) -> None:
-    """Let early stopping begin anew, where losses do not compare with earlier ones."""
-    for _, callback in net.callbacks_:
-        if isinstance(callback, EarlyStopping):
-            callback.on_train_begin(net)
 
 
 class SparsityRecorder(Callback):

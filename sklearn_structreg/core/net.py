@@ -100,6 +100,7 @@ class StructuredNet(SteppingNet):
         ]
 
     callbacks_: list[tuple[str, Callback]]
+    is_open_ended = False  # whether it trains by calls of `partial_fit`
     _last_epoch: CopyOfState | None
     _valid: Batches | None
     history: History
@@ -212,7 +213,8 @@ class StructuredNet(SteppingNet):
         super().on_epoch_begin(net, **params)
 
     def drop_schedule(self) -> None:
-        """Train on at a constant rate: no schedule, no early stopping."""
+        """Train on at a constant rate, without a last epoch or early stopping."""
+        self.is_open_ended = True
         scheduled = ("lr_schedule", "early_stopping")
         self.callbacks_ = [
             (name, callback)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy.sparse as sp
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import validate_parameter_constraints
 from skorch.callbacks import Callback
@@ -311,9 +312,17 @@ def check_unchanged(previous: Any, current: Any, names: Sequence[str]) -> None:
 
 
 def same_value(one: Any, two: Any) -> bool:
-    """Compare parameters that may be arrays or sequences."""
+    """Compare parameters that may be arrays, graphs, sequences or estimators."""
     if one is two:
         return True
+    if type(one) is type(two) and isinstance(one, BaseEstimator):
+        theirs = two.get_params(deep=False)
+        mine = one.get_params(deep=False)
+        return all(same_value(mine[name], theirs[name]) for name in mine)
+    if sp.issparse(one) or sp.issparse(two):
+        return (
+            type(one) is type(two) and one.shape == two.shape and not (one != two).nnz
+        )
     if isinstance(one, Sequence) and isinstance(two, Sequence):
         pairs = zip(one, two, strict=False)
         return len(one) == len(two) and (

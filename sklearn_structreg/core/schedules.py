@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from skorch import NeuralNet
-from skorch.callbacks import LRScheduler
+from skorch.callbacks import EarlyStopping, LRScheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
 from sklearn_structreg.core.messages import explaining, shown
 
-__all__ = ["RateSchedule"]
+__all__ = ["RateSchedule", "forget_best"]
 
 Schedule = str | Callable[[Optimizer, int], TorchScheduler]
 """A schedule's name, "cosine", or what makes one for so many epochs."""
@@ -105,3 +105,10 @@ class StagedScheduler:
         self.scheduler.load_state_dict(state["scheduler"])
         for group, settings in zip(groups, before, strict=True):
             group.update(settings)
+
+
+def forget_best(net: NeuralNet) -> None:
+    """Let early stopping begin anew, where losses do not compare with earlier ones."""
+    for _, callback in net.callbacks_:
+        if isinstance(callback, EarlyStopping):
+            callback.on_train_begin(net)

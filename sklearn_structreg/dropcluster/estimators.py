@@ -35,7 +35,7 @@ class _ClusterAttributes:
 
     @property
     def n_clusters_(self) -> int:
-        """Clusters per channel; 0 as long as there are none."""
+        """Clusters per channel of the first layer; 0 as long as there are none."""
         layer = self._cluster_layer()
         return layer.cluster_sizes.shape[1] if layer is not None else 0
 
@@ -115,11 +115,11 @@ class _ClusterAttributes:
         return [batch for batch, _, _ in batches.epoch(None)]
 
     def _cluster_layer(self) -> _DropCluster | None:
-        """Return the inserted layer, or else the module's first one, if active."""
+        """Return the first inserted layer, or else the module's, if it is active."""
         check_is_fitted(self, "net_")
         layers = cluster_layers(self.module_)
         own = self.regularizers_["dropcluster"].inserted_  # type: ignore[attr-defined]
-        layer = layers[own or next(iter(layers))]
+        layer = layers[next(iter(own or layers))]
         return layer if layer.is_active else None
 
     def _clustered(self) -> _DropCluster:
@@ -150,7 +150,8 @@ class DropClusterClassifier(
     Attributes
     ----------
     cluster_labels_ : ndarray of int64, shape (C, H, W), (C, L) or (C, D, H, W)
-        Cluster of each pixel of each channel; only once they have been computed.
+        Cluster of each pixel of each channel; only once they have been computed. Of
+        several layers this and the next two are the first's.
     structured_channels_ : ndarray of bool, shape (C,)
         Channels that are not masked; only once there are clusters.
     n_clusters_ : int

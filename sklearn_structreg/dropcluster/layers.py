@@ -9,7 +9,11 @@ from torch import Tensor, nn
 
 from sklearn_structreg.core.checks import check_integer, check_share
 from sklearn_structreg.core.insertion import CONVOLUTIONS, as_maps, check_drop_rate
-from sklearn_structreg.dropcluster.clusters import find_clusters, resolve_clusters
+from sklearn_structreg.dropcluster.clusters import (
+    MIN_CLUSTERS,
+    find_clusters,
+    resolve_clusters,
+)
 from sklearn_structreg.dropcluster.masks import cluster_mask, draw_clusters
 from sklearn_structreg.dropcluster.tensors import as_numbers
 
@@ -34,13 +38,18 @@ class _DropCluster(nn.Module):
         n_clusters: int | str = "auto",
         drop_rate: float = 0.1,
         *,
+        connectivity: Any = None,
+        clusterer: Any = None,
+        mask_per: str = "batch",
         rounding: str = "stochastic",
         unstructured: str | None = "auto",
         hopkins_threshold: float = 0.55,
     ) -> None:
         super().__init__()
         if n_clusters != "auto":
-            check_integer("n_clusters", n_clusters, more=", or 'auto'")
+            check_integer("n_clusters", n_clusters, MIN_CLUSTERS, ", or 'auto'")
+        if mask_per not in ("batch", "sample"):
+            raise ValueError(f"mask_per={mask_per!r} must be 'batch' or 'sample'.")
         if rounding not in ROUNDINGS:
             raise ValueError(f"rounding={rounding!r} must be 'stochastic' or 'down'.")
         if unstructured not in UNSTRUCTURED:
@@ -50,6 +59,8 @@ class _DropCluster(nn.Module):
         check_share("hopkins_threshold", hopkins_threshold)
         self.n_clusters = n_clusters
         self.drop_rate = check_drop_rate(drop_rate)
+        self.connectivity, self.clusterer = connectivity, clusterer
+        self.mask_per = mask_per
         self.rounding = rounding
         self.unstructured = unstructured
         self.hopkins_threshold = hopkins_threshold
@@ -72,14 +83,14 @@ class _DropCluster(nn.Module):
         Parameters
         ----------
         labels : Tensor of int64, shape (n_channels, ...)
-            Cluster of each pixel, from 0; as many in every channel.
+            Cluster of each pixel, counted from 0 in every channel.
         structured : Tensor of bool, shape (n_channels,), default=None
             Channels that are not masked; None is all of them.
 
         Raises
         ------
         ValueError
-            If the shapes do not fit, or if a channel lacks a cluster.
+            If the shapes do not fit, or if a channel's numbers leave one out.
         """
         device, labels = self.cluster_labels.device, as_numbers(labels, "labels")
         if labels.is_floating_point():
@@ -99,10 +110,10 @@ class _DropCluster(nn.Module):
         flat = labels.flatten(1).long()
         sizes = flat.new_zeros(len(flat), int(flat.max()) + 1)
         sizes.scatter_add_(1, flat, torch.ones_like(flat))
-        if bool((sizes == 0).any()):
+        if bool(((sizes[:, :-1] == 0) & (sizes[:, 1:] > 0)).any()):
             raise ValueError(
-                "labels leave a cluster out: every channel must have all clusters from "
-                f"0 to {sizes.shape[1] - 1}."
+                "labels leave a cluster out: every channel must count its clusters "
+                "from 0 on, without a gap."
             )
         self.cluster_labels = labels.long().to(device)
         self.cluster_sizes = sizes.to(device)
@@ -134,7 +145,8 @@ class _DropCluster(nn.Module):
             ``n_clusters="auto"`` too few samples leave everything as it is.
         """
         maps = as_maps(as_numbers(maps, "maps"), self.n_dims)
-        n_clusters = resolve_clusters(self.n_clusters, maps[0, 0].numel())
+        wanted = "auto" if self.clusterer is not None else self.n_clusters
+        n_clusters = resolve_clusters(wanted, maps[0, 0].numel())
         weight = torch.ones(len(maps)) if sample_weight is None else sample_weight
         if weight.shape != maps.shape[:1]:
             raise ValueError(
@@ -153,6 +165,8 @@ class _DropCluster(nn.Module):
         labels, structured = find_clusters(
             maps,
             n_clusters,
+            connectivity=self.connectivity,
+            clusterer=self.clusterer,
             unstructured=self.unstructured,
             hopkins_threshold=self.hopkins_threshold,
             sample_weight=sample_weight,
@@ -198,22 +212,20 @@ class _DropCluster(nn.Module):
                 "inputs of the size that it was trained on."
             )
         if self.training and self.drop_rate > 0:
-            mask = self.draw_mask().to(x.dtype)
+            n_draws = (len(x),) if self.mask_per == "sample" else ()
+            mask = self.draw_mask(n_draws).to(x.dtype)
         elif self.unstructured is not None or self._n_unstructured:
             # Not by the count alone: averaged models copy buffers in place.
             ones = [1] * self.n_dims
             mask = self.structured_channels.view(-1, *ones).to(x.dtype)
         else:
             return x
-        return x * (mask if x.ndim == self.n_dims + 2 else mask[0])
+        return (as_maps(x, self.n_dims) * mask).view_as(x)
 
-    def draw_mask(self) -> Tensor:
-        """Draw the mask of a training step, float32 (n_channels, ...)."""
+    def draw_mask(self, shape: tuple[int, ...] = ()) -> Tensor:
+        """Draw masks of a training step, float32 (*shape, n_channels, ...)."""
         sizes = self.cluster_sizes
-        n_channels, n_clusters = sizes.shape
-        kept = draw_clusters(
-            n_channels, n_clusters, self.drop_rate, self.rounding, sizes.device
-        )
+        kept = draw_clusters(sizes > 0, self.drop_rate, self.rounding, shape)
         return cluster_mask(kept, self.cluster_labels, sizes, self.structured_channels)
 
     def extra_repr(self) -> str:
@@ -240,7 +252,8 @@ class DropCluster1d(_DropCluster):
 
     Parameters
     ----------
-    n_clusters, drop_rate, rounding, unstructured, hopkins_threshold
+    n_clusters, drop_rate, connectivity, clusterer, mask_per, rounding, unstructured, \
+            hopkins_threshold
         As in `DropCluster2d`.
 
     Examples
@@ -262,11 +275,11 @@ class DropCluster2d(_DropCluster):
     Takes and returns ``(n, n_channels, height, width)``.
 
     In training each mini-batch loses a random share of the clusters of each channel,
-    the same for all its samples, and the rest is scaled up to a mean gain of one (all
-    is zero if every cluster of every channel goes, which takes few channels and a rate
-    above ``1 - 1 / n_clusters``): section 5 and Algorithm 2 of the DropCluster paper,
-    Chen, Gautier, Aydore, 2020. Channels without structure are zero in training and in
-    inference. Until clusters have been computed the layer returns its input.
+    the same for all its samples unless ``mask_per="sample"``, and the rest is scaled up
+    to a mean gain of one: section 5 and Algorithm 2 of the DropCluster paper, Chen,
+    Gautier, Aydore, 2020. Two clusters of every channel always stay. Channels without
+    structure are zero in training and in inference. Until clusters have been computed
+    the layer returns its input.
 
     Clusters come from `update_clusters` with feature maps, or in a training on a
     schedule from :class:`~sklearn_structreg.dropcluster.DropCluster`.
@@ -274,10 +287,19 @@ class DropCluster2d(_DropCluster):
     Parameters
     ----------
     n_clusters : int or "auto", default="auto"
-        Clusters per channel. "auto" is the paper's 15, at most a quarter of the pixels;
-        on fewer than four pixels the layer stays inactive.
+        Clusters per channel, at least 3. "auto" is the paper's 15, at most a quarter of
+        the pixels and at least 3; on fewer than three pixels the layer stays inactive.
     drop_rate : float in [0, 1), default=0.1
         Share of the clusters to drop.
+    connectivity : sparse matrix or array-like of shape (n_pixels, n_pixels), \
+            default=None
+        Symmetric graph of the pixels that may come together; those without any
+        neighbour form a cluster of their own. None joins neighbours on the map.
+    clusterer : scikit-learn clusterer, default=None
+        Clusters the pixels of each channel in place of ReNA: ``fit`` gets a row for
+        each pixel and a column for each sample, and leaves ``labels_``.
+    mask_per : {"batch", "sample"}, default="batch"
+        One draw for each mini-batch, or one for each of its samples.
     rounding : {"stochastic", "down"}, default="stochastic"
         Rounding of ``drop_rate * n_clusters``, the number of clusters to drop:
         "stochastic" is up or down at random, so that the share is `drop_rate` on
@@ -295,7 +317,7 @@ class DropCluster2d(_DropCluster):
         Cluster of each pixel; empty until there are clusters. This and the next two are
         buffers: saved, loaded and moved with the module.
     cluster_sizes : Tensor of int64, shape (n_channels, n_clusters)
-        Pixels of each cluster.
+        Pixels of each cluster; 0 at the end where a channel has fewer than others.
     structured_channels : Tensor of bool, shape (n_channels,)
         Channels that are not masked.
 
@@ -323,7 +345,8 @@ class DropCluster3d(_DropCluster):
 
     Parameters
     ----------
-    n_clusters, drop_rate, rounding, unstructured, hopkins_threshold
+    n_clusters, drop_rate, connectivity, clusterer, mask_per, rounding, unstructured, \
+            hopkins_threshold
         As in `DropCluster2d`.
 
     Examples

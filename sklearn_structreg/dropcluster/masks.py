@@ -2,52 +2,58 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from sklearn_structreg.core.randomness import own_generator
 
-__all__ = ["cluster_mask", "draw_clusters"]
+__all__ = ["KEPT", "cluster_mask", "draw_clusters"]
 
-CPU = torch.device("cpu")
+KEPT = 2
+"""Clusters of a channel that stay in every draw, so that it is never all zeros."""
 
 
 def draw_clusters(
-    n_channels: int,
-    n_clusters: int,
+    present: Tensor,
     drop_rate: float,
     rounding: str = "stochastic",
-    device: torch.device = CPU,
+    shape: tuple[int, ...] = (),
 ) -> Tensor:
-    """Draw the clusters that stay, bool (n_channels, n_clusters); line 6.
+    """Draw the clusters that stay, bool (*shape, n_channels, n_clusters); line 6.
 
-    All sets of as many clusters are equally likely, and channels are independent.
+    `present` (n_channels, n_clusters) are the clusters that a channel has. All sets of
+    as many of them are equally likely, and channels are independent.
     """
-    expected = round(drop_rate * n_clusters, 9)  # 0.29 * 100 is 28.999999999999996
-    whole = math.floor(expected)
-    # The ranks of random numbers are a random permutation: the lowest ones go.
-    source = own_generator(device)
-    rank = torch.rand(n_channels, n_clusters, device=device, generator=source)
-    rank = rank.argsort(1)
-    if rounding == "down" or whole == expected:
-        return rank >= whole
-    more = torch.rand(n_channels, 1, device=device, generator=source)
-    return rank >= whole + (more < expected - whole).long()
+    device, source = present.device, own_generator(present.device)
+    n_clusters = present.sum(1, keepdim=True)
+    # In double precision no two numbers are equal, but 0.29 * 100 is 28.9999...
+    expected = (drop_rate * n_clusters.double()).round(decimals=9)
+    n_dropped = expected.floor()
+    size = *shape, *present.shape
+    order = torch.rand(size, dtype=torch.float64, device=device, generator=source)
+    order = order.masked_fill(~present, 2.0)
+    if rounding != "down":
+        more = torch.rand(*size[:-1], 1, device=device, generator=source)
+        n_dropped = n_dropped + (more < expected - n_dropped)
+    n_dropped = n_dropped.minimum((n_clusters - KEPT).clamp_min(0).double()).long()
+    last = order.sort(-1).values.gather(
+        -1, (n_dropped - 1).clamp_min(0).expand(*size[:-1], 1)
+    )
+    return (order > last) | (n_dropped == 0)
 
 
 def cluster_mask(
     kept: Tensor, labels: Tensor, sizes: Tensor, structured: Tensor
 ) -> Tensor:
-    """Turn the clusters that stay into a mask over pixels, float32 (n_channels, ...).
+    """Turn the clusters that stay into masks over pixels, float32 (..., n_channels, *).
 
-    Its mean over the structured channels is one, or zero if nothing is left. The factor
-    of line 14, pixels over pixels kept, does not count the other channels: these are
-    zero in inference as well, so counting them would make activations grow with each.
+    Their mean over the structured channels is one. The factor of line 14, pixels over
+    pixels kept, does not count the other channels: these are zero in inference as well,
+    so counting them would make activations grow with each.
     """
     kept = kept & structured[:, None]
-    n_pixels = structured.sum() * labels[0].numel()
-    n_kept = (sizes * kept).sum()
-    factor = n_pixels / n_kept.clamp_min(1)
-    return (kept * factor).gather(1, labels.flatten(1)).view(labels.shape)
+    n_draws = kept.shape[:-2].numel()
+    n_pixels = n_draws * structured.sum() * labels[0].numel()
+    factor = n_pixels / (sizes * kept).sum().clamp_min(1)
+    flat = labels.flatten(1).expand(*kept.shape[:-1], labels[0].numel())
+    return (kept * factor).gather(-1, flat).view(*kept.shape[:-2], *labels.shape)

@@ -15,8 +15,16 @@ from sklearn_structreg.core.insertion import (
     insert_layer,
 )
 from sklearn_structreg.core.parameters import component
-from sklearn_structreg.core.regularizer import Regularizer, check_unchanged
-from sklearn_structreg.dropcluster.clusters import resolve_clusters
+from sklearn_structreg.core.regularizer import (
+    Regularizer,
+    check_unchanged,
+    same_value,
+)
+from sklearn_structreg.dropcluster.clusters import (
+    MIN_CLUSTERS,
+    pixel_graph,
+    resolve_clusters,
+)
 from sklearn_structreg.dropcluster.folding import fold_masks
 from sklearn_structreg.dropcluster.layers import (
     DropCluster1d,
@@ -30,6 +38,11 @@ from sklearn_structreg.dropcluster.update import ClusterUpdate, cluster_layers
 __all__ = ["DropCluster"]
 
 LAYERS = {1: DropCluster1d, 2: DropCluster2d, 3: DropCluster3d}
+CLUSTERED_BY = ("n_clusters", "connectivity", "clusterer")
+OF_LAYERS = (
+    *CLUSTERED_BY,
+    *("drop_rate", "mask_per", "rounding", "unstructured", "hopkins_threshold"),
+)
 
 
 @component
@@ -47,8 +60,8 @@ class DropCluster(DropClusterParameters, Regularizer):
 
     Attributes
     ----------
-    inserted_ : str or None
-        Name of the inserted layer, a `DropCluster2d` or the like.
+    inserted_ : list of str
+        Names of the inserted layers, each a `DropCluster2d` or the like.
     updated_ : list of str
         Names of all layers whose clusters are computed.
 
@@ -58,7 +71,7 @@ class DropCluster(DropClusterParameters, Regularizer):
 
     Notes
     -----
-    Clusters of an epoch come from its first mini-batch. A mini-batch of one sample is
+    Clusters of an epoch come from its first mini-batches. A mini-batch of one sample is
     too small: with ``n_clusters="auto"`` the next epoch is tried instead, as after a
     `partial_fit` on a single row. ``batch_size=1`` is refused.
 
@@ -89,21 +102,19 @@ class DropCluster(DropClusterParameters, Regularizer):
     """
 
     def attach(self, module: nn.Module, sample: Any) -> nn.Module:
-        """Insert the layer, and list the layers to compute clusters for."""
-        self.inserted_ = None
+        """Insert the layers, and list those to compute clusters for."""
+        self.inserted_ = []
         self.seed_ = torch.initial_seed()
-        if self.layer is not None:
-            point = find_insertion_point(module, self.layer, sample)
-            resolve_clusters(self.n_clusters, math.prod(point.shape[1:]))
-            layer = LAYERS[point.n_dims](
-                self.n_clusters,
-                self.drop_rate,
-                rounding=self.rounding,
-                unstructured=self.unstructured,
-                hopkins_threshold=self.hopkins_threshold,
-            ).to(first_tensor(sample))
-            self.inserted_ = insert_layer(
-                module, point.layer, layer, before=point.before
+        names = [self.layer] if isinstance(self.layer, str) else list(self.layer or ())
+        # All are found before the first one changes what a later one sees.
+        points = [find_insertion_point(module, str(name), sample) for name in names]
+        for point in points:
+            n_pixels = math.prod(point.shape[1:])
+            resolve_clusters(self.n_clusters, n_pixels)
+            pixel_graph(self.connectivity, n_pixels)
+            layer = LAYERS[point.n_dims](**self._of_layers()).to(first_tensor(sample))
+            self.inserted_.append(
+                insert_layer(module, point.layer, layer, before=point.before)
             )
         # Layers of an earlier DropCluster of the same network have their own schedule.
         found = cluster_layers(module)
@@ -112,46 +123,51 @@ class DropCluster(DropClusterParameters, Regularizer):
             found[name].is_scheduled = True
         if not found:
             raise ValueError(
-                "The module has no DropCluster layer, and layer=None adds none; name a "
-                "layer, or set layer='auto'."
+                f"The module has no DropCluster layer, and layer={self.layer!r} adds "
+                "none; name a layer, or set layer='auto'."
             )
         return module
 
+    def _of_layers(self) -> dict[str, Any]:
+        """Return the parameters that are the layers' own."""
+        return {name: getattr(self, name) for name in OF_LAYERS}
+
     def resume(self, previous: Any, module: nn.Module) -> nn.Module:
-        """Keep the layer and its clusters, unless another number of them is wanted."""
+        """Keep the layers and their clusters, unless others are wanted."""
         check_unchanged(previous, self, ["layer"])
         module = super().resume(previous, module)
-        if self.inserted_ is not None:
-            layer = module.get_submodule(self.inserted_)
+        for name in self.inserted_:
+            layer = module.get_submodule(name)
             assert isinstance(layer, _DropCluster)
-            layer.n_clusters, layer.drop_rate = self.n_clusters, self.drop_rate
-            layer.unstructured, layer.rounding = self.unstructured, self.rounding
-            layer.hopkins_threshold = self.hopkins_threshold
-            labels, sizes = layer.cluster_labels, layer.cluster_sizes
-            if layer.is_active and sizes.shape[1] != resolve_clusters(
-                self.n_clusters, labels[0].numel()
+            vars(layer).update(self._of_layers())
+            if not all(
+                same_value(getattr(previous, n), getattr(self, n)) for n in CLUSTERED_BY
             ):
                 layer.clear_clusters()
         return module
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a file's state; the first files name a single layer, or none."""
+        super().restore(state)
+        if not isinstance(self.inserted_, list):
+            self.inserted_ = [self.inserted_] if self.inserted_ else []
 
     def callbacks(self) -> list[tuple[str, Callback]]:
         """Update the clusters, if there is anything to drop."""
         if self.drop_rate == 0:
             return []
-        update = ClusterUpdate(
-            self.start_epoch, self.update_every, self.updated_, self.seed_
-        )
-        return [("clusters", update)]
+        schedule = self.start_epoch, self.update_every, self.n_batches
+        return [("clusters", ClusterUpdate(*schedule, self.updated_, self.seed_))]
 
     def remedy_if_idle(self, module: nn.Module) -> str | None:
-        """Begin earlier, if no layer has got clusters, though it has enough pixels."""
+        """Begin earlier, or on larger maps, if no layer has got clusters."""
         found = cluster_layers(module)
         layers = [found[name] for name in self.updated_ if name in found]
-        done = any(layer.is_active or layer.is_too_small for layer in layers)
-        if done or self.drop_rate == 0:
+        acts = any(layer.is_active for layer in layers)
+        if acts or self.drop_rate == 0 or not layers:
             return None
-        if isinstance(self.start_epoch, str):
-            return "set start_epoch below the fifth of max_epochs that is 'auto'"
+        if all(layer.is_too_small for layer in layers):
+            return f"name a layer whose maps have {MIN_CLUSTERS} pixels or more"
         return f"lower start_epoch={self.start_epoch!r}"
 
     def simplify(self, module: nn.Module) -> nn.Module:

@@ -1,11 +1,13 @@
 """DropClusterClassifier and DropClusterRegressor."""
 
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from dropcluster.networks import ResNet
+from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sklearn_structreg import DropClusterClassifier
@@ -150,10 +152,44 @@ def test_schedule(images):
     assert found[2] is not None
     np.testing.assert_array_equal(found[2], found[4])
     assert (found[4] != found[5]).any()
-    # "auto" is a fifth of max_epochs, for both.
-    auto = clusters(max_epochs=10)
-    assert [labels is None for labels in auto] == [True, True] + [False] * 4
-    assert (auto[3] != auto[4]).any()
+    # Shares begin in the second call, whatever max_epochs is, and become rarer.
+    auto = clusters(update_every=0.5)
+    assert [labels is None for labels in auto] == [True] + [False] * 5
+    new = [(a != b).any() for a, b in pairwise(auto[1:])]
+    assert new == [True, True, True, False]  # before calls 2, 3, 4, 5 and 7
+
+
+def test_dropping_begins_before_early_stopping_can_end(images):
+    settings = {"early_stopping": True, "max_epochs": 500, "random_state": 0}
+    model = DropClusterClassifier(learning_rate=0.2, **settings).fit(*images)
+    # "auto" would be 100 epochs. The kept weights are those of a net that drops.
+    assert model.n_iter_ < 60
+    assert model.n_clusters_ == 15
+    losses = model.history_[:, "valid_loss"]
+    assert model.n_iter_ == 11 + 10 + int(np.argmin(losses[10:]))
+
+
+def test_several_layers_by_name(images):
+    model = DropClusterClassifier(layer=["0", "2"], n_clusters=4, **FAST).fit(*images)
+    names = model.regularizers_["dropcluster"].inserted_
+    assert names == ["0.inserted_layer_2", "2.inserted_layer"]
+    shapes = [inserted(model)[name].cluster_labels.shape for name in names]
+    assert shapes == [(32, 8, 8), (32, 4, 4)]
+    assert model.cluster_labels_.shape == (32, 8, 8)
+    model.set_params(n_clusters=5, warm_start=True).fit(*images)
+    assert {x.cluster_sizes.shape[1] for x in inserted(model).values()} == {5}
+
+
+def test_a_compiled_network_drops_as_the_plain_one_does(images):
+    def fit(compiled):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+        net = torch.compile(net, backend="eager") if compiled else net
+        settings = FAST | {"drop_rate": 0.3, "start_epoch": 1}
+        return DropClusterClassifier(net, **settings).fit(*images)
+
+    losses = [fit(compiled).history_[:, "train_loss"] for compiled in (False, True)]
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.filterwarnings(IGNORE)
@@ -256,10 +292,10 @@ def test_two_layers_have_their_own_schedules(images):
     model = StructuredClassifier(regularizers=regularizers, **settings).fit(*images)
     layers = inserted_layers(model.module_)
     names = [r.inserted_ for r in model.regularizers_.values()]
-    assert [layers[name].is_active for name in names] == [True, False]
+    assert [layers[name].is_active for (name,) in names] == [True, False]
     model.set_params(warm_start=True, max_epochs=1).fit(*images)
     layers = inserted_layers(model.module_)
-    assert [layers[name].cluster_sizes.shape[1] for name in names] == [5, 3]
+    assert [layers[name].cluster_sizes.shape[1] for (name,) in names] == [5, 3]
 
 
 # ---- resuming ------------------------------------------------------------------
@@ -387,8 +423,10 @@ def test_another_image_size_at_predict(images):
 
 def test_too_few_pixels_leave_it_inactive(blobs):
     X, y = blobs
-    model = DropClusterClassifier(**FAST).fit(X[:, :3], y)
-    plain = StructuredClassifier(**FAST).fit(X[:, :3], y)
+    settings = FAST | {"max_epochs": 20}
+    with pytest.warns(ConvergenceWarning, match="maps have 3 pixels or more"):
+        model = DropClusterClassifier(**settings).fit(X[:, 2:], y)
+    plain = StructuredClassifier(**settings).fit(X[:, 2:], y)
     for name, value in states(plain).items():
         assert torch.equal(states(model)[name], value)
     assert model.n_clusters_ == 0
@@ -410,7 +448,8 @@ def test_a_single_row_is_not_clustered_and_the_next_batch_is(images):
 
 def test_a_regressor(images):
     X, y = images[0], images[1] + 0.5
-    model = DropClusterRegressor(n_clusters=7, learning_rate=0.01, **FAST).fit(X, y)
+    params = FAST | {"max_epochs": 10}
+    model = DropClusterRegressor(n_clusters=7, learning_rate=0.01, **params).fit(X, y)
     assert model.cluster_labels_.shape == (32, 8, 8)
     assert model.n_clusters_ == 7
     assert set(model.layer_hopkins(X[:10], "0")) == {"0"}

@@ -5,12 +5,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.cluster import (
+    DBSCAN,
+    AgglomerativeClustering,
+    FeatureAgglomeration,
+    KMeans,
+)
+from sklearn.feature_extraction.image import grid_to_graph
 
-from sklearn_structreg.dropcluster import rena, spatial_hopkins
+from sklearn_structreg.dropcluster import DropCluster2d, rena, spatial_hopkins
 from sklearn_structreg.dropcluster.clusters import (
     count_profiles,
     find_clusters,
     mean_hopkins,
+    pixel_graph,
     resolve_clusters,
 )
 
@@ -68,6 +76,59 @@ def test_mean_hopkins_leaves_out_constant_images_and_counts_weights():
 
 
 def test_auto_is_the_papers_number_capped_by_a_quarter_of_the_pixels():
-    cases = {1: 0, 3: 0, 4: 1, 8: 2, 59: 14, 60: 15, 1024: 15}
+    cases = {1: 0, 2: 0, 3: 3, 8: 3, 15: 3, 16: 4, 59: 14, 60: 15, 1024: 15}
     assert {n: resolve_clusters("auto", n) for n in cases} == cases
     assert resolve_clusters(9, 9) == 9
+
+
+def test_a_graph_of_ones_own():
+    maps = torch.randn(20, 2, 4, 6, generator=torch.Generator().manual_seed(0))
+    lattice = grid_to_graph(4, 6)
+    expected = rena(maps, 5).labels
+    assert torch.equal(find_clusters(maps, 5, connectivity=lattice)[0], expected)
+    # Masked voxels: the first two rows and the others never meet, the rest is apart.
+    mask = np.ones((4, 6, 1), bool)
+    mask[2], mask[3, 0] = False, False
+    inside = np.flatnonzero(mask)
+    graph = np.zeros((24, 24))
+    graph[np.ix_(inside, inside)] = grid_to_graph(4, 6, 1, mask=mask).toarray()
+    labels, _ = find_clusters(maps, 4, connectivity=graph)
+    assert labels.shape == maps.shape[1:]
+    for channel in labels.flatten(1):
+        outside = channel[torch.from_numpy(~mask.ravel())]
+        assert set(outside.tolist()) == {4}
+        top, bottom = set(channel[:12].tolist()), set(channel[19:].tolist())
+        assert top | bottom == {0, 1, 2, 3}
+        assert not top & bottom
+    with pytest.raises(ValueError, match="joins no two pixels"):
+        pixel_graph(np.eye(24), 24)
+
+
+def test_any_clusterer_with_labels():
+    maps = torch.randn(20, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    maps[:, 1] = 0
+    weight = torch.arange(20.0) % 3
+    rows = maps.flatten(2).permute(1, 2, 0)[:, :, weight > 0].double()
+    rows *= weight[weight > 0].double().sqrt()
+    labels, structured = find_clusters(
+        maps, 15, clusterer=AgglomerativeClustering(5), sample_weight=weight
+    )
+    for channel in (0, 2):
+        expected = AgglomerativeClustering(5).fit(rows[channel].numpy()).labels_
+        np.testing.assert_array_equal(labels[channel].flatten(), expected)
+    assert (labels[1] == 0).all()
+    assert structured.tolist() == [True, False, True]
+    # Noise is a cluster, and channels need not have as many.
+    maps[:, 2] /= 100
+    noise = DBSCAN(eps=5.5, min_samples=2)
+    labels, _ = find_clusters(maps, 15, clusterer=noise)
+    n_clusters = labels.flatten(1).amax(1) + 1
+    assert n_clusters[0] != n_clusters[2]
+    layer = DropCluster2d(drop_rate=0.5, clusterer=noise)
+    layer.update_clusters(maps)
+    assert torch.equal(layer.cluster_labels, labels)
+    drawn = {"clusterer": KMeans(4), "random_state": 1}
+    means = [find_clusters(maps, 9, **drawn)[0] for _ in range(2)]
+    assert torch.equal(*means)
+    with pytest.raises(ValueError, match=r"labels_ of shape \(20,\) for 24 pixels"):
+        find_clusters(maps, 15, clusterer=FeatureAgglomeration(5))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from sklearn_structreg.core import insert_layer
 from sklearn_structreg.dropcluster import (
     DropCluster1d,
     DropCluster2d,
@@ -76,7 +77,7 @@ def test_channels_are_drawn_one_by_one():
         (0.1, [100, 1, 1, 1, 1, 30, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
         (0.25, [40, 1, 1]),
         (0.2, [1] * 15),
-        (0.9, [5, 1]),
+        (0.6, [5, 1, 2, 4, 9]),
     ],
 )
 def test_the_mean_rate_is_p_within_its_standard_error(rate, sizes):
@@ -139,12 +140,32 @@ def test_the_expected_gain_is_one_in_training_and_inference(dead):
     assert (layer(x)[0, structured] == 1).all()
 
 
-def test_dropping_everything_gives_zeros_not_nan():
-    layer = with_clusters([4], 1, drop_rate=0.9)
-    drawn = masks(layer, 50)
-    assert drawn.isfinite().all()
-    assert (drawn == 0).all(-1).any()
-    assert (drawn == 1).all(-1).any()
+@pytest.mark.parametrize("n_clusters", [1, 2, 3, 5])
+def test_two_clusters_always_stay(n_clusters):
+    layer = with_clusters([1] * n_clusters, 4, drop_rate=0.95)
+    kept = (masks(layer, 100) > 0).sum(-1)
+    assert kept.min() == kept.max() == min(n_clusters, 2)
+
+
+def test_channels_may_have_different_numbers_of_clusters():
+    layer = DropCluster1d(drop_rate=0.5)
+    layer.set_clusters(torch.tensor([[0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 3]]))
+    n_kept = [set((drawn > 0).sum(-1).tolist()) for drawn in masks(layer, 50).unbind(1)]
+    assert n_kept == [{3}, {2, 3, 4}]  # two of four, which have one or two pixels
+    rates = (masks(layer, 4000) == 0).double().mean(0)
+    assert (rates - 0.5).abs().max() < 5 * 0.5 / 4000**0.5
+
+
+def test_every_sample_has_a_draw_of_its_own_where_asked():
+    layer = with_clusters([4, 2, 1, 1], 3, drop_rate=0.5, mask_per="sample")
+    out = layer(torch.ones(200, 3, 8))
+    assert not torch.equal(out[0], out[1])
+    assert ((out == 0).double().mean((0, 1)) - 0.5).abs().max() < 5 * 0.5 / 600**0.5
+    assert out.mean().item() == pytest.approx(1, rel=1e-5)
+    for labels, pixels in zip(layer.cluster_labels, out.unbind(1), strict=True):
+        for k in range(4):
+            of_cluster = pixels[:, labels == k]
+            assert torch.equal(of_cluster, of_cluster[:, :1].expand_as(of_cluster))
 
 
 def test_drop_rate_zero_passes_the_very_tensor_on_and_draws_nothing():
@@ -235,8 +256,10 @@ def test_flat_rows_are_one_channel():
 
 def test_too_few_pixels_leave_auto_inactive():
     layer = DropCluster1d()
-    layer.update_clusters(torch.randn(5, 2, 3))
+    layer.update_clusters(torch.randn(5, 2, 2))
     assert not layer.is_active
+    layer.update_clusters(torch.randn(5, 2, 7))  # a quarter of them would be one
+    assert layer.cluster_sizes.shape == (2, 3)
 
 
 def test_weights_are_copies_and_zero_is_absent():
@@ -303,9 +326,13 @@ def test_torch_export_keeps_the_mask():
     layer = DropCluster2d(5).eval()
     layer.update_clusters(maps)
     net = nn.Sequential(nn.Conv2d(3, 3, 1), layer).eval()
+    place = nn.Sequential(nn.Conv2d(3, 3, 1)).eval()
+    insert_layer(place, "0", layer)
+    place[0].load_state_dict(net[0].state_dict(), strict=False)
     x = torch.randn(4, 3, 6, 7)
-    exported = torch.export.export(net, (x,))
-    assert torch.equal(exported.module()(x), net(x))
+    for each in (net, place):
+        exported = torch.export.export(each, (x,))
+        assert torch.equal(exported.module()(x), net(x))
     assert (net(x)[:, 1] == 0).all()
 
 
@@ -349,7 +376,7 @@ def test_maps_that_are_not_finite():
 
 
 def test_labels_that_leave_a_cluster_out():
-    with pytest.raises(ValueError, match="every channel must have all clusters"):
+    with pytest.raises(ValueError, match="count its clusters from 0 on"):
         DropCluster1d().set_clusters(torch.tensor([[0, 1, 2], [0, 0, 2]]))
     for labels in (torch.zeros(2, 3), torch.zeros(0, 3, 3), torch.full((2, 3, 3), -1)):
         with pytest.raises(ValueError, match="must be .* and count clusters from 0"):

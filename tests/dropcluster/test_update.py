@@ -117,6 +117,22 @@ def test_several_layers_at_once(images):
     assert module[1].cluster_sizes.shape == (6, 5)
 
 
+def test_several_batches_decide_together(images):
+    X, weight = torch.from_numpy(images[0]), torch.arange(300.0) % 3
+    module, whole = make_module(), make_module()
+    earlier = [(X[:100], weight[:100]), (X[100:150], weight[100:150])]
+    update_clusters(module, X[150:], weight[150:], earlier=earlier)
+    update_clusters(whole, X, weight)
+    assert torch.equal(module[1].cluster_labels, whole[1].cluster_labels)
+    labels = []
+    for n_batches in (1, 3, 99):  # of 128, 128 and 44 images
+        drop = DropCluster(layer=None, start_epoch=0, n_batches=n_batches)
+        net = make_net(make_module(), RegularizerCallback(drop), max_epochs=1)
+        labels.append(net.fit(*images).module_[1].cluster_labels)
+    assert not torch.equal(labels[0], labels[1])
+    assert torch.equal(labels[1], labels[2])
+
+
 def test_a_layer_on_maps_too_small_does_not_hurry_the_others(images):
     module = make_module()
     module[3] = nn.Sequential(
