@@ -14,6 +14,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import StrOptions
 from torch.utils.data import Dataset
 
+from sklearn_structreg.core.checks import check_integer
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.dataset_items import dataset_targets
 from sklearn_structreg.core.estimator import StructuredEstimator
@@ -226,13 +227,20 @@ class StructuredClassifier(ClassifierMixin, StructuredEstimator):
         """
         return self._decide(self._logits(X))
 
-    def predict_proba(self, X: ArrayLike | Dataset[Any]) -> NDArray[np.float64]:
+    def predict_proba(
+        self, X: ArrayLike | Dataset[Any], n_draws: int = 0
+    ) -> NDArray[np.float64]:
         """Return the probabilities of the classes.
 
         Parameters
         ----------
         X : as in `fit`
             Samples.
+        n_draws : int, default=0
+            0 is one pass in which nothing is dropped. Otherwise the mean over so many
+            passes, each with a draw of the masks of all layers that drop or draw in
+            training (Gal and Ghahramani, 2016): less certain where the draws disagree.
+            The draws are the same in every call.
 
         Returns
         -------
@@ -240,7 +248,13 @@ class StructuredClassifier(ClassifierMixin, StructuredEstimator):
             Columns in the order of `classes_`; rows sum to one, unless a sample may
             have several labels: then each label has a probability of its own.
         """
-        logits = self._logits(X)
+        if not check_integer("n_draws", n_draws, 0):
+            return self._probabilities(self._logits(X))
+        total = sum(map(self._probabilities, self._drawn_logits(X, n_draws)))
+        mean: NDArray[np.float64] = np.divide(total, n_draws)
+        return mean
+
+    def _probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         probabilities: NDArray[np.float64] = (
             expit(logits) if self.multilabel_ else softmax(logits, axis=1)
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
@@ -23,6 +25,7 @@ from sklearn_structreg.core.nested_regularizers import NestedRegularizers
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.net_state import snapshot
 from sklearn_structreg.core.parameters import component
+from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.core.reading import ReadsData
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.regularizer import check_unchanged
@@ -329,6 +332,15 @@ class StructuredEstimator(
         batches = self._batches_to_predict(X, PREDICTION_ROWS)
         module = self.module_ if module is None else module
         return predict_outputs(module, batches).numpy()
+
+    def _drawn_logits(self, X: Any, n_draws: int) -> Iterator[NDArray[np.float64]]:
+        """Return the outputs for all rows under one draw of the masks after another."""
+        batches = self._batches_to_predict(X, PREDICTION_ROWS)
+        for number in range(n_draws):
+            # Every batch begins at the same numbers: all rows meet the same masks.
+            seed = derive_seed(self.net_.seed, 0, 2, number)
+            draws = partial(self.net_.draws, seed)
+            yield predict_outputs(self.module_, batches, draws).numpy()
 
     def _batches_to_predict(self, X: Any, batch_size: int) -> Batches:
         """Check samples against the fitted net and put them on its device."""

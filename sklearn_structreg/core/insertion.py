@@ -347,8 +347,9 @@ def check_spatial(layer: str, output: Any, min_pixels: int = 2) -> None:
         known = isinstance(output, Tensor)
         shape = tuple(output.shape) if known else type(output).__name__
         raise ValueError(
-            f"The output of layer {layer!r}, {shape}, has no spatial extent; name a "
-            "layer whose output has shape (n, n_channels, ...) and more than one pixel."
+            f"The output of layer {layer!r}, {shape}, has no spatial extent of "
+            f"{min_pixels} pixels; name a layer whose output has shape "
+            "(n, n_channels, ...) and at least as many."
         )
 
 

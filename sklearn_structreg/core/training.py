@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ __all__ = [
     "PREDICTION_ROWS",
     "SAMPLE_ROWS",
     "build_network",
+    "drawing_layers",
     "make_net",
     "predict_outputs",
     "train",
@@ -197,13 +199,28 @@ def _callbacks(
     return [*callbacks, *recipe.callbacks]
 
 
-def predict_outputs(module: nn.Module, batches: Batches) -> Tensor:
-    """Return the outputs for every row in order, float64 on the CPU."""
+def predict_outputs(
+    module: nn.Module,
+    batches: Batches,
+    draws: Callable[[], AbstractContextManager[None]] | None = None,
+) -> Tensor:
+    """Return the outputs for every row in order, float64 on the CPU.
+
+    With `draws` the layers that drop do so, in a context that it makes for each batch.
+    """
     module.eval()
-    with torch.inference_mode():
-        outputs = [
-            module(_pad(X))[: len(X)].cpu().double() for X, _, _ in batches.epoch(None)
-        ]
+    drawing = [] if draws is None else drawing_layers(module)
+    outputs = []
+    try:
+        for layer in drawing:
+            layer.training = True
+        with torch.inference_mode():
+            for X, _, _ in batches.epoch(None):
+                with nullcontext() if draws is None else draws():
+                    outputs.append(module(_pad(X))[: len(X)].cpu().double())
+    finally:
+        for layer in drawing:
+            layer.training = False
     result = torch.cat(outputs)
     if not torch.isfinite(result).all():
         raise ValueError(
@@ -212,6 +229,20 @@ def predict_outputs(module: nn.Module, batches: Batches) -> Tensor:
             "fit anew with a lower learning_rate."
         )
     return result
+
+
+def drawing_layers(module: nn.Module) -> list[nn.Module]:
+    """Return the layers that may draw in training: torch's dropout, and our own.
+
+    A layer of this package, or of a regularizer of yours, has a method `simplified` if
+    it acts in training otherwise than in prediction.
+    """
+    return [
+        part
+        for part in module.modules()
+        if isinstance(part, nn.modules.dropout._DropoutNd)
+        or hasattr(part, "simplified")
+    ]
 
 
 def _pad(X: Tensor) -> Tensor:

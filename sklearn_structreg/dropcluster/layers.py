@@ -9,11 +9,7 @@ from torch import Tensor, nn
 
 from sklearn_structreg.core.checks import check_integer, check_share
 from sklearn_structreg.core.insertion import CONVOLUTIONS, as_maps, check_drop_rate
-from sklearn_structreg.dropcluster.clusters import (
-    MIN_CLUSTERS,
-    find_clusters,
-    resolve_clusters,
-)
+from sklearn_structreg.dropcluster.clusters import find_clusters, resolve_clusters
 from sklearn_structreg.dropcluster.masks import cluster_mask, draw_clusters
 from sklearn_structreg.dropcluster.tensors import as_numbers
 
@@ -47,7 +43,7 @@ class _DropCluster(nn.Module):
     ) -> None:
         super().__init__()
         if n_clusters != "auto":
-            check_integer("n_clusters", n_clusters, MIN_CLUSTERS, ", or 'auto'")
+            check_integer("n_clusters", n_clusters, more=", or 'auto'")
         if mask_per not in ("batch", "sample"):
             raise ValueError(f"mask_per={mask_per!r} must be 'batch' or 'sample'.")
         if rounding not in ROUNDINGS:
@@ -287,8 +283,9 @@ class DropCluster2d(_DropCluster):
     Parameters
     ----------
     n_clusters : int or "auto", default="auto"
-        Clusters per channel, at least 3. "auto" is the paper's 15, at most a quarter of
-        the pixels and at least 3; on fewer than three pixels the layer stays inactive.
+        Clusters per channel. Of fewer than three none is dropped. "auto" is the paper's
+        15, at most a quarter of the pixels and at least 3; on fewer than three pixels
+        the layer stays inactive.
     drop_rate : float in [0, 1), default=0.1
         Share of the clusters to drop.
     connectivity : sparse matrix or array-like of shape (n_pixels, n_pixels), \

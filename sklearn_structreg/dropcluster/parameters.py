@@ -34,11 +34,11 @@ class DropClusterParameters:
     )
     n_clusters: int | str = parameter(
         "auto",
-        [Interval(Integral, 3, None, closed="left"), AUTO],
+        [Interval(Integral, 1, None, closed="left"), AUTO],
         'int or "auto"',
-        """Clusters per channel, at least 3, since two are left after every drop. "auto"
-        is the paper's 15, at most a quarter of the pixels and at least 3; on fewer than
-        three pixels nothing is dropped.""",
+        """Clusters per channel. Two are left after every drop, so that it takes three
+        for anything to be dropped. "auto" is the paper's 15, at most a quarter of the
+        pixels and at least 3; of fewer than three flat features nothing is dropped.""",
     )
     start_epoch: float | str = parameter(
         "auto",

@@ -107,7 +107,10 @@ class DropCluster(DropClusterParameters, Regularizer):
         self.seed_ = torch.initial_seed()
         names = [self.layer] if isinstance(self.layer, str) else list(self.layer or ())
         # All are found before the first one changes what a later one sees.
-        points = [find_insertion_point(module, str(name), sample) for name in names]
+        points = [
+            find_insertion_point(module, str(name), sample, MIN_CLUSTERS)
+            for name in names
+        ]
         for point in points:
             n_pixels = math.prod(point.shape[1:])
             resolve_clusters(self.n_clusters, n_pixels)
@@ -160,14 +163,12 @@ class DropCluster(DropClusterParameters, Regularizer):
         return [("clusters", ClusterUpdate(*schedule, self.updated_, self.seed_))]
 
     def remedy_if_idle(self, module: nn.Module) -> str | None:
-        """Begin earlier, or on larger maps, if no layer has got clusters."""
+        """Begin earlier, if no layer has got clusters, though it has enough pixels."""
         found = cluster_layers(module)
         layers = [found[name] for name in self.updated_ if name in found]
-        acts = any(layer.is_active for layer in layers)
-        if acts or self.drop_rate == 0 or not layers:
+        done = any(layer.is_active or layer.is_too_small for layer in layers)
+        if done or self.drop_rate == 0:
             return None
-        if all(layer.is_too_small for layer in layers):
-            return f"name a layer whose maps have {MIN_CLUSTERS} pixels or more"
         return f"lower start_epoch={self.start_epoch!r}"
 
     def simplify(self, module: nn.Module) -> nn.Module:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from dropcluster.networks import ResNet
-from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sklearn_structreg import DropClusterClassifier
@@ -421,15 +420,17 @@ def test_another_image_size_at_predict(images):
         model.predict(np.zeros((2, 1, 9, 9)))
 
 
+@pytest.mark.filterwarnings(IGNORE)
 def test_too_few_pixels_leave_it_inactive(blobs):
     X, y = blobs
-    settings = FAST | {"max_epochs": 20}
-    with pytest.warns(ConvergenceWarning, match="maps have 3 pixels or more"):
-        model = DropClusterClassifier(**settings).fit(X[:, 2:], y)
-    plain = StructuredClassifier(**settings).fit(X[:, 2:], y)
+    model = DropClusterClassifier(**FAST).fit(X[:, 2:], y)
+    plain = StructuredClassifier(**FAST).fit(X[:, 2:], y)
     for name, value in states(plain).items():
         assert torch.equal(states(model)[name], value)
     assert model.n_clusters_ == 0
+    net = nn.Sequential(nn.Conv2d(1, 4, (3, 2)), nn.Flatten(), nn.Linear(8, 3))
+    with pytest.raises(ValueError, match=r"\(2, 4, 1, 2\), has no .* of 3 pixels"):
+        DropClusterClassifier(net, **FAST).fit(np.ones((60, 1, 3, 3)), y[:60])
 
 
 def test_a_single_row_is_not_clustered_and_the_next_batch_is(images):
