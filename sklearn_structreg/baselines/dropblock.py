@@ -16,6 +16,8 @@ from sklearn_structreg.core.randomness import own_generator
 
 __all__ = ["DropBlock1d", "DropBlock2d", "DropBlock3d"]
 
+SPARSE = 0.1
+"""A rate of block starts below which they are drawn one by one, on a CPU."""
 POOLS = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
 
 
@@ -28,6 +30,48 @@ def block_seed_rate(
     """
     places = [side - b + 1 for side, b in zip(shape, block, strict=True)]
     return drop_rate * math.prod(shape) / (math.prod(block) * math.prod(places))
+
+
+def draw_seeds(
+    rate: float, size: Sequence[int], source: torch.Generator | None = None
+) -> Tensor:
+    """Draw on the CPU the flat places at which blocks start, each with a probability.
+
+    The gaps between the successes of coin flips are geometric numbers: few of them are
+    drawn where a coin for each place would be many.
+    """
+    n_places, found = math.prod(size), [torch.zeros(0, dtype=torch.int64)]
+    last = -1
+    while last < n_places:
+        expected = (n_places - last) * rate
+        n_draws = int(expected + 4 * math.sqrt(expected)) + 1
+        drawn = torch.rand(n_draws, dtype=torch.float64, generator=source)
+        gaps = drawn.neg_().log1p_().div_(math.log1p(-rate)).clamp_(max=n_places)
+        places = gaps.long().add_(1).cumsum(0).add_(last)
+        found.append(places)
+        last = int(places[-1])
+    places = torch.cat(found)
+    return places[places < n_places]
+
+
+def scatter_blocks(
+    places: Tensor, size: Sequence[int], block: Sequence[int], shape: Sequence[int]
+) -> Tensor:
+    """Return a mask, false in the blocks that start at these flat places of `size`."""
+    corner, rest = torch.zeros_like(places), places
+    offset = torch.zeros(1, dtype=torch.int64)
+    step = 1
+    for n_places, side, n_pixels in zip(
+        reversed(size[2:]), reversed(block), reversed(shape), strict=True
+    ):
+        corner += rest % n_places * step
+        rest = rest // n_places
+        offset = (torch.arange(side)[:, None] * step + offset).flatten()
+        step *= n_pixels
+    corner += rest * step
+    keep = torch.ones(math.prod(size[:2]) * step, dtype=torch.bool)
+    keep[(corner[:, None] + offset).flatten()] = False
+    return keep.view(*size[:2], *shape)
 
 
 def grow_blocks(seeds: Tensor, block: Sequence[int]) -> Tensor:
@@ -82,10 +126,16 @@ class _DropBlock(nn.Module):
         size = (n_samples, n_channels if self.per_channel else 1, *places)
         rate = block_seed_rate(self.drop_rate, self.block_size, shape)
         source = own_generator(x.device)
-        seeds = (torch.rand(size, device=x.device, generator=source) < rate).float()
-        mask = grow_blocks(seeds, self.block_size)
-        mask *= mask.numel() / mask.sum().clamp_min(1)
-        return (maps * mask.to(x.dtype)).view_as(x)
+        if x.is_cpu and rate < SPARSE and not torch.compiler.is_compiling():
+            starts = draw_seeds(rate, size, source)
+            keep = scatter_blocks(starts, size, self.block_size, shape)
+            factor = keep.numel() / max(1, int(keep.count_nonzero()))
+            mask = keep.to(x.dtype).mul_(factor)
+        else:
+            seeds = torch.rand(size, device=x.device, generator=source) < rate
+            mask = grow_blocks(seeds.float(), self.block_size)
+            mask = (mask * (mask.numel() / mask.sum().clamp_min(1))).to(x.dtype)
+        return (maps * mask).view_as(x)
 
     def simplified(self) -> nn.Module:
         """Return the identity: the layer acts in training only."""

@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_structreg.baselines import DropBlock1d, DropBlock2d, DropBlock3d
-from sklearn_structreg.baselines.dropblock import block_seed_rate, grow_blocks
+from sklearn_structreg.baselines import (
+    DropBlock1d,
+    DropBlock2d,
+    DropBlock3d,
+    dropblock,
+)
+from sklearn_structreg.baselines.dropblock import (
+    block_seed_rate,
+    draw_seeds,
+    grow_blocks,
+    scatter_blocks,
+)
 
 CASES = [
     ((11,), (3,)),
@@ -44,7 +54,35 @@ def test_mask_against_a_brute_force(shape, block):
 
 
 @pytest.mark.parametrize(("shape", "block"), CASES)
-def test_layer_against_a_brute_force(shape, block):
+def test_blocks_one_by_one_against_a_brute_force(shape, block):
+    places = [side - b + 1 for side, b in zip(shape, block, strict=True)]
+    seeds = (torch.rand(3, 2, *places) < 0.1).float()
+    flat = seeds.flatten().nonzero()[:, 0]
+    found = scatter_blocks(flat, seeds.shape, block, shape)
+    np.testing.assert_array_equal(found.numpy(), by_hand(seeds, block, shape))
+
+
+@pytest.mark.parametrize("rate", [0.002, 0.05, 0.6])
+def test_blocks_start_by_independent_coins(rate):
+    n, n_draws = 200, 3000
+    started = torch.zeros(n_draws, n)
+    for row in started:
+        places = draw_seeds(rate, (1, 1, n))
+        assert len(places.unique()) == len(places)
+        row[places] = 1
+    each = started.mean(0)
+    assert (each - rate).abs().max() < 5 * (rate * (1 - rate) / n_draws) ** 0.5
+    counts = started.sum(1).double()  # binomial: also its variance
+    assert counts.var().item() == pytest.approx(n * rate * (1 - rate), rel=0.15)
+    pairs = (started[:, 1:] * started[:, :-1]).double().mean(1)
+    error = pairs.std() / n_draws**0.5
+    assert abs(pairs.mean() - rate**2) < 5 * error + 1e-9
+    assert len(draw_seeds(1e-300, (2, 3, 4))) == 0
+
+
+@pytest.mark.parametrize(("shape", "block"), CASES)
+def test_layer_against_a_brute_force(shape, block, monkeypatch):
+    monkeypatch.setattr(dropblock, "SPARSE", 0)
     x = torch.randn(3, 2, *shape)
     layer = LAYERS[len(shape)](block, drop_rate=0.3)
     places = [side - b + 1 for side, b in zip(shape, block, strict=True)]
@@ -90,6 +128,17 @@ def test_flat_rows_are_one_channel():
     assert out.shape == (40, 10)
     assert (out == 0).any()
     assert out.mean().item() == pytest.approx(1, rel=1e-5)
+
+
+def test_both_ways_to_draw_drop_as_much(monkeypatch):
+    x, shares = torch.ones(200, 4, 12, 10), []
+    for sparse in (1.0, 0.0):
+        monkeypatch.setattr(dropblock, "SPARSE", sparse)
+        out = DropBlock2d(3, 0.2)(x)
+        assert out.mean().item() == pytest.approx(1, rel=1e-5)
+        shares.append((out == 0).double().mean((1, 2, 3)))
+    error = sum(share.var() / len(share) for share in shares) ** 0.5
+    assert abs(shares[0].mean() - shares[1].mean()) < 4 * error
 
 
 def test_dropping_everything_gives_zeros_not_nan():
