@@ -16,6 +16,7 @@ from sklearn.base import (
 )
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_array,
@@ -37,7 +38,7 @@ from sklearn_structreg.dropcluster.tensors import as_tensor
 class ReNAClusterer(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedPickle, BaseEstimator
 ):
-    """Group neighbouring features that vary together, and keep a mean per group.
+    """Group neighbouring features that vary together, and keep one number per group.
 
     Recursive nearest agglomeration (ReNA): every feature links to its nearest
     neighbour on a graph, linked features become one cluster, and so on until
@@ -64,6 +65,11 @@ class ReNAClusterer(
         dimensions, (n_samples, height, width) or (n_samples, channels, height, width)
         and so on; with neither `connectivity` nor such images the features are a chain,
         each joined to the next.
+    scaling : {"mean", "orthonormal"}, default="mean"
+        `transform` gives each cluster's mean, or that times the square root of its
+        size: the product with the matrix of Eq. 1, whose rows are orthonormal. Then
+        `inverse_transform` is the product with its transpose, and distances between
+        samples that are constant on the clusters stay as they are.
     max_iter : int, default=1000
         Most rounds of agglomeration. Each at least halves the number of clusters, so
         the default never cuts a fit short.
@@ -94,7 +100,7 @@ class ReNAClusterer(
     -----
     Distances are squared and Euclidean, over samples, weighted by `sample_weight`. A
     round represents a new cluster by the mean of the clusters that it joins, whatever
-    their sizes, as published; `transform` averages features. Equal distances are broken
+    their sizes, as published, and whatever the `scaling`. Equal distances are broken
     by feature number, so the result does not depend on chance, and multiplying `X` by a
     power of two changes nothing at all.
 
@@ -123,6 +129,7 @@ class ReNAClusterer(
         "n_clusters": [Number(Integral, 1, None, closed="left")],
         "connectivity": ["array-like", "sparse matrix", None],
         "image_shape": [Sequence, np.ndarray, None],
+        "scaling": [StrOptions({"mean", "orthonormal"})],
         "max_iter": [Number(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
     }
@@ -133,12 +140,14 @@ class ReNAClusterer(
         *,
         connectivity: Any = None,
         image_shape: Sequence[int] | None = None,
+        scaling: str = "mean",
         max_iter: int = 1000,
         device: str | torch.device = "cpu",
     ) -> None:
         self.n_clusters = n_clusters
         self.connectivity = connectivity
         self.image_shape = image_shape
+        self.scaling = scaling
         self.max_iter = max_iter
         self.device = device
 
@@ -213,7 +222,7 @@ class ReNAClusterer(
         return self
 
     def transform(self, X: Any) -> npt.NDArray[np.floating[Any]]:
-        """Average the features of each cluster.
+        """Average the features of each cluster, or project on the matrix of Eq. 1.
 
         Parameters
         ----------
@@ -223,21 +232,21 @@ class ReNAClusterer(
         Returns
         -------
         ndarray of shape (n_samples, n_clusters)
-            Cluster means, in the dtype of `X` if it is float32 or float64.
+            One value per cluster, by `scaling`, in the dtype of `X` if it is float32 or
+            float64.
         """
         check_is_fitted(self)
         if getattr(X, "ndim", 2) > 2 and self._shape is not None:
             split_shape(self._shape, X, self.n_features_in_)
         dtypes = [np.float64, np.float32]
         X = validate_data(self, flatten_images(X), dtype=dtypes, reset=False)
-        labels = torch.from_numpy(self.labels_)
-        values = as_tensor(X)
-        means = values.new_zeros(len(X), self.n_clusters_).index_add_(1, labels, values)
-        means /= torch.bincount(labels, minlength=self.n_clusters_)
-        return means.numpy()
+        labels, values = torch.from_numpy(self.labels_), as_tensor(X)
+        sums = values.new_zeros(len(X), self.n_clusters_).index_add_(1, labels, values)
+        sizes = torch.bincount(labels, minlength=self.n_clusters_).to(sums)
+        return (sums / (sizes.sqrt() if self._is_orthonormal else sizes)).numpy()
 
     def inverse_transform(self, X: Any) -> npt.NDArray[np.floating[Any]]:
-        """Give every feature the value of its cluster.
+        """Give every feature the mean of its cluster.
 
         Parameters
         ----------
@@ -256,8 +265,14 @@ class ReNAClusterer(
                 f"X has {X.shape[1]} columns, but there are {self.n_clusters_} "
                 "clusters: pass the result of transform."
             )
+        if self._is_orthonormal:
+            X = X / np.sqrt(np.bincount(self.labels_)).astype(X.dtype)
         values: npt.NDArray[np.floating[Any]] = X[:, self.labels_]
         return values
+
+    @property
+    def _is_orthonormal(self) -> bool:
+        return self.scaling == "orthonormal"
 
     def _graph(self, X: Any, n_features: int) -> tuple[tuple[int, ...], Tensor | None]:
         """Return the lattice of the features, or any shape and its edges."""

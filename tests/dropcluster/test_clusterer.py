@@ -97,6 +97,15 @@ def test_transform_averages_and_inverse_spreads(seed, k):
     np.testing.assert_array_equal(spread, means[:, clusterer.labels_])
     # Averaging is a projection.
     np.testing.assert_allclose(clusterer.transform(spread), means, atol=1e-14)
+    # Eq. 1: one row per cluster, constant on it, and of length one.
+    phi = (clusterer.labels_ == np.arange(k)[:, None]).astype(float)
+    phi /= np.linalg.norm(phi, axis=1, keepdims=True)
+    np.testing.assert_allclose(phi @ phi.T, np.eye(k), atol=1e-14)
+    clusterer.set_params(scaling="orthonormal")
+    np.testing.assert_allclose(clusterer.transform(X), X @ phi.T, atol=1e-13)
+    back = clusterer.inverse_transform(clusterer.transform(X))
+    np.testing.assert_allclose(back, X @ phi.T @ phi, atol=1e-13)
+    np.testing.assert_allclose(back, spread, atol=1e-13)
 
 
 def test_weight_zero_is_absent_and_weight_k_is_k_copies(digits):
