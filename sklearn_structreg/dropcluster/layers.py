@@ -38,7 +38,7 @@ class _DropCluster(nn.Module):
         clusterer: Any = None,
         mask_per: str = "batch",
         rounding: str = "stochastic",
-        unstructured: str | None = "auto",
+        unstructured: str | None = None,
         hopkins_threshold: float = 0.55,
     ) -> None:
         super().__init__()
@@ -301,7 +301,7 @@ class DropCluster2d(_DropCluster):
         Rounding of ``drop_rate * n_clusters``, the number of clusters to drop:
         "stochastic" is up or down at random, so that the share is `drop_rate` on
         average; "down" is the integer below, as in the paper.
-    unstructured : {"auto", "hopkins"} or None, default="auto"
+    unstructured : {"auto", "hopkins"} or None, default=None
         Channels to mask altogether: "auto" is those with fewer different pixels than
         clusters, "hopkins" also those whose mean Spatial Hopkins statistic is below
         `hopkins_threshold`, None is none.

@@ -106,7 +106,7 @@ class DropClusterParameters:
         the cost of larger masks.""",
     )
     unstructured: str | None = parameter(
-        "auto",
+        None,
         [StrOptions({"auto", "hopkins"}), None],
         '{"auto", "hopkins"} or None',
         """Channels to mask altogether: "auto" is those with fewer different pixels than

@@ -212,7 +212,7 @@ def test_unstructured_channels_are_masked_in_prediction(images):
     net[0].bias.requires_grad_(False)
     with torch.no_grad():
         net[0].bias[2] = 1
-    model = DropClusterClassifier(net, **FAST).fit(*images)
+    model = DropClusterClassifier(net, unstructured="auto", **FAST).fit(*images)
     assert model.structured_channels_.tolist() == [True, True, False, True]
     before = model.predict_proba(images[0])
     with torch.no_grad():

@@ -75,7 +75,7 @@ def test_masks_fold_before_a_layer(images):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2)).eval()
     batch = torch.randn(8, 3, 8, 8)
     batch[:, 1] = 1
-    insert_layer(net, "", DropCluster2d(4), before=True)
+    insert_layer(net, "", DropCluster2d(4, unstructured="auto"), before=True)
     update_clusters(net, batch)
     folded = fold_masks(net)
     with torch.no_grad():

@@ -182,7 +182,7 @@ def test_drop_rate_zero_passes_the_very_tensor_on_and_draws_nothing():
 def test_unstructured_channels_are_zero_in_both_modes():
     maps = maps_of(2)
     maps[:, 1] = 3.0
-    layer = DropCluster2d(5, drop_rate=0.2)
+    layer = DropCluster2d(5, drop_rate=0.2, unstructured="auto")
     layer.update_clusters(maps)
     assert layer.structured_channels.tolist() == [True, False, True]
     for mode in (True, False):
@@ -191,10 +191,10 @@ def test_unstructured_channels_are_zero_in_both_modes():
     assert torch.equal(out[:, [0, 2]], maps[:, [0, 2]])
 
 
-def test_unstructured_none_masks_nothing():
+def test_no_channel_is_masked_unless_asked():
     maps = maps_of(2)
     maps[:, 1] = 3.0
-    layer = DropCluster2d(5, unstructured=None).eval()
+    layer = DropCluster2d(5).eval()
     layer.update_clusters(maps)
     assert layer(maps) is maps
 
@@ -211,7 +211,7 @@ def test_unstructured_hopkins_masks_noise():
 
 
 def test_a_net_keeps_its_channels_where_none_has_structure():
-    layer = DropCluster2d(5).eval()
+    layer = DropCluster2d(5, unstructured="auto").eval()
     layer.update_clusters(torch.zeros(4, 3, 6, 6))
     assert layer.structured_channels.all()
 
@@ -300,7 +300,7 @@ def state_dict_trip(layer):
 def test_clusters_are_saved_and_loaded(trip):
     maps = maps_of(2)
     maps[:, 2] = 0
-    layer = DropCluster2d(5, drop_rate=0.3)
+    layer = DropCluster2d(5, drop_rate=0.3, unstructured="auto")
     layer.update_clusters(maps)
     loaded = trip(layer)
     assert torch.equal(loaded.eval()(maps), layer.eval()(maps))
@@ -323,7 +323,7 @@ def test_loading_a_state_without_clusters_makes_inactive():
 def test_torch_export_keeps_the_mask():
     maps = maps_of(2)
     maps[:, 1] = 0
-    layer = DropCluster2d(5).eval()
+    layer = DropCluster2d(5, unstructured="auto").eval()
     layer.update_clusters(maps)
     net = nn.Sequential(nn.Conv2d(3, 3, 1), layer).eval()
     place = nn.Sequential(nn.Conv2d(3, 3, 1)).eval()
@@ -385,7 +385,8 @@ def test_labels_that_leave_a_cluster_out():
 
 def test_an_averaged_model_masks_as_the_model_does():
     torch.manual_seed(0)
-    net, maps = nn.Sequential(nn.Conv2d(3, 3, 1), DropCluster2d(4)), maps_of(2)
+    layer, maps = DropCluster2d(4, unstructured="auto"), maps_of(2)
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), layer)
     net[1].update_clusters(maps)
     averaged = torch.optim.swa_utils.AveragedModel(net).eval()
     labels = net[1].cluster_labels

@@ -94,7 +94,7 @@ def test_clustering_leaves_everything_but_the_clusters_alone(images):
 
 def test_clusters_are_those_of_the_unmasked_activations(images):
     X = torch.from_numpy(images[0])
-    module = make_module()
+    module = make_module(unstructured="auto")
     with torch.no_grad():
         module[0].weight[1], module[0].bias[1] = 0, 1
         maps = module[0](X)
