@@ -22,14 +22,13 @@ from sklearn_structreg.blockout import (
 # %%
 # Train
 # -----
-# Digits are few and easy, so that the probabilities see few gradients: the logits get a
-# high learning rate, as a multiple of the weights'.
+# The price on multiply-adds presses nodes out of the clusters where they do not pay.
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
 net = BlockoutClassifier(
     hidden_layer_sizes=(128, 128),
     n_clusters=4,
-    logit_rate_factor=400,
+    block_penalty=0.3,
     max_epochs=60,
     random_state=0,
 )
@@ -39,7 +38,7 @@ print(f"accuracy: {net.score(X_test, y_test):.3f}")
 # %%
 # The course of the probabilities
 # -------------------------------
-# All of them start at one half. The paper names three outcomes, one of which is a
+# All of them start at 0.8. The paper names three outcomes, one of which is a
 # clustering.
 print(net.diagnose())
 
@@ -72,11 +71,11 @@ for cluster, digits in enumerate(hierarchy.clusters()):
 # ----------------------------
 # With a threshold the soft structure becomes a real one: weights between nodes without
 # a common cluster are zero. The report gives the accuracy before and after.
-hardened = net.harden(X_test, y_test, threshold=0.8)
+hardened = net.harden(X_test, y_test, threshold=0.5)
 print(hardened)
 
 # %%
 # The same function as parallel branches, which compute the blocks and nothing else, is
 # in ``hardened.branches``. A box is a group of nodes in the same clusters.
-BlockoutDisplay.from_estimator(net, threshold=0.8)
+BlockoutDisplay.from_estimator(net, threshold=0.5)
 plt.show()

@@ -142,6 +142,14 @@ SETTINGS = {
 }
 
 
+PAPER = {
+    "gradient": "paper",
+    "init_probability": 0.5,
+    "block_penalty": 0,
+    "logit_rate_factor": 20,
+}
+
+
 def runs(setting: Setting) -> dict[str, dict[str, Any]]:
     """Return what to train: a name, and what differs from hard/learned."""
     narrow, *wider = setting.nodes
@@ -288,7 +296,9 @@ def train(
     if changed.get("layers") == "last two":  # P_0 is after the first layer
         changed["layers"] = linear[-2:]
     kind: type[StructuredClassifier] = BlockoutClassifier
-    if "drop_rate" in changed:  # a plain network, or with dropout behind hidden layers
+    if "drop_rate" not in changed:
+        changed = PAPER | changed
+    else:  # a plain network, or with dropout behind hidden layers
         kind, rate = StructuredClassifier, changed.pop("drop_rate")
         changed["regularizers"] = [Dropout(rate, layers=linear[:-1])] if rate else None
     model = kind(

@@ -43,13 +43,16 @@ PAGE = ROOT / "docs" / "blockout_hardening.inc"
 THRESHOLDS = (0.3, 0.4, 0.5, 0.7)
 RULES = ("folded", "counted", "sure")
 COMMON = {"hidden_layer_sizes": (256, 256), "max_epochs": 60}
-HONEST = {"gradient": "straight_through", "logit_rate_factor": 100}
+START = {"init_probability": 0.5, "block_penalty": 0}
+PAPER = START | {"gradient": "paper", "logit_rate_factor": 20}
+HONEST = START | {"gradient": "straight_through", "logit_rate_factor": 100}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "paper's gradient": {"gradient": "paper", "logit_rate_factor": 20},
+    "paper's gradient": PAPER,
     "straight through": HONEST,
     "block_penalty=0.1": HONEST | {"block_penalty": 0.1},
     "block_penalty=0.3": HONEST | {"block_penalty": 0.3},
     "block_penalty=1": HONEST | {"block_penalty": 1},
+    "defaults": {},
 }
 
 

@@ -35,13 +35,14 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "blockout_planted.json"
 PAGE = ROOT / "docs" / "blockout_planted.inc"
 FOUND = 0.9
-PAPER = {"gradient": "paper"}
-HONEST = {"gradient": "straight_through", "logit_rate_factor": 100}
+START = {"init_probability": 0.5, "block_penalty": 0}
+PAPER = START | {"gradient": "paper", "logit_rate_factor": 20}
+HONEST = START | {"gradient": "straight_through", "logit_rate_factor": 100}
 PRICED = HONEST | {"block_penalty": 0.3, "n_clusters": 12}
 MLP = {"hidden_layer_sizes": (64,), "max_epochs": 80}
 SETTINGS: dict[str, dict[str, Any]] = {
     "linear, paper's gradient": PAPER,
-    "linear, paper's, priced": PRICED | PAPER,
+    "linear, paper's, priced": PRICED | {"gradient": "paper"},
     "linear, straight through": HONEST | {"n_clusters": 12},
     "linear, priced": PRICED,
     "linear, priced, 6 clusters": PRICED | {"n_clusters": 6},

@@ -61,6 +61,9 @@ def main() -> None:
             model = BlockoutClassifier(
                 network(scale, seed),
                 learning_rate=learning_rate,
+                gradient="paper",
+                init_probability=0.5,
+                block_penalty=0,
                 logit_rate_factor=factor,
                 max_epochs=arguments.epochs,
                 random_state=seed,

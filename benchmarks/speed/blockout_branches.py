@@ -47,6 +47,9 @@ def from_digits(nodes: int, threshold: float) -> list[np.ndarray]:
     X, y = load_digits(return_X_y=True)
     model = BlockoutClassifier(
         hidden_layer_sizes=(nodes, nodes),
+        gradient="paper",
+        init_probability=0.5,
+        block_penalty=0,
         logit_rate_factor=400,
         max_epochs=60,
         random_state=0,

@@ -12,7 +12,6 @@ from torch.nn import functional
 from sklearn_structreg.blockout._compiled import fused_linear
 from sklearn_structreg.blockout.draws import Draws
 from sklearn_structreg.blockout.masks import (
-    expected_multiply_adds,
     masked_linear,
     masked_weight,
     with_gradient,
@@ -251,18 +250,6 @@ class BlockoutLinear(nn.Module):
             return self.weight
         p_in, p_out = self.inputs.probabilities, self.outputs.probabilities
         return masked_weight(self.weight, p_out, p_in, self.scale)
-
-    def expected_multiply_adds(self) -> Tensor:
-        """Return the mean number of weights in branches, one for each cluster.
-
-        Returns
-        -------
-        torch.Tensor
-            A scalar with a gradient in the probabilities; at most k times the number of
-            weights, since nodes that share several clusters count in each.
-        """
-        sets = self.outputs, self.inputs
-        return expected_multiply_adds(*(nodes.probabilities for nodes in sets))
 
     def simplified(self) -> nn.Linear:
         """Return a plain linear layer with the same outputs in evaluation mode.

@@ -16,7 +16,6 @@ from sklearn_structreg.core.randomness import own_generator
 __all__ = [
     "block_mask",
     "draw_memberships",
-    "expected_multiply_adds",
     "masked_linear",
     "masked_weight",
     "with_gradient",
@@ -57,16 +56,6 @@ def masked_weight(
     over all draws (Eq. 5).
     """
     return weight * block_mask(c_out, c_in, scale)
-
-
-def expected_multiply_adds(p_out: Tensor, p_in: Tensor) -> Tensor:
-    r"""Return the mean number of weights in the branches, one for each cluster.
-
-    The branch of a cluster joins its inputs, :math:`\sum_s P_{in, sl}` in the mean, to
-    its outputs. A weight between nodes that share several clusters counts in each:
-    counted once for all, it would have no slope while it is in nearly all draws.
-    """
-    return (p_out.sum(-2) * p_in.sum(-2)).sum(-1)
 
 
 def masked_linear(

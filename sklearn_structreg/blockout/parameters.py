@@ -37,7 +37,7 @@ class BlockoutParameters:
         "Whether the probabilities are trained with the weights or stay as they are.",
     )
     gradient: str = parameter(
-        "paper",
+        "straight_through",
         [StrOptions({"paper", "straight_through"})],
         '{"paper", "straight_through"}',
         """Of the memberships that are drawn: "paper" multiplies it by the draw (Eq. 9)
@@ -45,14 +45,14 @@ class BlockoutParameters:
         follows the expected loss.""",
     )
     init_probability: float = parameter(
-        0.5,
+        0.8,
         [Interval(Real, 0, 1, closed="right")],
         "float in (0, 1]",
-        """The first probability of every membership. 1 is the plain network, bit for
-        bit.""",
+        """The first probability of every membership, 0.5 in the paper. 1 is the plain
+        network, bit for bit.""",
     )
     block_penalty: float = parameter(
-        0.0,
+        0.1,
         [Interval(Real, 0, None, closed="left")],
         "float",
         """Price of the multiply-adds of the converted layers, added to the loss: it
@@ -67,13 +67,14 @@ class BlockoutParameters:
         """One draw for each training step, as in the paper, or one for each sample, at
         the cost of k matrix products instead of one.""",
     )
-    logit_rate_factor: float = parameter(
-        20.0,
-        [Interval(Real, 0, None, closed="left")],
-        "float",
+    logit_rate_factor: float | str = parameter(
+        "auto",
+        [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        '"auto" or float',
         """Learning rate of the logits as a multiple of the common one. The gradient of
         a membership is small beside those of the weights: with 1 the probabilities
-        hardly leave `init_probability` in the first thousand steps.""",
+        hardly leave `init_probability` in the first thousand steps. "auto" is 100 for
+        SGD, and more for sets of over 100 nodes in proportion; 20 for all others.""",
     )
     layers: str | Sequence[str] = parameter(
         "auto",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, PrintLog
@@ -37,8 +38,7 @@ class ProbabilityRecorder(Callback):
         for nodes in node_sets(net.module_):
             p = nodes.probabilities.flatten().double().cpu()
             histograms.append(torch.histc(p, N_BINS, 0.0, 1.0).int().tolist())
-            ordered = p.sort().values
             at = [round(q * (len(p) - 1)) for q in QUANTILES]
-            quantiles.append(ordered[at].tolist())
+            quantiles.append(np.partition(p.numpy(), at)[at].tolist())
         net.history.record(COLUMNS[0], histograms)
         net.history.record(COLUMNS[1], quantiles)

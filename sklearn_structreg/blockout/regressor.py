@@ -8,7 +8,7 @@ from sklearn_structreg.blockout.parameters import BlockoutParameters
 from sklearn_structreg.blockout.regularizer import Blockout
 from sklearn_structreg.blockout.structure import LearnedStructure
 from sklearn_structreg.core import StructuredRegressor
-from sklearn_structreg.core.parameters import component, parameter_of
+from sklearn_structreg.core.parameters import component
 
 __all__ = ["BlockoutRegressor"]
 
@@ -16,9 +16,6 @@ __all__ = ["BlockoutRegressor"]
 @component
 class BlockoutRegressor(LearnedStructure, BlockoutParameters, StructuredRegressor):
     """Neural network that learns a hierarchical architecture, for numbers.
-
-    The draw of a target's clusters scales its whole prediction. Squared errors suffer
-    from that more than cross entropies do, so `init_probability` is higher by default.
 
     Parameters
     ----------
@@ -52,7 +49,3 @@ class BlockoutRegressor(LearnedStructure, BlockoutParameters, StructuredRegresso
     """
 
     _regularizers: ClassVar = (Blockout,)
-
-    init_probability: float = parameter_of(
-        BlockoutParameters, "init_probability", default=0.8
-    )

@@ -24,6 +24,9 @@ from sklearn_structreg.core.regularizer import Regularizer, check_unchanged
 
 __all__ = ["Blockout"]
 
+FACTOR, ADAPTIVE_FACTOR = 100.0, 20.0  # of the logits' rate, without SGD the second
+MANY_NODES = 100  # from here on the gradient of one is small
+
 _attached: WeakKeyDictionary[nn.Module, ReferenceType[Blockout]] = WeakKeyDictionary()
 """The regularizer that trains each Blockout layer; copies of a layer have none."""
 
@@ -57,10 +60,12 @@ class Blockout(BlockoutParameters, Regularizer):
 
     The constants :math:`s_j` let the activations of training start at the plain net's
     scale. The paper has none (s = 1), so that a layer starts at 0.31 of that scale for
-    the defaults. They are factors of the mask, as dropout's 1 / (1 - rate) is one of
-    the activations. With them in the first weights instead, a step of the same learning
-    rate would change the masked weights about ten times less; with them in the mask,
-    the highest rate that suits a plain net is too high.
+    its probability of one half. They are factors of the mask, as dropout's
+    1 / (1 - rate) is one of the activations. With them in the first weights instead, a
+    step of the same learning rate would change the masked weights about ten times less;
+    with them in the mask, the highest rate that suits a plain net is too high.
+
+    The paper is ``Blockout(gradient="paper", init_probability=0.5, block_penalty=0)``.
 
     Weight decay spares the logits, which it would pull to a probability of one half. A
     warm start goes on with the clusters that there are.
@@ -107,19 +112,39 @@ class Blockout(BlockoutParameters, Regularizer):
 
     def param_groups(self, module: nn.Module) -> list[dict[str, Any]]:
         """Return the logits: a learning rate of their own, and no weight decay."""
-        learned = [nodes for nodes in node_sets(module) if nodes.learn_probabilities]
-        logits, factor = [nodes.logits for nodes in learned], self.logit_rate_factor
-        group = {"params": logits, "weight_decay": 0.0, "lr_factor": factor}
-        return [group] if logits else []
+        groups: dict[float, dict[str, Any]] = {}
+        for nodes in node_sets(module):
+            if nodes.learn_probabilities:
+                rates = self._rates(nodes.n_nodes)
+                group = {"params": [], "weight_decay": 0.0} | rates
+                groups.setdefault(rates["lr_factor"], group)["params"].append(
+                    nodes.logits
+                )
+        return list(groups.values())
+
+    def _rates(self, n_nodes: int) -> dict[str, float]:
+        """Return the factors of the learning rate for so many nodes."""
+        if not isinstance(self.logit_rate_factor, str):
+            return {"lr_factor": self.logit_rate_factor}
+        # A node's part in the loss, and so its gradient, is one of so many.
+        factor = FACTOR * max(1.0, n_nodes / MANY_NODES)
+        return {"lr_factor": factor, "adaptive_lr_factor": ADAPTIVE_FACTOR}
 
     def penalty(self, module: nn.Module) -> Tensor | None:
-        """Return the price of the expected multiply-adds."""
+        """Return the price of the mean multiply-adds in branches, one for each cluster.
+
+        A weight between nodes that share several clusters counts in each: counted once
+        for all, it would have no slope while it is in nearly all draws.
+        """
         if self.block_penalty == 0:
             return None
         layers = [part for part in module.modules() if isinstance(part, BlockoutLinear)]
-        price = torch.stack([layer.expected_multiply_adds() for layer in layers]).sum()
+        sets = {nodes for layer in layers for nodes in (layer.inputs, layer.outputs)}
+        sizes = {nodes: nodes.probabilities.sum(0) for nodes in sets}  # of each branch
+        prices = [sizes[layer.outputs] @ sizes[layer.inputs] for layer in layers]
         n_weights = sum(layer.weight.numel() for layer in layers)
-        return self.block_penalty * price / n_weights if price.requires_grad else None
+        price = self.block_penalty / n_weights * torch.stack(prices).sum()
+        return price if price.requires_grad else None
 
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Refuse optimizers that compare losses of different draws."""

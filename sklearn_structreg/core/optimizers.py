@@ -73,13 +73,18 @@ def resolve_learning_rate(
 # ---- parameter groups --------------------------------------------------------------
 
 
-def with_rates(groups: list[dict[str, Any]], lr: float) -> list[dict[str, Any]]:
+def with_rates(
+    groups: list[dict[str, Any]], lr: float, optimizer: type[Optimizer]
+) -> list[dict[str, Any]]:
     """Turn each group's ``lr_factor`` into a learning rate."""
+    adaptive = not issubclass(optimizer, torch.optim.SGD)
     result = []
     for group in groups:
-        rest = {key: value for key, value in group.items() if key != "lr_factor"}
-        if "lr_factor" in group:
-            rest["lr"] = lr * group["lr_factor"]
+        rest = dict(group)
+        factor = rest.pop("lr_factor", None)
+        own = rest.pop("adaptive_lr_factor", factor)
+        if factor is not None:
+            rest["lr"] = lr * (own if adaptive else factor)
         result.append(rest)
     return result
 

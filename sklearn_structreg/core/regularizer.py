@@ -111,7 +111,8 @@ class Regularizer(BaseEstimator):
         -------
         list of dict
             As torch optimizers take them: ``{"params": [...], "weight_decay": 0}``. The
-            further key ``"lr_factor"`` is a multiple of the common learning rate. All
+            further key ``"lr_factor"`` is a multiple of the common learning rate, and
+            ``"adaptive_lr_factor"`` takes its place for all optimizers but SGD. All
             other parameters form the first group.
         """
         return []

@@ -167,7 +167,9 @@ class RegularizerCallback(Callback):
         module = self.sequence_.attach(net.module_, sample, seed)
         net.module_ = module
         rate = net.optimizer_.defaults["lr"]
-        groups = with_rates(self.sequence_.param_groups(module), rate)
+        groups = with_rates(
+            self.sequence_.param_groups(module), rate, type(net.optimizer_)
+        )
         regroup(net.optimizer_, module, groups)
         self.callbacks_ = [
             callback.initialize() for _, callback in self.sequence_.callbacks()

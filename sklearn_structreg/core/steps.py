@@ -45,7 +45,9 @@ class SteppingNet(NeuralNet):
     ) -> tuple[tuple[list[dict[str, Any]]], dict[str, Any]]:
         """Return the parameter groups, the regularizers' after the common one."""
         _, settings = super().get_params_for_optimizer(prefix, [])
-        special = with_rates(self.regularizers.param_groups(self.module_), self.lr)
+        special = with_rates(
+            self.regularizers.param_groups(self.module_), self.lr, self.optimizer
+        )
         if special and issubclass(self.optimizer, torch.optim.LBFGS):
             raise ValueError(
                 "LBFGS takes all parameters alike, but a regularizer gives some "

@@ -72,7 +72,7 @@ def test_without_the_scales_it_would_not():
     torch.manual_seed(0)
     x = torch.randn(16, 200)
     plain = make_mlp(200, 100, (300, 300))
-    net = convert(copy.deepcopy(plain), x)
+    net = convert(copy.deepcopy(plain), x, init_probability=0.5)
     for layer in blockout_layers(net):
         layer.scale = 1.0
     ratio = sizes(net, x, 100) / sizes(plain, x, 1)

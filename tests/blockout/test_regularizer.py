@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from skorch import NeuralNetClassifier
-from torch import nn
+from torch import nn, optim
 
 from sklearn_structreg.blockout import (
     Blockout,
@@ -23,6 +23,7 @@ from sklearn_structreg.core import (
     StructuredRegressor,
     make_mlp,
 )
+from sklearn_structreg.core.optimizers import with_rates
 
 FAST = {"max_epochs": 3, "random_state": 0}
 
@@ -68,6 +69,12 @@ def test_the_logits_get_a_rate_relative_to_the_common_one():
         id(s.logits) for s in node_sets(net)
     ]
     assert group == {"weight_decay": 0.0, "lr_factor": 3}
+    wide = convert(make_mlp(600, 4), torch.zeros(1, 600))
+    groups = Blockout().param_groups(wide)
+    assert [(g["lr_factor"], len(g["params"])) for g in groups] == [(600, 1), (100, 2)]
+    for optimizer, rates in ((optim.SGD, [60, 10]), (optim.Adam, [2, 2])):
+        found = [group["lr"] for group in with_rates(groups, 0.1, optimizer)]
+        assert found == rates
     fixed = convert(make_mlp(6, 4), torch.zeros(1, 6), learn_probabilities=False)
     assert Blockout().param_groups(fixed) == []
 
@@ -91,8 +98,9 @@ def test_layers_of_the_users_own_stay_and_a_second_blockout_is_refused(blobs):
     [
         ("n_clusters", 3),
         ("assignment", "soft"),
+        ("gradient", "paper"),
         ("learn_probabilities", False),
-        ("init_probability", 0.8),
+        ("init_probability", 0.5),
         ("mask_per", "sample"),
         ("layers", ["0"]),
     ],
@@ -147,7 +155,7 @@ def test_a_skorch_net_of_ones_own(digits):
         4,
     )
     assert (logits["lr"], logits["weight_decay"], len(logits["params"])) == (
-        2.0,
+        10.0,
         0.0,
         3,
     )
