@@ -53,19 +53,12 @@ class Checkpoint:
 
     @classmethod
     def of_fit(
-        cls,
-        estimator: Any,
-        data: TrainingData,
-        y: Any,
-        sample_weight: Any,
-        seed: int,
-        **further: Any,
+        cls, estimator: Any, data: TrainingData, y: Any, sample_weight: Any, seed: int
     ) -> Checkpoint:
         """Open the folder that an estimator names, for these data."""
         if estimator.checkpoint is None:
             return cls(None, {}, seed)
         identity = identity_of(estimator, data, y, sample_weight)
-        identity |= {name: fingerprint(value) for name, value in further.items()}
         device = resolve_device(estimator.device).type
         return cls(estimator.checkpoint, identity, seed, device)
 

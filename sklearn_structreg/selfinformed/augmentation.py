@@ -33,6 +33,8 @@ from sklearn_structreg.selfinformed.widths import Sizes, head_sizes
 __all__ = ["HeadPlan", "HeadTraining", "Learner", "attach", "augment"]
 
 MAX_KEPT_BYTES = 2**32
+Groups = tuple[list[ClassPartition], list[Sizes]]
+"""The groups of every round, and the units of their heads."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,12 @@ def augment(
     plan: HeadPlan,
     training: HeadTraining,
     seed: int,
-) -> tuple[list[ClassPartition], list[Sizes]]:
+    given: Groups | None = None,
+) -> Groups:
     """Score, group, add heads and train them, round by round; then fine-tune.
 
-    The folds' networks score, and get heads where there is another round.
+    The folds' networks score, and get heads where there is another round. Groups and
+    sizes may be given.
     """
     partitions: list[ClassPartition] = []
     sizes: list[Sizes] = []
@@ -123,21 +127,26 @@ def augment(
     n_epochs = math.ceil(plan.head_epochs * recipe.max_epochs)
     short = replace(training, recipe=replace(recipe, max_epochs=n_epochs))
     for index in range(plan.n_rounds):
-        partition = partition_by_scores(
-            [(one.module, _in_order(one.scored, recipe)) for one in folds or [learner]],
-            classes,
-            spec,
-            n_clusters=plan.n_clusters,
-            source=plan.source,
-            top_k=plan.top_k,
-            seed=derive_seed(seed, 1, index),
-        )
+        if given is None:
+            scorers = folds or [learner]
+            partition = partition_by_scores(
+                [(one.module, _in_order(one.scored, recipe)) for one in scorers],
+                classes,
+                spec,
+                n_clusters=plan.n_clusters,
+                source=plan.source,
+                top_k=plan.top_k,
+                seed=derive_seed(seed, 1, index),
+            )
+            widths = head_sizes(plan, partition, n_features, plan.n_base)
+        else:
+            partition, widths = given[0][index], given[1][index]
         partitions.append(partition)
-        sizes.append(head_sizes(plan, partition, n_features, plan.n_base))
+        sizes.append(widths)
         is_last = index + 1 == plan.n_rounds
         groups = [group.tolist() for group in partition.groups_]
         for one in [learner, *([] if is_last else folds)]:
-            one.add_heads(groups, sizes[-1], short, index, seed)
+            one.add_heads(groups, widths, short, index, seed)
     if plan.n_rounds and plan.fine_tune:
         learner.fine_tune(training, seed)
     return partitions, sizes
@@ -225,4 +234,9 @@ def _keep_features(
             kept[start : start + len(X)] = module.join(X)
             start += len(X)
     weight = None if data.weight is None else data.weight[data.rows]
-    return TrainingData.from_arrays(kept.numpy(), data.target[data.rows], weight)
+    features = TrainingData.from_arrays(kept.numpy(), data.target[data.rows], weight)
+    groups = None if data.groups is None else data.groups[data.rows]
+    held_out = data.held_out and _keep_features(module, data.held_out, spec)
+    if data.held_out is not None and held_out is None:
+        return None
+    return replace(features, groups=groups, held_out=held_out)

@@ -5,37 +5,32 @@ from __future__ import annotations
 import copy
 from dataclasses import fields, replace
 from numbers import Integral
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import _fit_context
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
-from torch.utils.data import Dataset
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from sklearn_structreg.core import StructuredClassifier, count_multiply_adds
 from sklearn_structreg.core.checkpoint import Checkpoint
-from sklearn_structreg.core.convergence import note_failure, without_warning
+from sklearn_structreg.core.convergence import note_failure, noted
 from sklearn_structreg.core.data import TrainingData
-from sklearn_structreg.core.messages import explaining, shown
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component, parameter_of
 from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.core.sequence import RegularizerSequence, named_regularizers
-from sklearn_structreg.core.training import PREDICTION_ROWS, SAMPLE_ROWS, make_net
+from sklearn_structreg.core.training import SAMPLE_ROWS, make_net
 from sklearn_structreg.selfinformed.attachment import find_attachment_point
 from sklearn_structreg.selfinformed.augmentation import (
+    Groups,
     HeadPlan,
     HeadTraining,
     Learner,
     augment,
 )
-from sklearn_structreg.selfinformed.conditional import ConditionalNet
 from sklearn_structreg.selfinformed.defaults import resolve_top_k
 from sklearn_structreg.selfinformed.folds import Fold, make_folds, take_folds
 from sklearn_structreg.selfinformed.heads import AugmentedNet, check_layer_sizes
@@ -50,6 +45,7 @@ from sklearn_structreg.selfinformed.network import (
 )
 from sklearn_structreg.selfinformed.parameters import SelfInformedParameters
 from sklearn_structreg.selfinformed.partition import ClassPartition
+from sklearn_structreg.selfinformed.predicting import PredictingHeads
 from sklearn_structreg.selfinformed.saving import MultiplyAdds, SavableHeads
 
 __all__ = ["MultiplyAdds", "SelfInformedClassifier"]
@@ -59,7 +55,7 @@ COMMON = tuple(StructuredClassifier().get_params(deep=False))
 
 @component
 class SelfInformedClassifier(
-    SelfInformedParameters, SavableHeads, StructuredClassifier
+    SelfInformedParameters, PredictingHeads, SavableHeads, StructuredClassifier
 ):
     """A network with specialist heads for the classes that it confuses.
 
@@ -136,6 +132,7 @@ class SelfInformedClassifier(
 
     module: ModuleLike = parameter_of(StructuredClassifier, "module")
 
+    _needs_rows: ClassVar[bool] = True
     _structure: ClassVar[tuple[str, ...]] = (
         *("estimator", "n_clusters", "head_layer_sizes", "head_allocation", "source"),
         *("top_k", "layer", "n_rounds", "module", "module_params", "budget"),
@@ -165,48 +162,23 @@ class SelfInformedClassifier(
 
     # ---- fitting ---------------------------------------------------------------
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(
+    def _fit(
         self,
-        X: ArrayLike | Dataset[Any],
-        y: ArrayLike | None = None,
-        sample_weight: ArrayLike | None = None,
-        eval_set: tuple[Any, Any] | None = None,
-    ) -> Self:
-        """Train the network and its heads.
-
-        Parameters
-        ----------
-        X, y, sample_weight
-            As in `StructuredClassifier.fit`.
-        eval_set : tuple of (X, y) or None, default=None
-            Samples to count confusions on, which nothing is trained on, in place of
-            the folds of `cv`.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator. A fit that fails leaves it as it was.
-
-        Raises
-        ------
-        ValueError
-            For data, targets or parameters that cannot work together, and if the loss
-            becomes non-finite.
-        """
-        self._fit_copy(X, y, sample_weight, eval_set=eval_set)
-        return self
-
-    def _fit(self, X: Any, y: Any, sample_weight: Any, eval_set: Any = None) -> None:
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        heads: Groups | None = None,
+        **more: Any,
+    ) -> None:
         """Train the network, group its confusions, add heads and train them."""
         if hasattr(self, "net_"):  # a warm start trains the present heads on
-            super()._fit(X, y, sample_weight)
+            super()._fit(X, y, sample_weight=sample_weight, **more)
             return
         check_layer_sizes(self.head_layer_sizes)
         known = classes_of(self.estimator)
         if known is not None and y is not None and np.isin(y, known).all():
             self.classes_ = known  # y may lack some of them
-        data = self._read_data(X, y, sample_weight, min_samples=2)
+        data = self._read_data(X, y, sample_weight, min_samples=2, **more)
         self._check_groups(data)
         estimator = self._estimator_to_use()
         recipe, spec = self._make_recipe(), self._make_spec()
@@ -222,21 +194,18 @@ class SelfInformedClassifier(
             resumable=self.checkpoint is not None,
         )
 
-        scored = data if eval_set is None else self._read_eval_set(eval_set)
         seed = self._draw_seed() if self.n_clusters != 0 else 0
-        checkpoint = Checkpoint.of_fit(
-            self, data, y, sample_weight, seed, eval_set=eval_set
-        )
+        checkpoint = Checkpoint.of_fit(self, data, y, sample_weight, seed)
         seed = checkpoint.seed
         if y is None and isinstance(estimator, StructuredClassifier):
             y = self._labels_of(data)  # else all of the dataset would be read for them
-        folds = self._make_folds(data, seed) if eval_set is None else []
+        folds = self._make_folds(data, seed) if heads is None else []
         checkpoint.begin()
         given = estimator, X, y, sample_weight
         folder = checkpoint.subfolder("network")
         self.estimator_ = fit_estimator(*given, data, spec, folder)
         self.input_shape_ = getattr(self.estimator_, "input_shape_", self.input_shape_)
-        main = self._learner(self.estimator_, Fold(data, scored))
+        main = self._learner(self.estimator_, Fold(data, data.held_out or data))
         n_base = count_multiply_adds(main.module, self._sample_of(data))
         self._point = main.module.point
         self._gate = copy.deepcopy(main.module.classifier).cpu()
@@ -245,7 +214,7 @@ class SelfInformedClassifier(
         for number, fold in enumerate(folds, 1):
             name = f"fold-{number}-"
             folder = checkpoint.subfolder(f"{name}network")
-            with without_warning():
+            with noted():  # and forget: these networks are not kept
                 fitted = fit_estimator(*given, fold.train, spec, folder, whole=False)
             learners.append(self._learner(fitted, fold, name))
         self.n_folds_ = len(learners)
@@ -257,7 +226,7 @@ class SelfInformedClassifier(
         regularizers = named_regularizers(self.regularizers)
         training = HeadTraining(regularizers, recipe, self._make_spec(), checkpoint)
         self.partitions_, self.head_layer_sizes_ = augment(
-            main, learners, self.classes_, plan, training, seed
+            main, learners, self.classes_, plan, training, seed, heads
         )
         net = main.net
         if net is None:
@@ -269,25 +238,15 @@ class SelfInformedClassifier(
         if net.history:
             note_failure(net, data, self._make_spec())
 
-    def _read_eval_set(self, eval_set: Any) -> TrainingData:
-        """Check samples to score as those of the training were checked."""
-        if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
-            raise ValueError(
-                f"eval_set={shown(eval_set)} must be a pair of samples and labels, as "
-                "in eval_set=(X_valid, y_valid)."
-            )
-        reader = copy.copy(self)
-        reader.__dict__["net_"] = None  # the features and classes are known
-        X, y = eval_set
-        with explaining("eval_set cannot be used: {}."):
-            return reader._read_data(X, y, None, min_samples=1)
-
     def _make_folds(self, data: TrainingData, seed: int) -> list[Fold]:
         """Divide the rows, where networks are to be trained without some of them."""
-        if self.cv is None or self.n_clusters == 0 or is_fitted(self.estimator):
+        without = data.held_out is not None or is_fitted(self.estimator)
+        if self.cv is None or self.n_clusters == 0 or without:
             return []
         if not isinstance(self.cv, Integral):
             return take_folds(data, self.cv)
+        if data.groups is not None:
+            return take_folds(data, GroupKFold(int(self.cv)))
         return make_folds(data, len(self.classes_), int(self.cv), derive_seed(seed, 0))
 
     def _sample_of(self, data: TrainingData) -> Tensor:
@@ -364,40 +323,3 @@ class SelfInformedClassifier(
             "in_place=True would leave no heads to train or evaluate on demand; take "
             "the network that compact() returns."
         )
-
-    # ---- predicting ------------------------------------------------------------
-
-    def count_multiply_adds(self, X: ArrayLike | Dataset[Any]) -> float:
-        """Count the multiply-adds that predictions for these samples cost.
-
-        Parameters
-        ----------
-        X : as in `fit`
-            Samples; with `conditional`, the cost depends on them.
-
-        Returns
-        -------
-        float
-            Multiply-adds per sample, on average.
-        """
-        batches = self._batches_to_predict(X, PREDICTION_ROWS)
-        module, n_samples = self._predictor().eval(), 0
-        with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            for samples, _, _ in batches.epoch(None):
-                module(samples)
-                n_samples += len(samples)
-        return float(counter.get_total_flops()) / (2 * n_samples)
-
-    def _logits(self, X: Any, module: nn.Module | None = None) -> NDArray[np.float64]:
-        return super()._logits(X, self._predictor() if module is None else module)
-
-    def _predictor(self) -> nn.Module:
-        """Take the network, or the one that evaluates heads on demand."""
-        check_is_fitted(self, "net_")
-        if self.conditional is None:
-            return self.module_
-        self._validate_params()  # it may have been set since fit
-        parameter = next(self.module_.parameters())
-        gate = copy.deepcopy(self._gate).to(parameter.device, parameter.dtype)
-        module = cast(AugmentedNet, self.module_)
-        return ConditionalNet(module, gate, self.conditional, self.multilabel_)

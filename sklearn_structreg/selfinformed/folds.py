@@ -74,7 +74,8 @@ def take_folds(data: TrainingData, cv: Any) -> list[Fold]:
     class that the training part would lack are in it, and are not scored.
     """
     rows, target = data.rows, data.target
-    splits = list(check_cv(cv).split(rows, target[rows]))
+    groups = None if data.groups is None else data.groups[rows]
+    splits = list(check_cv(cv).split(rows, target[rows], groups))
     if hasattr(cv, "split"):
         splits = [(rows[train], rows[test]) for train, test in splits]
     folds = []

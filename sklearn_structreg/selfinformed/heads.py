@@ -65,6 +65,25 @@ class HeadRound(nn.Module):
         together = torch.tensor([index for group in self.groups for index in group])
         self.register_buffer("columns", together.argsort())
 
+    @property
+    def n_groups(self) -> int:
+        """The number of heads."""
+        return len(self.groups)
+
+    def group_of(self) -> Tensor:
+        """Return the group of each class."""
+        sizes = torch.tensor([len(group) for group in self.groups])
+        numbers = torch.arange(len(sizes)).repeat_interleave(sizes)
+        return numbers.to(self.columns.device)[self.columns]
+
+    def add_some(self, logits: Tensor, features: Tensor, wanted: Tensor) -> None:
+        """Add to logits what the wanted heads (n, n_groups) do, one by one."""
+        for group, head, rows in zip(self.groups, self.heads, wanted.T, strict=True):
+            chosen = rows.nonzero()
+            if len(chosen):
+                added = head(features[chosen.squeeze(1)])
+                logits[chosen, torch.tensor(group, device=chosen.device)] += added
+
     @torch.no_grad()
     def shrink_outputs(self, factor: float) -> None:
         """Let the heads add that much less."""
@@ -112,10 +131,15 @@ class AugmentedNet(nn.Module):
             raise RuntimeError("heads read layers by hooks, which were not run here")
         return captured["features"], captured["hidden"]
 
-    def heads_by_group(self) -> Iterator[tuple[list[int], Head]]:
-        """Iterate over the heads of all rounds, each with the classes of its group."""
+    def head_rounds(self) -> Iterator[HeadRound]:
+        """Iterate over the rounds."""
         for heads in self.rounds:
             assert isinstance(heads, HeadRound)
+            yield heads
+
+    def heads_by_group(self) -> Iterator[tuple[list[int], Head]]:
+        """Iterate over the heads of all rounds, each with the classes of its group."""
+        for heads in self.head_rounds():
             yield from zip(heads.groups, heads.heads, strict=True)
 
     def add_heads(

@@ -39,6 +39,7 @@ __all__ = [
     "Expected",
     "check_estimator",
     "classes_of",
+    "epochs_of_folds",
     "fit_estimator",
     "is_fitted",
     "network_of",
@@ -179,6 +180,11 @@ def _try_network(
     find_attachment_point(network, sample, n_classes, expected.layer)
 
 
+def epochs_of_folds(max_epochs: int) -> int:
+    """Return the epochs of a network that only scores."""
+    return min(max_epochs, max(FEW_EPOCHS, math.ceil(FOLD_EPOCHS * max_epochs)))
+
+
 def fit_estimator(
     estimator: Any,
     X: Any,
@@ -200,8 +206,7 @@ def fit_estimator(
         return unwrap(estimator)
     model = clone(estimator)
     if not whole:
-        n_epochs = max(math.ceil(FOLD_EPOCHS * model.max_epochs), FEW_EPOCHS)
-        model.set_params(max_epochs=min(n_epochs, model.max_epochs))
+        model.set_params(max_epochs=epochs_of_folds(model.max_epochs))
     if isinstance(estimator, NeuralNet) and not isinstance(X, Dataset):
         with noting_interrupts(at_once=True):
             return _fit_skorch(model, part, spec)
