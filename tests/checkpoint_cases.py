@@ -144,6 +144,7 @@ FITS = {
         n_clusters=3,
         head_layer_sizes=(6,),
         n_rounds=2,
+        head_epochs=1.0,
         fine_tune=True,
         lr_schedule="cosine",
         regularizers=[CGES(0.01), IterativePruning(0.5, pruning_start=0.2)],
@@ -261,7 +262,7 @@ def fitted_state(model):
     rows = [{k: v for k, v in row.items() if k != "dur"} for row in model.history_]
     parts = [rows, model.n_iter_, model.module_.state_dict(), model.net_.seed]
     parts += [r.fitted_state() for r in model.regularizers_.values()]
-    parts += [model.net_.optimizer_.state_dict(), vars(model).get("held_out_indices_")]
+    parts += [model.net_.optimizer_.state_dict(), vars(model).get("head_layer_sizes_")]
     return repr(encode(parts, tensors)), tensors
 
 

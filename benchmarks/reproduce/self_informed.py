@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.metrics import adjusted_rand_score
+from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,7 +40,7 @@ from benchmarks.cifar100 import coarse_labels
 from benchmarks.data import load_images
 from benchmarks.networks import compact_convnet
 from benchmarks.reproduce.self_informed_report import TASKS, draw, summarize
-from sklearn_structreg import ConfusionSpectralPartitioner, SelfInformedClassifier
+from sklearn_structreg import ConfusionSpectralPartitioner
 from sklearn_structreg.core import StructuredClassifier, count_multiply_adds
 from sklearn_structreg.selfinformed import mean_average_precision_at_k
 from sklearn_structreg.selfinformed.attachment import find_attachment_point
@@ -117,8 +118,10 @@ def training(n_epochs: int, task: str, seed: int) -> dict[str, Any]:
     }
 
 
-def train_base(setting: Setting, images: tuple[np.ndarray, ...], seed: int) -> Any:
-    """Train the convolutional net on a split of the images."""
+def train_base(
+    setting: Setting, images: tuple[np.ndarray, ...], seed: int
+) -> tuple[Any, np.ndarray]:
+    """Train the convolutional net on a split of the images; mark those held out."""
     plain = StructuredClassifier(
         compact_convnet,
         module_params={
@@ -127,17 +130,17 @@ def train_base(setting: Setting, images: tuple[np.ndarray, ...], seed: int) -> A
         },
         **training(setting.conv_epochs, TASKS[0], seed) | {"learning_rate": 0.05},
     )
-    # One unit, one epoch: only the base and its split are wanted here.
-    return SelfInformedClassifier(
-        plain, n_clusters=1, head_layer_sizes=(1,), max_epochs=1, random_state=seed
-    ).fit(*images[:2])
+    X, y = images[:2]
+    rows = np.arange(len(y))
+    train, _ = train_test_split(rows, test_size=0.2, stratify=y, random_state=seed)
+    return plain.fit(X[train], y[train]), ~np.isin(rows, train)
 
 
 def keep_features(
-    model: SelfInformedClassifier, images: tuple[np.ndarray, ...]
+    model: StructuredClassifier, held: np.ndarray, images: tuple[np.ndarray, ...]
 ) -> tuple[Features, int]:
     """Return what the convolutions give, and what they cost."""
-    net = model.estimator_.module_.eval()
+    net = model.module_.eval()
     first = next(i for i, layer in enumerate(net) if isinstance(layer, nn.Linear))
     below = net[:first]
     device = next(net.parameters()).device
@@ -149,7 +152,6 @@ def keep_features(
 
     X, y, X_test, y_test = images
     F, F_test = run(torch.from_numpy(X)), run(torch.from_numpy(X_test))
-    held = np.isin(np.arange(len(y)), model.held_out_indices_)
     features = Features(F[~held], y[~held], F[held], y[held], F_test, y_test)
     cost = count_multiply_adds(below, torch.zeros(1, *SHAPE, device=device))
     return features, cost
@@ -214,7 +216,7 @@ def add_heads(
 ) -> AugmentedNet:
     """Augment the fully-connected part."""
     sample = torch.zeros(2, base[0].in_features)
-    net = AugmentedNet(base, find_attachment_point(base, sample, len(groups), "auto"))
+    net = AugmentedNet(base, find_attachment_point(base, sample, len(groups), None))
     members = [np.flatnonzero(groups == g).tolist() for g in range(groups.max() + 1)]
     net.add_heads(members, [sizes] * len(members), seed=seed)
     return net
@@ -338,8 +340,8 @@ def run(arguments: argparse.Namespace, name: str, out: Path) -> None:
             continue
         if not file.exists():
             images = images or load(setting, arguments.data)
-            model = train_base(setting, images, seed)
-            torch.save(keep_features(model, images), file)
+            model, held = train_base(setting, images, seed)
+            torch.save(keep_features(model, held, images), file)
         if arguments.bases:
             continue
         features, cost = torch.load(file, weights_only=False)

@@ -185,13 +185,13 @@ CONTESTANTS = [
     Contestant(
         "Self-informed",
         SelfInformedClassifier,
-        [{}, {"n_clusters": 2}, {"head_layer_sizes": (64,)}, {"holdout_fraction": 0.0}],
+        [{}, {"head_layer_sizes": (64,)}, {"fine_tune": True}, {"budget": 0.3}],
         on="classes",
         figures=heads_figures,
     ),
     Contestant(
         "one wide head",
-        lambda **p: SelfInformedClassifier(n_clusters=1, holdout_fraction=0, **p),
+        lambda **p: SelfInformedClassifier(n_clusters=1, cv=None, **p),
         on="classes",
         figures=heads_figures,
     ),

@@ -3,6 +3,7 @@
 from sklearn_structreg.selfinformed.classifier import (
     SelfInformedClassifier,
 )
+from sklearn_structreg.selfinformed.controls import compare_controls
 from sklearn_structreg.selfinformed.display import (
     ConfusionPartitionDisplay,
     GroupTable,
@@ -19,5 +20,6 @@ __all__ = [
     "GroupTable",
     "SelfInformedClassifier",
     "SelfInformedDisplay",
+    "compare_controls",
     "mean_average_precision_at_k",
 ]

@@ -16,6 +16,7 @@ from sklearn_structreg.core.inspection import find_layer, listening, run_once
 
 __all__ = ["AttachmentPoint", "capture", "find_attachment_point"]
 
+N_TRIED = 16
 Event = tuple[str, str, Tensor]
 """A layer's name, "input" or "output", and the tensor."""
 
@@ -37,9 +38,12 @@ class AttachmentPoint:
 
 
 def find_attachment_point(
-    module: nn.Module, sample: Tensor, n_outputs: int, layer: str
+    module: nn.Module, sample: Tensor, n_outputs: int, layer: str | None
 ) -> AttachmentPoint:
-    """Run the network once and find the place where heads attach."""
+    """Run the network and find the place where heads attach.
+
+    Without a layer it is the input of the first fully-connected one.
+    """
     events, result = _watch(module, sample)
     layers = dict(module.named_modules())
     linear = [
@@ -56,8 +60,11 @@ def find_attachment_point(
         )
     classifier, deadline = classifiers[-1]
     _check_end(next(e[2] for e in events[deadline:] if e[1] == "output"), result)
-    if layer == "auto":
+    if layer is None:
         name, side = linear[0][0], "input"
+    elif layer == "auto":
+        place = _first_bottleneck(module, sample, events, linear, classifier)
+        name, side = place, "input"
     else:
         name, side = _first_name(module, layer), "output"
         if (name, side) not in [event[:2] for event in events[:deadline]]:
@@ -98,6 +105,65 @@ def _watch(module: nn.Module, sample: Tensor) -> tuple[list[Event], Any]:
             f"{reason}. Give X as the estimator was given it, or image_shape if X's "
             "rows are images."
         ) from error
+
+
+def _first_bottleneck(
+    module: nn.Module,
+    sample: Tensor,
+    events: list[Event],
+    linear: list[tuple[str, int]],
+    classifier: str,
+) -> str:
+    """Find the first linear layer that all computation passes through.
+
+    It reads what other layers have made of the sample, if any layer does.
+    """
+    # A squeeze-and-excitation layer, or one in a residual block, is by the way: with
+    # its output the same for all samples, the classifier layer still reads different
+    # values. That is tried on a sample with noise.
+    layers = dict(module.named_modules())
+    weighted = [
+        moment
+        for moment, (name, side, _) in enumerate(events)
+        if side == "input" and _has_matrix(layers[name])
+    ]
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn((N_TRIED, *sample.shape[1:]), generator=generator).to(sample)
+    rows = sample[:1] + noise * (1 + sample[:1].abs())
+    for name, moment in linear:
+        if name == classifier:
+            break
+        if moment > weighted[0] and _is_bottleneck(module, rows, name, classifier):
+            return name
+    return classifier
+
+
+def _has_matrix(layer: nn.Module) -> bool:
+    """Whether a layer mixes its inputs by weights of its own."""
+    return any(weight.ndim > 1 for weight in layer.parameters(recurse=False))
+
+
+def _is_bottleneck(module: nn.Module, rows: Tensor, name: str, end: str) -> bool:
+    """Whether a constant output of a layer makes the inputs of the last one equal."""
+    read: list[Tensor] = []
+
+    def level(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        return output[:1].expand_as(output)
+
+    def listen(_: nn.Module, args: tuple[Any, ...], __: Any) -> None:
+        read.append(args[0].clone())
+
+    hooks: list[tuple[nn.Module, str, Callable[..., Any]]] = [
+        (find_layer(module, end), "input", listen)
+    ]
+    with listening(hooks):
+        run_once(module, rows)
+    with listening([*hooks, (find_layer(module, name), "output", level)]):
+        run_once(module, rows)
+    free, held = read[0], read[-1]
+    return torch.equal(held, held[:1].expand_as(held)) and not torch.equal(
+        free, free[:1].expand_as(free)
+    )
 
 
 def _check_end(logits: Tensor, result: Any) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch.history import History
@@ -24,26 +24,31 @@ from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.training import PREDICTION_ROWS, SAMPLE_ROWS, train
 from sklearn_structreg.selfinformed.heads import AugmentedNet
-from sklearn_structreg.selfinformed.holdout import HoldOut
 from sklearn_structreg.selfinformed.partition import (
     ClassPartition,
     partition_by_scores,
 )
+from sklearn_structreg.selfinformed.widths import Sizes, head_sizes
 
-__all__ = ["HeadPlan", "HeadTraining", "attach", "augment", "share_units"]
+__all__ = ["HeadPlan", "HeadTraining", "Learner", "attach", "augment"]
 
 MAX_KEPT_BYTES = 2**32
+Groups = tuple[list[ClassPartition], list[Sizes]]
+"""The groups of every round, and the units of their heads."""
 
 
 @dataclass(frozen=True)
 class HeadPlan:
     """The heads to add: see the parameters of the same names of the estimator."""
 
+    n_base: int  # multiply-adds of the network
     n_clusters: int | str
     source: str
     top_k: int | str
-    head_layer_sizes: Sequence[int]
+    head_layer_sizes: Sequence[int] | str
     head_allocation: str
+    head_epochs: float
+    budget: float
     n_rounds: int
     fine_tune: bool
 
@@ -58,60 +63,93 @@ class HeadTraining:
     checkpoint: Checkpoint
 
 
+@dataclass
+class Learner:
+    """A network that gets heads, the rows to train them on, and rows to score.
+
+    Its seed, the same for all learners of a fit, and a name for its checkpoints.
+    """
+
+    module: AugmentedNet
+    train: TrainingData
+    scored: TrainingData
+    name: str = ""
+    fresh: bool = False
+    net: StructuredNet | None = None
+
+    def add_heads(
+        self,
+        groups: list[list[int]],
+        sizes: Sequence[Sequence[int]],
+        training: HeadTraining,
+        index: int,
+        seed: int,
+    ) -> None:
+        """Add a round of heads and train them."""
+        module = _without_regularizers(self.module, self.net)
+        drawn = derive_seed(seed, 2, index)
+        module.add_heads(groups, sizes, seed=drawn, fresh=self.fresh)
+        self._train(module, training, derive_seed(seed, 3, index), f"round-{index + 1}")
+
+    def fine_tune(self, training: HeadTraining, seed: int) -> None:
+        """Train all weights."""
+        module = _without_regularizers(self.module, self.net)
+        module.unfreeze()
+        self._train(module, training, derive_seed(seed, 4), "fine-tuning")
+
+    def _train(
+        self, module: AugmentedNet, training: HeadTraining, seed: int, name: str
+    ) -> None:
+        history = self.net and self.net.history
+        name = f"{self.name}{name}"
+        self.net = _train_stage(module, self.train, training, seed, history, name)
+        self.module = module
+
+
 def augment(
-    module: AugmentedNet,
-    split: HoldOut,
+    learner: Learner,
+    folds: Sequence[Learner],
     classes: NDArray[Any],
     plan: HeadPlan,
     training: HeadTraining,
     seed: int,
-) -> tuple[list[ClassPartition], StructuredNet | None]:
-    """Score, group, add heads and train them, round by round; then fine-tune."""
+    given: Groups | None = None,
+) -> Groups:
+    """Score, group, add heads and train them, round by round; then fine-tune.
+
+    The folds' networks score, and get heads where there is another round. Groups and
+    sizes may be given.
+    """
     partitions: list[ClassPartition] = []
-    net: StructuredNet | None = None
-    scored = _in_order(split.scored, training.recipe)
+    sizes: list[Sizes] = []
+    spec, n_features = training.spec, learner.module.point.n_features
+    recipe = training.recipe
+    n_epochs = math.ceil(plan.head_epochs * recipe.max_epochs)
+    short = replace(training, recipe=replace(recipe, max_epochs=n_epochs))
     for index in range(plan.n_rounds):
-        partition = partition_by_scores(
-            module,
-            scored,
-            classes,
-            training.spec,
-            n_clusters=plan.n_clusters,
-            source=plan.source,
-            top_k=plan.top_k,
-            seed=derive_seed(seed, 1, index),
-        )
+        if given is None:
+            scorers = folds or [learner]
+            partition = partition_by_scores(
+                [(one.module, _in_order(one.scored, recipe)) for one in scorers],
+                classes,
+                spec,
+                n_clusters=plan.n_clusters,
+                source=plan.source,
+                top_k=plan.top_k,
+                seed=derive_seed(seed, 1, index),
+            )
+            widths = head_sizes(plan, partition, n_features, plan.n_base)
+        else:
+            partition, widths = given[0][index], given[1][index]
         partitions.append(partition)
-        sizes = share_units(plan.head_layer_sizes, plan.head_allocation, partition)
-        module = _without_regularizers(module, net)
+        sizes.append(widths)
+        is_last = index + 1 == plan.n_rounds
         groups = [group.tolist() for group in partition.groups_]
-        module.add_heads(groups, sizes, seed=derive_seed(seed, 2, index))
-        seed_of_round, history = derive_seed(seed, 3, index), net and net.history
-        name = f"round-{index + 1}"
-        net = _train_stage(module, split.train, training, seed_of_round, history, name)
-    if net is not None and plan.fine_tune:
-        module = _without_regularizers(module, net)
-        module.unfreeze()
-        last_seed = derive_seed(seed, 4)
-        rest = training, last_seed, net.history, "fine-tuning"
-        net = _train_stage(module, split.train, *rest)
-    return partitions, net
-
-
-def share_units(
-    sizes: Sequence[int], allocation: str, partition: ClassPartition
-) -> list[tuple[int, ...]]:
-    """Distribute the units of all heads over the groups, at least one to each layer."""
-    if allocation == "size":
-        demands = np.array([float(group.size) for group in partition.groups_])
-    elif allocation == "difficulty":
-        demands = np.array([partition.miss_rate_[g].mean() for g in partition.groups_])
-    else:
-        demands = np.ones(partition.n_clusters_)
-    if not demands.any():
-        demands = np.ones_like(demands)
-    shares = demands / demands.mean()
-    return [tuple(max(1, round(s * size)) for size in sizes) for s in shares.tolist()]
+        for one in [learner, *([] if is_last else folds)]:
+            one.add_heads(groups, widths, short, index, seed)
+    if plan.n_rounds and plan.fine_tune:
+        learner.fine_tune(training, seed)
+    return partitions, sizes
 
 
 def _without_regularizers(
@@ -196,4 +234,9 @@ def _keep_features(
             kept[start : start + len(X)] = module.join(X)
             start += len(X)
     weight = None if data.weight is None else data.weight[data.rows]
-    return TrainingData.from_arrays(kept.numpy(), data.target[data.rows], weight)
+    features = TrainingData.from_arrays(kept.numpy(), data.target[data.rows], weight)
+    groups = None if data.groups is None else data.groups[data.rows]
+    held_out = data.held_out and _keep_features(module, data.held_out, spec)
+    if data.held_out is not None and held_out is None:
+        return None
+    return replace(features, groups=groups, held_out=held_out)

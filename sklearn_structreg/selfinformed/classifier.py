@@ -3,63 +3,67 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import fields, replace
-from numbers import Integral, Real
-from typing import Any, ClassVar, Self, cast
+from numbers import Integral
+from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
-from torch import nn
-from torch.utils.data import Dataset
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from sklearn_structreg.core import StructuredClassifier, count_multiply_adds
 from sklearn_structreg.core.checkpoint import Checkpoint
-from sklearn_structreg.core.convergence import note_failure
+from sklearn_structreg.core.convergence import note_failure, noted
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.net import StructuredNet
-from sklearn_structreg.core.parameters import component, parameter, parameter_of
+from sklearn_structreg.core.parameters import component, parameter_of
 from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.core.sequence import RegularizerSequence, named_regularizers
-from sklearn_structreg.core.training import PREDICTION_ROWS, SAMPLE_ROWS, make_net
+from sklearn_structreg.core.training import SAMPLE_ROWS, make_net
 from sklearn_structreg.selfinformed.attachment import find_attachment_point
-from sklearn_structreg.selfinformed.augmentation import HeadPlan, HeadTraining, augment
-from sklearn_structreg.selfinformed.conditional import ConditionalNet
+from sklearn_structreg.selfinformed.augmentation import (
+    Groups,
+    HeadPlan,
+    HeadTraining,
+    Learner,
+    augment,
+)
 from sklearn_structreg.selfinformed.defaults import resolve_top_k
+from sklearn_structreg.selfinformed.folds import Fold, make_folds, take_folds
 from sklearn_structreg.selfinformed.heads import AugmentedNet, check_layer_sizes
-from sklearn_structreg.selfinformed.holdout import HoldOut, hold_out
 from sklearn_structreg.selfinformed.network import (
     Expected,
     check_estimator,
     classes_of,
     fit_estimator,
+    is_fitted,
     network_of,
     unwrap,
 )
+from sklearn_structreg.selfinformed.parameters import SelfInformedParameters
 from sklearn_structreg.selfinformed.partition import ClassPartition
+from sklearn_structreg.selfinformed.predicting import PredictingHeads
 from sklearn_structreg.selfinformed.saving import MultiplyAdds, SavableHeads
 
 __all__ = ["MultiplyAdds", "SelfInformedClassifier"]
 
-SOURCES = ("confusion", "codetection", "random", "random_codetection")
 COMMON = tuple(StructuredClassifier().get_params(deep=False))
-POSITIVE = Interval(Integral, 1, None, closed="left")
 
 
 @component
-class SelfInformedClassifier(SavableHeads, StructuredClassifier):
+class SelfInformedClassifier(
+    SelfInformedParameters, PredictingHeads, SavableHeads, StructuredClassifier
+):
     """A network with specialist heads for the classes that it confuses.
 
-    A network is trained; its predictions on held-out samples group the classes that it
-    confuses with each other; and each group gets a head, a small stack of ReLU layers
-    on the network's features that is connected to the group's outputs alone. The old
-    weights are frozen while the heads and a fresh classifier layer are trained.
+    A network is trained on all samples; predictions of networks that were trained on
+    parts of them group the classes that are confused with each other; and each group
+    gets a head, a small stack of ReLU layers on the network's features that is
+    connected to the group's outputs alone. The old weights are frozen while the heads
+    and the classifier layer are trained, on all samples too.
 
     Parameters
     ----------
@@ -77,8 +81,11 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
         The number of groups in the last round.
     top_k_ : int or None
         The number of detections per sample.
-    held_out_indices_ : ndarray of shape (n_held_out,)
-        The rows that were held out; none if the training samples were scored.
+    n_folds_ : int
+        The number of networks that scored samples they had not seen; 0 if the network
+        itself did, the samples of the training or an `eval_set`.
+    head_layer_sizes_ : list of list of tuple of int
+        The units of the hidden layers of each head, for every round.
     multiply_adds_ : MultiplyAdds
         Cost of a prediction: ``(base, augmented)``, counted without and with heads.
     history_ : skorch.history.History
@@ -123,104 +130,18 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
     (3, MultiplyAdds(base=7400, augmented=13864))
     """
 
-    estimator: Any = parameter(
-        None,
-        [HasMethods(["fit", "get_params"]), None],
-        "classifier or None",
-        """The network to add heads to: a classifier of this package, or a skorch
-        `NeuralNetClassifier`. One that is fitted is used as it is, and best with
-        samples that it was not trained on; one that is not is cloned and trained. In a
-        grid search, which clones its estimators, wrap a fitted one in
-        :class:`sklearn.frozen.FrozenEstimator`. None trains a plain network with the
-        common parameters.""",
-        kw_only=False,
-    )
-    n_clusters: int | str = parameter(
-        "auto",
-        [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
-        'int or "auto"',
-        """The number of groups. 0 adds no heads and holds nothing out: this is the
-        plain network, bit for bit. "auto" is the paper's 6, or half the classes.""",
-    )
-    head_layer_sizes: Sequence[int] = parameter(
-        (512, 512),
-        ["array-like"],
-        "sequence of int",
-        "Units of each hidden layer of the average head. Empty is a linear head.",
-    )
-    head_allocation: str = parameter(
-        "equal",
-        [StrOptions({"equal", "size", "difficulty"})],
-        '{"equal", "size", "difficulty"}',
-        """The distribution of the units over the heads: equal, in proportion to the
-        classes in the group, or to the share of the group's held-out samples that the
-        network missed.""",
-    )
-    source: str = parameter(
-        "confusion",
-        [StrOptions(set(SOURCES))],
-        '{"confusion", "codetection", "random", "random_codetection"}',
-        """The counts that groups are made of: classes predicted where another is true
-        (Eq. 3), or classes predicted together (Eq. 4). "random" and
-        "random_codetection" are the controls: as many and as large groups, with
-        classes drawn by lot.""",
-    )
-    top_k: int | str = parameter(
-        "auto",
-        [POSITIVE, StrOptions({"auto"})],
-        'int or "auto"',
-        """The number of a sample's best predictions that count as detections; less than
-        the number of classes. "auto" is the paper's share of the classes, at least
-        2.""",
-    )
-    holdout_fraction: float = parameter(
-        0.2,
-        [Interval(Real, 0, 1, closed="left")],
-        "float in [0, 1)",
-        """Share of each class that neither network nor heads are trained on, but
-        scored. With 0 the training samples are scored, which shows fewer confusions. So
-        they are where fewer than two held-out samples per class would result.""",
-    )
-    layer: str = parameter(
-        "auto",
-        [str],
-        "str",
-        """The layer whose output the heads read, by its name in ``named_modules()``;
-        "auto" is the input of the first fully-connected layer.""",
-    )
-    fine_tune: bool = parameter(
-        False,
-        ["boolean"],
-        "bool",
-        "Whether to train all weights for another `max_epochs` in the end.",
-    )
-    n_rounds: int = parameter(
-        1,
-        [POSITIVE],
-        "int",
-        """The number of times to score, group and add heads; each round scores the
-        network of the last.""",
-    )
-    conditional: int | None = parameter(
-        None,
-        [POSITIVE, None],
-        "int or None",
-        """In predictions, evaluate only the heads whose group holds one of so many best
-        classes of the network without heads; the other classes keep its logits. None
-        evaluates all heads. May be changed after `fit`.""",
-    )
     module: ModuleLike = parameter_of(StructuredClassifier, "module")
 
+    _needs_rows: ClassVar[bool] = True
     _structure: ClassVar[tuple[str, ...]] = (
         *("estimator", "n_clusters", "head_layer_sizes", "head_allocation", "source"),
-        *("top_k", "layer", "n_rounds", "module", "module_params"),
+        *("top_k", "layer", "n_rounds", "module", "module_params", "budget"),
         "hidden_layer_sizes",
     )
     _free_of_result: ClassVar[tuple[str, ...]] = (
         *StructuredClassifier._free_of_result,
         "conditional",
     )
-    _needs_rows: ClassVar[bool] = True
 
     # ---- fitted state ----------------------------------------------------------
 
@@ -241,7 +162,14 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
 
     # ---- fitting ---------------------------------------------------------------
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any = None, **more: Any) -> None:
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        heads: Groups | None = None,
+        **more: Any,
+    ) -> None:
         """Train the network, group its confusions, add heads and train them."""
         if hasattr(self, "net_"):  # a warm start trains the present heads on
             super()._fit(X, y, sample_weight=sample_weight, **more)
@@ -266,50 +194,71 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
             resumable=self.checkpoint is not None,
         )
 
-        n_rounds = 0 if self.n_clusters == 0 else self.n_rounds
-        seed = self._draw_seed() if n_rounds else 0
+        seed = self._draw_seed() if self.n_clusters != 0 else 0
         checkpoint = Checkpoint.of_fit(self, data, y, sample_weight, seed)
         seed = checkpoint.seed
-        split = HoldOut(data, data, np.empty(0, np.int64))
-        if n_rounds and self.holdout_fraction:
-            split_seed = derive_seed(seed, 0)
-            split = hold_out(data, self.classes_, self.holdout_fraction, split_seed)
-        self.held_out_indices_ = split.held_out
         if y is None and isinstance(estimator, StructuredClassifier):
             y = self._labels_of(data)  # else all of the dataset would be read for them
+        folds = self._make_folds(data, seed) if heads is None else []
         checkpoint.begin()
+        given = estimator, X, y, sample_weight
         folder = checkpoint.subfolder("network")
-        self.estimator_ = fit_estimator(
-            estimator, X, y, sample_weight, split, spec, folder
-        )
-
+        self.estimator_ = fit_estimator(*given, data, spec, folder)
         self.input_shape_ = getattr(self.estimator_, "input_shape_", self.input_shape_)
-        spec = self._make_spec()
-        sample = data.first_rows(SAMPLE_ROWS, spec)
-        network = network_of(self.estimator_).to(spec.device, spec.dtype)
-        point = find_attachment_point(network, sample, len(self.classes_), self.layer)
-        module = AugmentedNet(network, point)
-        self._gate = copy.deepcopy(module.classifier).cpu()
-        names = [field.name for field in fields(HeadPlan)]
-        plan = HeadPlan(**{name: getattr(self, name) for name in names})
+        main = self._learner(self.estimator_, Fold(data, data.held_out or data))
+        n_base = count_multiply_adds(main.module, self._sample_of(data))
+        self._point = main.module.point
+        self._gate = copy.deepcopy(main.module.classifier).cpu()
+
+        learners = []
+        for number, fold in enumerate(folds, 1):
+            name = f"fold-{number}-"
+            folder = checkpoint.subfolder(f"{name}network")
+            with noted():  # and forget: these networks are not kept
+                fitted = fit_estimator(*given, fold.train, spec, folder, whole=False)
+            learners.append(self._learner(fitted, fold, name))
+        self.n_folds_ = len(learners)
+
+        names = [each.name for each in fields(HeadPlan) if each.name != "n_base"]
+        plan = HeadPlan(n_base, **{name: getattr(self, name) for name in names})
+        if self.n_clusters == 0:
+            plan = replace(plan, n_rounds=0)
         regularizers = named_regularizers(self.regularizers)
-        training = HeadTraining(regularizers, recipe, spec, checkpoint)
-        self.partitions_, net = augment(
-            module,
-            split,
-            self.classes_,
-            replace(plan, n_rounds=n_rounds),
-            training,
-            seed,
+        training = HeadTraining(regularizers, recipe, self._make_spec(), checkpoint)
+        self.partitions_, self.head_layer_sizes_ = augment(
+            main, learners, self.classes_, plan, training, seed, heads
         )
+        net = main.net
         if net is None:
-            net = make_net(module, RegularizerSequence(), recipe, seed=seed)
+            net = make_net(main.module, RegularizerSequence(), recipe, seed=seed)
         self.net_, self._frozen = net, net.module_.frozen
-        costs = [count_multiply_adds(m, sample) for m in (network, self.module_)]
-        self.multiply_adds_ = MultiplyAdds(*costs)
+        augmented = count_multiply_adds(self.module_, self._sample_of(data))
+        self.multiply_adds_ = MultiplyAdds(n_base, augmented)
         self._note_structure()
         if net.history:
-            note_failure(net, split.train, spec)
+            note_failure(net, data, self._make_spec())
+
+    def _make_folds(self, data: TrainingData, seed: int) -> list[Fold]:
+        """Divide the rows, where networks are to be trained without some of them."""
+        without = data.held_out is not None or is_fitted(self.estimator)
+        if self.cv is None or self.n_clusters == 0 or without:
+            return []
+        if not isinstance(self.cv, Integral):
+            return take_folds(data, self.cv)
+        if data.groups is not None:
+            return take_folds(data, GroupKFold(int(self.cv)))
+        return make_folds(data, len(self.classes_), int(self.cv), derive_seed(seed, 0))
+
+    def _sample_of(self, data: TrainingData) -> Tensor:
+        """Return some samples as the network sees them."""
+        return data.first_rows(SAMPLE_ROWS, self._make_spec())
+
+    def _learner(self, fitted: Any, fold: Fold, name: str = "") -> Learner:
+        """Take the network of a fitted estimator, to add heads to."""
+        spec, sample = self._make_spec(), self._sample_of(fold.train)
+        network = network_of(fitted).to(spec.device, spec.dtype)
+        point = find_attachment_point(network, sample, len(self.classes_), self.layer)
+        return Learner(AugmentedNet(network, point), *fold, name, self.fresh_classifier)
 
     @property
     def _has_own_network(self) -> bool:
@@ -374,40 +323,3 @@ class SelfInformedClassifier(SavableHeads, StructuredClassifier):
             "in_place=True would leave no heads to train or evaluate on demand; take "
             "the network that compact() returns."
         )
-
-    # ---- predicting ------------------------------------------------------------
-
-    def count_multiply_adds(self, X: ArrayLike | Dataset[Any]) -> float:
-        """Count the multiply-adds that predictions for these samples cost.
-
-        Parameters
-        ----------
-        X : as in `fit`
-            Samples; with `conditional`, the cost depends on them.
-
-        Returns
-        -------
-        float
-            Multiply-adds per sample, on average.
-        """
-        batches = self._batches_to_predict(X, PREDICTION_ROWS)
-        module, n_samples = self._predictor().eval(), 0
-        with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            for samples, _, _ in batches.epoch(None):
-                module(samples)
-                n_samples += len(samples)
-        return float(counter.get_total_flops()) / (2 * n_samples)
-
-    def _logits(self, X: Any, module: nn.Module | None = None) -> NDArray[np.float64]:
-        return super()._logits(X, self._predictor() if module is None else module)
-
-    def _predictor(self) -> nn.Module:
-        """Take the network, or the one that evaluates heads on demand."""
-        check_is_fitted(self, "net_")
-        if self.conditional is None:
-            return self.module_
-        self._validate_params()  # it may have been set since fit
-        parameter = next(self.module_.parameters())
-        gate = copy.deepcopy(self._gate).to(parameter.device, parameter.dtype)
-        module = cast(AugmentedNet, self.module_)
-        return ConditionalNet(module, gate, self.conditional, self.multilabel_)

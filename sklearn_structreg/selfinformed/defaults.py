@@ -28,18 +28,13 @@ def resolve_top_k(top_k: int | str, n_classes: int, source: str) -> int | None:
     return int(top_k)
 
 
-def choose_n_groups(n_clusters: int | str, n_classes: int, n_connected: int) -> int:
-    """Check the number of groups, or take the paper's 6 where the classes allow it.
-
-    >>> [choose_n_groups("auto", n, n) for n in (1, 2, 5, 10, 100)]
-    [1, 1, 2, 5, 6]
-    """
-    if n_clusters == "auto":
-        return max(1, min(6, n_classes // 2, n_connected))
-    if int(n_clusters) > max(1, n_connected):
+def check_n_groups(n_clusters: int, n_classes: int, n_connected: int) -> int:
+    """Check the number of groups against that of classes that are confused."""
+    most = max(1, n_connected)
+    if n_clusters > most:
         raise ValueError(
             f"n_clusters={n_clusters}, but only {n_connected} of the {n_classes} "
             "class(es) share a detection with another class; ask for at most "
-            f"{max(1, n_connected)} groups, raise top_k or give more held-out samples."
+            f"{most} groups, raise top_k or give more held-out samples."
         )
-    return int(n_clusters)
+    return n_clusters

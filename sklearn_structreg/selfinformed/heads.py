@@ -18,10 +18,13 @@ from sklearn_structreg.selfinformed.plain import PlainNet
 
 __all__ = ["AugmentedNet", "check_layer_sizes"]
 
+SMALL = 0.01  # not zero, or the layers below would get no gradient at first
 
-def check_layer_sizes(sizes: Sequence[int]) -> None:
+
+def check_layer_sizes(sizes: Sequence[int] | str) -> None:
     """Check the hidden layers of a head; without any it is a linear head."""
-    check_sizes("head_layer_sizes", sizes, empty=True)
+    if not isinstance(sizes, str):
+        check_sizes("head_layer_sizes", sizes, empty=True)
 
 
 class Head(nn.Module):
@@ -62,6 +65,31 @@ class HeadRound(nn.Module):
         together = torch.tensor([index for group in self.groups for index in group])
         self.register_buffer("columns", together.argsort())
 
+    @property
+    def n_groups(self) -> int:
+        """The number of heads."""
+        return len(self.groups)
+
+    def group_of(self) -> Tensor:
+        """Return the group of each class."""
+        sizes = torch.tensor([len(group) for group in self.groups])
+        numbers = torch.arange(len(sizes)).repeat_interleave(sizes)
+        return numbers.to(self.columns.device)[self.columns]
+
+    def add_some(self, logits: Tensor, features: Tensor, wanted: Tensor) -> None:
+        """Add to logits what the wanted heads (n, n_groups) do, one by one."""
+        for group, head, rows in zip(self.groups, self.heads, wanted.T, strict=True):
+            chosen = rows.nonzero()
+            if len(chosen):
+                added = head(features[chosen.squeeze(1)])
+                logits[chosen, torch.tensor(group, device=chosen.device)] += added
+
+    @torch.no_grad()
+    def shrink_outputs(self, factor: float) -> None:
+        """Let the heads add that much less."""
+        for head in self.heads:
+            head.get_parameter("output.weight").mul_(factor)
+
     def forward(self, features: Tensor) -> Tensor:
         """Compute the addition to the logits, (n, n_classes)."""
         added = torch.cat([head(features) for head in self.heads], dim=1)
@@ -72,8 +100,8 @@ class AugmentedNet(nn.Module):
     """A trained network and its specialist heads; without any, the old network."""
 
     # The logits are the sum of the classifier layer's, on the input that it has in the
-    # old network, and of each round's heads. All layers that make logits start afresh
-    # when heads are added; all other old weights stay as they are, in evaluation mode.
+    # old network, and of each round's heads. All layers of logits learn when heads are
+    # added; all other old weights stay as they are, in evaluation mode.
 
     def __init__(self, old: nn.Module, point: AttachmentPoint) -> None:
         super().__init__()
@@ -103,10 +131,15 @@ class AugmentedNet(nn.Module):
             raise RuntimeError("heads read layers by hooks, which were not run here")
         return captured["features"], captured["hidden"]
 
-    def heads_by_group(self) -> Iterator[tuple[list[int], Head]]:
-        """Iterate over the heads of all rounds, each with the classes of its group."""
+    def head_rounds(self) -> Iterator[HeadRound]:
+        """Iterate over the rounds."""
         for heads in self.rounds:
             assert isinstance(heads, HeadRound)
+            yield heads
+
+    def heads_by_group(self) -> Iterator[tuple[list[int], Head]]:
+        """Iterate over the heads of all rounds, each with the classes of its group."""
+        for heads in self.head_rounds():
             yield from zip(heads.groups, heads.heads, strict=True)
 
     def add_heads(
@@ -115,22 +148,28 @@ class AugmentedNet(nn.Module):
         layer_sizes: Sequence[Sequence[int]],
         *,
         seed: int,
+        fresh: bool = True,
     ) -> None:
-        """Freeze the network, add a round of heads, draw all layers of logits anew."""
+        """Freeze the network, and add a round of heads.
+
+        All layers of logits learn, and are drawn anew where they are to be `fresh`.
+        """
         old = self.classifier
+        device, dtype = old.weight.device, old.weight.dtype
         earlier = [head for _, head in self.heads_by_group()]
+        self.requires_grad_(False)
         with seeded(seed, torch.device("cpu")):
             classifier = nn.Linear(old.in_features, old.out_features)
             heads = HeadRound(self.point.n_features, groups, layer_sizes)
-            outputs = [
-                nn.Linear(head.output.in_features, head.output.out_features, bias=False)
-                for head in earlier
-            ]
-        device, dtype = old.weight.device, old.weight.dtype
-        self.requires_grad_(False)
-        for head, output in zip(earlier, outputs, strict=True):
-            head.output = output.to(device, dtype)
-        self.classifier = classifier.to(device, dtype)
+            if fresh:
+                self.classifier = classifier.to(device, dtype)
+                for head in earlier:
+                    sizes = head.output.in_features, head.output.out_features
+                    head.output = nn.Linear(*sizes, bias=False).to(device, dtype)
+        if not fresh:
+            for layer in [old, *(head.output for head in earlier)]:
+                layer.requires_grad_(True)
+            heads.shrink_outputs(SMALL)
         self.rounds.append(heads.to(device, dtype))
         self.frozen = True
         self.train(self.training)

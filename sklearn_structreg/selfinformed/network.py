@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,22 @@ from sklearn_structreg.core.standardization import take_standardization
 from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.training import SAMPLE_ROWS, build_network
 from sklearn_structreg.selfinformed.attachment import find_attachment_point
-from sklearn_structreg.selfinformed.holdout import HoldOut
 
 __all__ = [
     "Expected",
     "check_estimator",
     "classes_of",
+    "epochs_of_folds",
     "fit_estimator",
+    "is_fitted",
     "network_of",
     "unwrap",
 ]
+
+FOLD_EPOCHS = 0.3
+"""Epochs of networks that only score, as a share of the network's own."""
+FEW_EPOCHS = 10
+"""They are no fewer than these, or all."""
 
 
 @dataclass(frozen=True)
@@ -173,43 +180,59 @@ def _try_network(
     find_attachment_point(network, sample, n_classes, expected.layer)
 
 
+def epochs_of_folds(max_epochs: int) -> int:
+    """Return the epochs of a network that only scores."""
+    return min(max_epochs, max(FEW_EPOCHS, math.ceil(FOLD_EPOCHS * max_epochs)))
+
+
 def fit_estimator(
     estimator: Any,
     X: Any,
     y: Any,
     sample_weight: Any,
-    split: HoldOut,
+    part: TrainingData,
     spec: TensorSpec,
     folder: Path | None = None,
+    *,
+    whole: bool = True,
 ) -> Any:
-    """Train a clone on the rows that are not held out; leave a fitted one as it is.
+    """Train a clone on a part of the rows; leave a fitted one as it is.
 
-    Its state is kept in `folder`, unless it has a folder of its own.
+    A part that is not the whole of X is trained on for fewer epochs, since it is for
+    scores alone. The state is kept in `folder`, unless the estimator has one of its own
+    for the whole.
     """
     if is_fitted(estimator):
         return unwrap(estimator)
+    model = clone(estimator)
+    if not whole:
+        model.set_params(max_epochs=epochs_of_folds(model.max_epochs))
     if isinstance(estimator, NeuralNet) and not isinstance(X, Dataset):
         with noting_interrupts(at_once=True):
-            return _fit_skorch(clone(estimator), split.train, spec)
-    if split.held_out.size:
-        rows = split.train.rows
-        y = None if y is None else _safe_indexing(y, rows)
+            return _fit_skorch(model, part, spec)
+    if not whole:
+        rows = part.rows
+        y = None if y is None else _rows_of(y, rows)
         if sample_weight is not None:
             sample_weight = np.asarray(sample_weight)[rows]
-        if isinstance(X, Dataset):
-            X = Subset(X, rows.tolist())
-        else:
-            X = X[rows] if isinstance(X, Tensor) else _safe_indexing(X, rows)
+        X = Subset(X, rows.tolist()) if isinstance(X, Dataset) else _rows_of(X, rows)
     weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-    model = clone(estimator)
     if isinstance(model, NeuralNet):
         with noting_interrupts(at_once=True):
             return model.fit(X, y, **weights)
     with reported_network(model):
-        if folder is None or model.checkpoint is not None:
+        if whole and (folder is None or model.checkpoint is not None):
             return model.fit(X, y, **weights)
         model.set_params(checkpoint=folder).fit(X, y, **weights)
         return model.set_params(checkpoint=None)
+
+
+def _rows_of(values: Any, rows: NDArray[np.int64]) -> Any:
+    """Take rows of an array, a tensor, a table or a list."""
+    if isinstance(values, Tensor):
+        return values[rows]
+    given = values if hasattr(values, "__getitem__") else np.asarray(values)
+    return _safe_indexing(given, rows)
 
 
 def _fit_skorch(net: NeuralNet, part: TrainingData, spec: TensorSpec) -> NeuralNet:

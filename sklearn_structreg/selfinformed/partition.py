@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.training import PREDICTION_ROWS, predict_outputs
 from sklearn_structreg.selfinformed.partitioner import ConfusionSpectralPartitioner
+from sklearn_structreg.selfinformed.spectral import confusion_degrees
 
 __all__ = ["ClassPartition", "partition_by_scores"]
 
@@ -64,8 +65,7 @@ class ClassPartition:
 
 
 def partition_by_scores(
-    module: nn.Module,
-    data: TrainingData,
+    scorers: Iterable[tuple[nn.Module, TrainingData]],
     classes: NDArray[Any],
     spec: TensorSpec,
     *,
@@ -74,7 +74,7 @@ def partition_by_scores(
     top_k: int | str,
     seed: int,
 ) -> ClassPartition:
-    """Score samples with a network and group the classes that it confuses."""
+    """Score samples, each with its network, and group the classes that are confused."""
     partitioner = ConfusionSpectralPartitioner(
         n_clusters,
         source="codetection" if "codetection" in source else "confusion",
@@ -83,12 +83,15 @@ def partition_by_scores(
         random_state=np.random.RandomState(seed % 2**32),
     )
     missed, true = np.zeros((2, len(classes)))
-    for scores, truth, weight in _score(module, data, len(classes), spec):
-        y = truth if data.target.ndim == 2 else classes[truth.argmax(axis=1)]
+    for scores, truth, weight, several in _score(scorers, len(classes), spec):
+        y = truth if several else classes[truth.argmax(axis=1)]
         partitioner.partial_fit(scores, y, weight)
         weighted = truth if weight is None else truth * weight[:, None]
         true += weighted.sum(axis=0)
         missed += (weighted * ~_among_best(scores, truth)).sum(axis=0)
+    if n_clusters != "auto":  # no more than the classes that are confused at all
+        n_confused = int(np.count_nonzero(confusion_degrees(partitioner.confusion_)))
+        partitioner.n_clusters = min(int(n_clusters), max(1, n_confused))
     _, labels = np.unique(partitioner.labels_, return_inverse=True)
     if source.startswith("random"):  # the control: as large groups, drawn by lot
         labels = np.random.default_rng(seed).permutation(labels)
@@ -102,17 +105,22 @@ def partition_by_scores(
 
 
 def _score(
-    module: nn.Module, data: TrainingData, n_classes: int, spec: TensorSpec
+    scorers: Iterable[tuple[nn.Module, TrainingData]],
+    n_classes: int,
+    spec: TensorSpec,
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield scores, the truth as an indicator, and weights, some rows at a time."""
-    for start in range(0, data.n_rows, _CHUNK_ROWS):
-        part = replace(data, rows=data.rows[start : start + _CHUNK_ROWS])
-        batches = part.batches(spec, batch_size=PREDICTION_ROWS, normalize=False)
-        truth = part.target[part.rows]
-        if truth.ndim == 1:
-            truth = truth[:, None] == np.arange(n_classes)
-        weight = None if part.weight is None else part.weight[part.rows]
-        yield predict_outputs(module, batches).numpy(), truth.astype(np.int8), weight
+    """Yield scores, the truth as an indicator, weights, and whether it has several."""
+    for module, data in scorers:
+        several = data.target.ndim == 2
+        for start in range(0, data.n_rows, _CHUNK_ROWS):
+            part = replace(data, rows=data.rows[start : start + _CHUNK_ROWS])
+            batches = part.batches(spec, batch_size=PREDICTION_ROWS, normalize=False)
+            truth = part.target[part.rows]
+            if not several:
+                truth = truth[:, None] == np.arange(n_classes)
+            weight = None if part.weight is None else part.weight[part.rows]
+            scores = predict_outputs(module, batches).numpy()
+            yield scores, truth.astype(np.int8), weight, several
 
 
 def _among_best(

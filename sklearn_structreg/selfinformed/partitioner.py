@@ -13,7 +13,6 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -26,7 +25,8 @@ from sklearn_structreg.selfinformed.confusion import (
     confusion_counts,
     top_k_indicator,
 )
-from sklearn_structreg.selfinformed.defaults import choose_n_groups, resolve_top_k
+from sklearn_structreg.selfinformed.defaults import resolve_top_k
+from sklearn_structreg.selfinformed.grouping import CountedGroups
 from sklearn_structreg.selfinformed.labels import (
     check_classes,
     check_truth,
@@ -34,10 +34,7 @@ from sklearn_structreg.selfinformed.labels import (
     read_truth,
 )
 from sklearn_structreg.selfinformed.spectral import (
-    Partition,
-    confusion_degrees,
     one_hot,
-    partition_classes,
 )
 
 SOURCES = ("confusion", "codetection", "precomputed")
@@ -46,7 +43,11 @@ NUMBER = [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})]
 
 @component
 class ConfusionSpectralPartitioner(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedPickle, BaseEstimator
+    CountedGroups,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    VersionedPickle,
+    BaseEstimator,
 ):
     """Group the classes that a fitted model confuses with each other.
 
@@ -80,6 +81,10 @@ class ConfusionSpectralPartitioner(
         largest group.
     top_k_ : int or None
         The number of detections per sample; None for a precomputed source.
+    hierarchy_ : ndarray of shape (n_clusters - 1, 4)
+        How the groups join to larger ones, computed on request: a linkage matrix as
+        :func:`scipy.cluster.hierarchy.dendrogram` takes it, by the mean cosine distance
+        of the groups' confusions.
     source_ : {"confusion", "codetection", "precomputed"}
         The source in use.
     classes_ : ndarray of shape (n_classes,)
@@ -129,8 +134,9 @@ class ConfusionSpectralPartitioner(
         "auto",
         NUMBER,
         'int or "auto"',
-        """The number of groups. "auto" is the paper's 6, or half the classes, or the
-        number of classes that are confused at all, where these are fewer.""",
+        """The number of groups. "auto" is the number of eigenvalues of the similarity
+        above the largest gap between them, if that is clear, and else the paper's 6;
+        at least 2, and at most half the classes that are confused at all.""",
         kw_only=False,
     )
     source: str = parameter(
@@ -270,41 +276,6 @@ class ConfusionSpectralPartitioner(
         return np.asarray(X @ one_hot(self.labels_, self.n_clusters_).astype(X.dtype))
 
     @property
-    def labels_(self) -> NDArray[np.int64]:
-        """The group of each class."""
-        return self._partitioned().labels
-
-    @property
-    def clusters_(self) -> list[NDArray[Any]]:
-        """The classes of each group."""
-        labels = self.labels_
-        return [self.classes_[labels == group] for group in range(self.n_clusters_)]
-
-    @property
-    def n_clusters_(self) -> int:
-        """The number of groups."""
-        return int(self._partitioned().embedding.shape[1])
-
-    @property
-    def embedding_(self) -> NDArray[np.float64]:
-        """The rows that k-means grouped."""
-        return self._partitioned().embedding
-
-    @property
-    def isolated_(self) -> NDArray[np.bool_]:
-        """The classes that share no detection with another."""
-        return self._partitioned().isolated
-
-    @property
-    def confusion_(self) -> sparse.csr_array:
-        """The joint frequencies of truth (rows) and detection (columns)."""
-        check_is_fitted(self)
-        frequencies = self._counts.value().copy()
-        if self.source_ != "precomputed":
-            frequencies.data /= self.n_samples_seen_
-        return frequencies
-
-    @property
     def _n_features_out(self) -> int:
         """The number of columns that `transform` returns."""
         return self.n_clusters_
@@ -353,26 +324,6 @@ class ConfusionSpectralPartitioner(
             self.classes_: NDArray[Any] = classes
             self.n_samples_seen_ = 0.0
         self._add(counts, weight_sum)
-
-    def _add(self, counts: sparse.csr_array, weight_sum: float) -> None:
-        """Add counts, which outdates the partition."""
-        self._counts.add(counts)
-        self.n_samples_seen_ += weight_sum
-        self._partition: Partition | None = None
-
-    def _partitioned(self) -> Partition:
-        """Partition the classes by the counts, on first use."""
-        check_is_fitted(self)
-        if self._partition is None:
-            counts = self._counts.value().copy()
-            if counts.nnz:  # products of counts of any scale stay in range
-                counts.data = np.ldexp(counts.data, -np.frexp(counts.data.max())[1])
-            degrees = confusion_degrees(counts)
-            n_connected = int(np.count_nonzero(degrees))
-            n_clusters = choose_n_groups(self.n_clusters, degrees.size, n_connected)
-            rng = check_random_state(self.random_state)
-            self._partition = partition_classes(counts, n_clusters, rng, degrees)
-        return self._partition
 
     def _validate_scores(self, X: Any, *, reset: bool) -> Any:
         """Check scores, or a confusion matrix, for type, finiteness and width."""

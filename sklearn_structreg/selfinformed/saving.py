@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.frozen import FrozenEstimator
@@ -15,14 +17,18 @@ from sklearn_structreg.core.plain_values import from_plain, known_classes
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.training import SAMPLE_ROWS
-from sklearn_structreg.selfinformed.attachment import find_attachment_point
-from sklearn_structreg.selfinformed.augmentation import attach, share_units
+from sklearn_structreg.selfinformed.attachment import (
+    AttachmentPoint,
+    find_attachment_point,
+)
+from sklearn_structreg.selfinformed.augmentation import attach
 from sklearn_structreg.selfinformed.heads import AugmentedNet
 from sklearn_structreg.selfinformed.network import (
     network_of,
     unwrap,
 )
 from sklearn_structreg.selfinformed.partition import ClassPartition
+from sklearn_structreg.selfinformed.widths import Sizes, head_sizes
 
 if TYPE_CHECKING:
     from sklearn_structreg.core import StructuredClassifier as Base
@@ -49,6 +55,11 @@ class SavableHeads(Base):
     layer: str
     head_layer_sizes: Any
     head_allocation: str
+    head_layer_sizes_: list[Sizes]
+    input_shape_: tuple[int, ...]
+    classes_: NDArray[Any]
+    budget: float
+    _point: AttachmentPoint
     _gate: nn.Linear
     _frozen: bool
 
@@ -70,6 +81,8 @@ class SavableHeads(Base):
             "partitions_": [plain_partition(each) for each in self.partitions_],
             "multiply_adds_": [*self.multiply_adds_],
             "_gate": dict(self._gate.state_dict()),
+            "_point": asdict(self._point),
+            "head_layer_sizes_": [[*map(list, one)] for one in self.head_layer_sizes_],
         }
 
     def _plain_given(self) -> str | dict[str, Any] | None:
@@ -97,6 +110,13 @@ class SavableHeads(Base):
         self.multiply_adds_ = MultiplyAdds(*self.multiply_adds_)
         partitions = fitted["partitions_"]
         self.partitions_ = [partition_of(each, self.classes_) for each in partitions]
+        # Files of before 0.1 have neither place nor sizes, which had other rules.
+        point = fitted.get("_point")
+        self._point = AttachmentPoint(**point) if point else self._first_point()
+        sizes = fitted.get("head_layer_sizes_") or [
+            head_sizes(self, partition) for partition in self.partitions_
+        ]
+        self.head_layer_sizes_ = [[(*each,) for each in one] for one in sizes]
         weight, bias = gate["weight"], "bias" in gate
         size = weight.shape[1], weight.shape[0]
         self._gate = nn.Linear(*size, bias=bias, device="meta")
@@ -116,17 +136,29 @@ class SavableHeads(Base):
     ) -> nn.Module:
         """Add all heads to the network, with new weights."""
         sample = data.first_rows(SAMPLE_ROWS, spec)
-        network = network_of(self.estimator_).to(sample)
-        n_classes = len(self.classes_)
-        point = find_attachment_point(network, sample, n_classes, self.layer)
-        module = AugmentedNet(network, point)
-        for partition in self.partitions_:
+        module = AugmentedNet(network_of(self.estimator_).to(sample), self._point)
+        for partition, sizes in zip(
+            self.partitions_, self.head_layer_sizes_, strict=True
+        ):
             groups = [group.tolist() for group in partition.groups_]
-            sizes = share_units(self.head_layer_sizes, self.head_allocation, partition)
             module.add_heads(groups, sizes, seed=seed)
         if not self._frozen:
             module.unfreeze()
         return attach(module, regularizers, sample, seed)
+
+    def _first_point(self) -> AttachmentPoint:
+        """Find the first fully-connected layer."""
+        network = network_of(self.estimator_)
+        sample = torch.zeros(SAMPLE_ROWS, *self.input_shape_)
+        sample = sample.to(next(network.parameters()))
+        n_classes = len(self.classes_)
+        return find_attachment_point(network, sample, n_classes, None)
+
+    @classmethod
+    def _from_state(cls, state: dict[str, Any], module: ModuleLike | None) -> Self:
+        """Make the fitted estimator again, without parameters of before 0.1."""
+        state["parameters"].pop("holdout_fraction", None)
+        return super()._from_state(state, module)
 
 
 def plain_partition(partition: ClassPartition) -> dict[str, Any]:

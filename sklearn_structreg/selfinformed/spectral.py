@@ -23,6 +23,8 @@ _SMALL = 128
 # Largest residual of an eigenvector, and most iterations of a block.
 _TOLERANCE = 1e-6
 _BLOCK_ITERATIONS = 40
+# The largest number of groups to look for where some of the eigenvectors are computed.
+_MOST_GROUPS = 32
 
 
 class Partition(NamedTuple):
@@ -138,6 +140,34 @@ def _without(operator: LinearOperator, vectors: NDArray[np.float64]) -> LinearOp
         return np.asarray(operator @ x - 2.0 * (vectors @ (vectors.T @ x)))
 
     return LinearOperator(operator.shape, matvec=multiply, dtype=np.float64)
+
+
+def count_groups(
+    confusion: sparse.csr_array,
+    degrees: NDArray[np.float64],
+    rng: np.random.RandomState,
+) -> int:
+    """Find the number of eigenvalues above the largest gap, or take the paper's 6.
+
+    Groups that no confusion links have an eigenvalue of 1 each; noise links them.
+    """
+    # It is clear where the gaps between eigenvalues and those between their roots, the
+    # singular values, agree: the former shrink where values are small, so that noise
+    # favours few groups, and the latter shrink where they are large.
+    connected = np.flatnonzero(degrees > 0.0)
+    most = connected.size // 2
+    if most < 3:
+        return max(1, most)
+    n_values = connected.size
+    if n_values > _SMALL:
+        most = min(most, _MOST_GROUPS)
+        n_values = most + 1
+    operator = similarity_operator(confusion[connected], degrees[connected])
+    vectors = leading_eigenvectors(operator, n_values, rng)
+    values = np.sort((vectors * (operator @ vectors)).sum(axis=0))[::-1]
+    values = np.maximum(values[: most + 1], 0.0)
+    gap, other = ((-np.diff(v)[1:]).argmax() for v in (values, np.sqrt(values)))
+    return 2 + int(gap) if gap == other else min(6, most)
 
 
 def partition_classes(

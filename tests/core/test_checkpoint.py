@@ -77,8 +77,9 @@ def fit_in_pieces(model, X, y, **params):
 
 
 def seeds_in(folder):
-    """Return the seeds of a fit and of the one inside of it, in their order."""
-    paths = [folder / "fit.safetensors", folder / "network" / "fit.safetensors"]
+    """Return the seeds of a fit and of those inside of it, in their order."""
+    inside = ["", "network", "fold-1-network", "fold-2-network"]
+    paths = [folder / name / "fit.safetensors" for name in inside]
     return [read_state(path)["seed"] for path in paths if path.exists()]
 
 

@@ -259,7 +259,7 @@ HOPELESS = {
         {"estimator__learning_rate": 0.05, **USUAL},
     ),
     "heads without success": (
-        informed(classifier(), learning_rate=1e-12),
+        informed(classifier(), learning_rate=1e-12, fresh_classifier=True),
         *(X, Y, "close to that of.*raise learning_rate=1e-12", USUAL),
     ),
 }

@@ -200,7 +200,7 @@ def test_other_labels_are_read_once(rows):
         (StructuredClassifier(make_mlp(64, 3)), 0),
         (StructuredClassifier(), 1),  # for mean and scale
         # for the confusions; and for another training with its last look
-        (SelfInformedClassifier(n_clusters=2, holdout_fraction=0), 1 + 1 + 10 + 1),
+        (SelfInformedClassifier(n_clusters=2, cv=None), 1 + 1 + 3 + 1),
     ],
     ids=["module", "standardized", "heads"],
 )

@@ -30,6 +30,7 @@ from sklearn_structreg.core import StructuredClassifier, StructuredRegressor, ma
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 FAST = {"max_epochs": 3, "batch_size": 30, "random_state": 0}
 HEADS = {"n_clusters": 2, "head_layer_sizes": (4,), "fine_tune": True, "n_rounds": 2}
+HEADS |= {"head_epochs": 1.0}
 ESTIMATORS = [
     *(StructuredClassifier, StructuredRegressor, CGESClassifier, CGESRegressor),
     *(BlockoutClassifier, BlockoutRegressor),

@@ -37,6 +37,8 @@ def test_a_pickle_is_hardly_larger_than_the_weights(digits, kind):
     X, y = digits[0][:200], digits[1][:200]
     model = kind(hidden_layer_sizes=(256, 256), early_stopping=True, **FAST).fit(X, y)
     n_bytes = size_of(model.module_.state_dict())
+    if hasattr(model, "estimator_"):
+        n_bytes += size_of(model.estimator_.module_.state_dict())
     assert len(pickle.dumps(model)) < 1.5 * n_bytes
     elsewhere = copy.deepcopy(model)
     elsewhere.net_.device = "cpu:0"  # stands for another device on any machine

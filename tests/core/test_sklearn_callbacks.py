@@ -113,9 +113,10 @@ def test_the_stages_of_a_self_informed_fit(base, blobs):
     notes, params = Notes(), FAST | HEADS
     model = SelfInformedClassifier(base, **params).set_callbacks(notes).fit(*blobs)
     n_base = 3 if base is None else 2
-    assert notes.lines.count("end epoch") == n_base + 6
-    # `fit` of the network is merged with the task around it.
-    assert notes.lines.count("begin fit") == 2
+    # The network, those of two folds, the heads, and all together.
+    assert notes.lines.count("end epoch") == 3 * n_base + 1 + 3
+    # `fit` of a network is merged with the task around it.
+    assert notes.lines.count("begin fit") == 1 + 1 + 2
     assert notes.lines[-2:] == ["end fit", "teardown"]
     np.testing.assert_array_equal(
         notes.estimators[-1].predict(blobs[0]), model.predict(blobs[0])

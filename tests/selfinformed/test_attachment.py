@@ -45,6 +45,48 @@ def test_auto_reads_what_the_first_fully_connected_layer_reads():
     assert (point.n_features, point.n_hidden) == (256, 30)
 
 
+torch.manual_seed(0)  # of the networks below
+
+
+class Squeezing(nn.Module):
+    """Convolutions, each with squeeze-and-excitation, and a stack of linear layers."""
+
+    def __init__(self, hidden):
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3)
+        self.squeeze, self.excite = nn.Linear(4, 2), nn.Linear(2, 4)
+        self.skip = nn.Linear(4, 4)
+        self.stack = make_mlp(4, 3, hidden)
+
+    def forward(self, x):
+        for conv in (self.stem, self.conv):
+            x = conv(x).relu()
+            scale = self.excite(self.squeeze(x.mean((2, 3))).relu()).sigmoid()
+            x = x * scale[:, :, None, None]
+        x = x.mean((2, 3))
+        return self.stack(x + self.skip(x))
+
+
+@pytest.mark.parametrize(
+    ("net", "layer", "n_features"),
+    [
+        (Squeezing(()), "stack.0", 4),
+        (Squeezing((20,)), "stack.0", 4),
+        (make_mlp(36, 3, (7,)), "2", 7),  # never the samples
+        (make_mlp(36, 3, (7, 5)), "2", 7),
+        (nn.Sequential(nn.BatchNorm1d(36), *make_mlp(36, 3, (7, 5))), "3", 7),
+        (nn.Linear(36, 3), "", 36),  # but where there is nothing else
+    ],
+    ids=["squeezing", "with a stack", "one layer", "two layers", "norm", "linear"],
+)
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_auto_reads_what_all_computation_passes_through(net, layer, n_features, scale):
+    x = scale * torch.randn(2, 36, generator=torch.Generator().manual_seed(0))
+    x = x.reshape(2, 1, 6, 6) if isinstance(net, Squeezing) else x
+    point = find_attachment_point(net.eval(), x, 3, "auto")
+    assert (point.layer, point.side, point.n_features) == (layer, "input", n_features)
+
+
 def test_a_named_layer_gives_its_output_flattened_before_anything_changes_it():
     torch.manual_seed(0)
     net, x = make_convnet((1, 8, 8), 10), torch.randn(3, 1, 8, 8)
@@ -139,7 +181,7 @@ def test_looking_leaves_the_network_as_it_was():
 
 def test_threads_do_not_hear_each_other():
     net = make_mlp(2, 2, (3,))
-    point = find_attachment_point(net, torch.zeros(1, 2), 2, "auto")
+    point = find_attachment_point(net, torch.zeros(1, 2), 2, None)
     trunk = replace_layer(net, point.classifier, nn.Identity())
     with capture(trunk, point) as captured:
         trunk(torch.ones(1, 2))

@@ -114,12 +114,15 @@ NUMBERS = {
     "head_allocation": ["random", 1],
     "source": ["truth", 1],
     "top_k": [0, 2.5, True, "all"],
-    "holdout_fraction": [-0.1, 1.0, True, np.nan],
+    "cv": [0, 1, 2.5, True],
+    "budget": [0, -0.1, True, np.nan],
+    "head_epochs": [0, 1.5, True],
+    "fresh_classifier": ["yes", 2],
     "layer": [3, None],
     "fine_tune": ["yes", 2],
     "n_rounds": [0, 2.5, True],
     "conditional": [0, 2.5, True, "all"],
-    "head_layer_sizes": [4, None],
+    "head_layer_sizes": [4, None, "all"],
     "estimator": [3, "net", nn.Linear(6, 4)],
 }
 CLASSIFIERS = [
@@ -157,6 +160,9 @@ CLASSIFIERS = [
     Case("top_k of one for co-detections", "top_k=1 leaves no two classes", fit, classifier(Base(), top_k=1, source="random_codetection")),
     Case("top_k of all classes", "top_k=4", fit, classifier(Base(), top_k=4)),
     Case("weights for a net without", "takes no sample_weight", lambda m: m.fit(X, Y, np.ones(80)), classifier(NeuralNetClassifier(nn.Linear(6, 4)))),
+    Case("eval_set of four", "eval_set=.* is neither", lambda m: m.fit(X, Y, eval_set=(X, Y, Y, Y)), classifier(Base())),
+    Case("eval_set of other features", "X has 5 features", lambda m: m.fit(X, Y, eval_set=(X[:, :5], Y)), classifier(Base())),
+    Case("eval_set of other classes", "eval_set|class", lambda m: m.fit(X, Y, eval_set=(X, Y + 1)), classifier(Base())),
     Case("NaN", "contains NaN", lambda m: m.fit(np.where(X > 2, np.nan, X), Y), classifier(Base())),
     Case("unfitted predict", "not fitted yet", lambda m: m.predict(X), classifier()),
     Case("unfitted count", "not fitted yet", lambda m: m.count_multiply_adds(X), classifier()),
@@ -340,6 +346,12 @@ def test_an_unfitted_skorch_net_learns_words():
 )
 def test_a_class_of_one_sample_and_a_label_of_none(y):
     assert classifier(n_clusters=2).fit(X, y).predict(X).shape == y.shape
+
+
+def test_more_groups_than_confused_classes_are_fewer():
+    far = X + 100 * Y[:, None] * np.eye(6)[Y]
+    model = SelfInformedClassifier(n_clusters=4, max_epochs=60, random_state=0)
+    assert model.fit(far, Y).n_clusters_ <= 4
 
 
 def test_a_fitted_network_learns_on_a_fold_without_one_of_its_classes():

@@ -1,6 +1,7 @@
 """SelfInformedClassifier: heads where asked for, and the base alone where not."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -14,13 +15,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from sklearn_structreg import (
-    SelfInformedClassifier,
-)
+from sklearn_structreg import ConfusionSpectralPartitioner, SelfInformedClassifier
 from sklearn_structreg.core import StructuredClassifier, make_mlp
 
 FAST = {"max_epochs": 3, "random_state": 0}
-HEADS = {"n_clusters": 3, "head_layer_sizes": (8,)}
+HEADS = {"n_clusters": 3, "head_layer_sizes": (8,), "head_epochs": 1.0}
 EXACT = {"dtype": "float64", "batch_size": None, "max_epochs": 5, "random_state": 0}
 
 
@@ -55,19 +54,17 @@ def base(some_digits):
 # ---- off -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("holdout_fraction", [0, 0.2])
+@pytest.mark.parametrize("cv", [None, 2])
 @pytest.mark.parametrize("shape", [None, (1, 8, 8)])
-def test_no_groups_is_the_plain_net_bit_for_bit(some_digits, shape, holdout_fraction):
+def test_no_groups_is_the_plain_net_bit_for_bit(some_digits, shape, cv):
     X, y = some_digits
     settings = {"image_shape": shape, **FAST}
     plain = StructuredClassifier(**settings).fit(X, y)
-    off = SelfInformedClassifier(
-        n_clusters=0, holdout_fraction=holdout_fraction, **settings
-    ).fit(X, y)
+    off = SelfInformedClassifier(n_clusters=0, cv=cv, **settings).fit(X, y)
     np.testing.assert_array_equal(off.predict_proba(X), plain.predict_proba(X))
     assert off.multiply_adds_.base == off.multiply_adds_.augmented
     assert (off.partition_, off.n_clusters_, off.top_k_) == (None, 0, None)
-    assert off.held_out_indices_.size == 0
+    assert off.n_folds_ == 0
     on = SelfInformedClassifier(**HEADS, **settings).fit(X, y)
     assert not np.array_equal(on.predict_proba(X), plain.predict_proba(X))
 
@@ -104,13 +101,11 @@ def test_heads_read_raw_samples_standardized(some_digits, params):
 # ---- groups --------------------------------------------------------------------
 
 
-def test_groups_come_from_the_held_out_confusions(some_digits, base):
-    from sklearn_structreg import ConfusionSpectralPartitioner
-
+def test_groups_come_from_the_confusions_in_the_training(some_digits, base):
     X, y = some_digits
     names = np.array([f"d{i}" for i in range(10)])
     model = SelfInformedClassifier(
-        StructuredClassifier(max_epochs=3, random_state=1), holdout_fraction=0, **HEADS
+        StructuredClassifier(max_epochs=3, random_state=1), cv=None, **HEADS
     ).set_params(max_epochs=1, random_state=0)
     model.fit(X, names[y])
     scores = model.estimator_.decision_function(X)
@@ -135,6 +130,7 @@ def test_the_random_control_keeps_the_sizes_and_draws_the_members(
     fitted = {}
     for source in (kind[1:] or "confusion", f"random{kind}"):
         model = SelfInformedClassifier(base, source=source, **HEADS, **FAST)
+        model.set_params(head_allocation="equal")
         fitted[source] = model.fit(*some_digits)
     found, drawn = (model.partition_ for model in fitted.values())
     sizes = [[group.size for group in p.groups_] for p in (found, drawn)]
@@ -156,20 +152,80 @@ def test_rounds_add_heads_and_freeze_the_last_ones(some_digits, base):
     assert model.multiply_adds_.augmented > one.multiply_adds_.augmented
 
 
-@pytest.mark.parametrize("allocation", ["equal", "size", "difficulty"])
+@pytest.mark.parametrize("allocation", ["misses", "equal", "size", "difficulty"])
 def test_heads_share_the_units_out(some_digits, base, allocation):
     model = SelfInformedClassifier(
         base, n_clusters=3, head_layer_sizes=(40,), head_allocation=allocation, **FAST
     ).fit(*some_digits)
     units = [head.output.in_features for head in model.module_.rounds[0].heads]
-    partition = model.partition_
+    missed = [model.partition_.miss_rate_[g] for g in model.partition_.groups_]
     demands = {
+        "misses": [rates.sum() for rates in missed],
         "equal": [1, 1, 1],
-        "size": [len(group) for group in partition.groups_],
-        "difficulty": [partition.miss_rate_[g].mean() for g in partition.groups_],
+        "size": [len(rates) for rates in missed],
+        "difficulty": [rates.mean() for rates in missed],
     }[allocation]
     expected = np.maximum(1, np.round(120 * np.array(demands) / np.sum(demands)))
     assert units == expected.astype(int).tolist()
+    assert [[(n,) for n in units]] == model.head_layer_sizes_
+
+
+@pytest.mark.parametrize("budget", [0.1, 0.5])
+def test_heads_keep_to_the_budget(some_digits, budget):
+    X, y = some_digits
+    model = SelfInformedClassifier(budget=budget, image_shape=(1, 8, 8), **FAST)
+    cost = model.fit(X, y).multiply_adds_
+    one_unit_each = model.n_clusters_ * (model.module_.point.n_features + 10)
+    added = cost.augmented - cost.base
+    assert budget * cost.base - one_unit_each < added <= budget * cost.base
+    shallow = SelfInformedClassifier(budget=1e-9, **FAST).fit(X, y)
+    assert shallow.head_layer_sizes_ == [[(1,)] * shallow.n_clusters_]
+
+
+def test_all_rows_train_everything_and_are_scored_by_nets_that_have_not_seen_them(
+    some_digits,
+):
+    X, y = some_digits
+    model = SelfInformedClassifier(cv=3, **HEADS | FAST | {"head_epochs": 0.5})
+    model.fit(X, y)
+    plain = StructuredClassifier(**FAST).fit(X, y)
+    np.testing.assert_array_equal(
+        model.estimator_.predict_proba(X), plain.predict_proba(X)
+    )
+    assert (model.n_folds_, model.n_iter_, model.estimator_.n_iter_) == (3, 2, 3)
+    total = model.partition_.confusion_.sum() * len(X)
+    assert total == pytest.approx(2 * len(X))  # every row, with its two best classes
+    seen = SelfInformedClassifier(cv=None, **HEADS | FAST).fit(X, y)
+    assert seen.n_folds_ == 0
+    assert model.partition_.miss_rate_.mean() > seen.partition_.miss_rate_.mean()
+
+
+def test_an_eval_set_is_scored_by_the_network_itself(some_digits, digits, base):
+    X, y = some_digits
+    held, truth = digits[0][600:900], digits[1][600:900]
+    model = SelfInformedClassifier(**HEADS | FAST).fit(X, y, eval_set=(held, truth))
+    scores = model.estimator_.decision_function(held)
+    partitioner = ConfusionSpectralPartitioner(3, random_state=0).fit(scores, truth)
+    counts = [p.confusion_.toarray() for p in (model.partition_, partitioner)]
+    np.testing.assert_allclose(*counts)
+    assert model.n_folds_ == 0
+    assert not hasattr(model, "_eval_set")
+    frozen = SelfInformedClassifier(base, **HEADS | FAST)
+    frozen.fit(X, y, eval_set=(held[:50], truth[:50]))
+    again = frozen.fit(X, y).partition_
+    assert again.confusion_.sum() * len(X) == pytest.approx(2 * len(X))
+
+
+def test_heads_begin_as_the_network_was_unless_it_is_to_begin_anew(some_digits, base):
+    X, y = some_digits
+    scores = {}
+    for fresh in (False, True):
+        model = SelfInformedClassifier(base, fresh_classifier=fresh, **HEADS | FAST)
+        model.set_params(learning_rate=1e-9, n_rounds=2)
+        with warnings.catch_warnings(action="ignore"):
+            scores[fresh] = model.fit(X, y).decision_function(X)
+    distance = [abs(s - base.decision_function(X)).max() for s in scores.values()]
+    assert distance[0] < 0.1 < distance[1]
 
 
 def test_one_label_and_two_classes_will_do(blobs):
@@ -204,7 +260,7 @@ def test_weight_zero_is_absent_and_weight_k_is_k_copies(digits):
     weighted = SelfInformedClassifier(**settings).fit(X, y, sample_weight=weight)
     copied = SelfInformedClassifier(**settings)
     copied.fit(X.repeat(weight, 0)[order], y.repeat(weight)[order])
-    assert copied.held_out_indices_.size > weighted.held_out_indices_.size > 0
+    assert copied.n_folds_ == weighted.n_folds_ == 2
     np.testing.assert_array_equal(
         weighted.partition_.labels_, copied.partition_.labels_
     )
@@ -234,7 +290,7 @@ def test_a_dataset_is_trained_on_as_an_array_is(some_digits):
     dataset = TensorDataset(torch.from_numpy(X.copy()), torch.from_numpy(y))
     model = SelfInformedClassifier(**HEADS, **FAST).set_params(max_epochs=10)
     assert model.fit(dataset).score(X, y) > 0.8
-    assert model.held_out_indices_.size > 100
+    assert model.n_folds_ == 2
     assert model.predict(dataset).shape == (600,)
 
 

@@ -18,7 +18,11 @@ plt = pytest.importorskip("matplotlib.pyplot")
 def model(digits):
     names = np.array([f"digit {i}" for i in range(10)])
     return SelfInformedClassifier(
-        n_clusters=4, head_layer_sizes=(9, 6), max_epochs=2, random_state=0
+        n_clusters=4,
+        head_layer_sizes=(9, 6),
+        head_allocation="equal",
+        max_epochs=2,
+        random_state=0,
     ).fit(digits[0][:500], names[digits[1][:500]])
 
 
@@ -38,7 +42,7 @@ def test_the_architecture_shows_every_head(model):
     display = SelfInformedDisplay.from_estimator(model)
     texts = [text.get_text() for text in display.ax_.texts]
     assert texts.count("9 ReLU") == texts.count("6 ReLU") == 4
-    assert "old layers, frozen: 64 features" in texts
+    assert "old layers, frozen: 100 features" in texts
     base, augmented = model.multiply_adds_
     assert display.ax_.get_title().startswith(f"{base:,} multiply-adds + ")
     assert f"{augmented - base:,}" in display.ax_.get_title()

@@ -28,7 +28,7 @@ from sklearn_structreg.core import (
 )
 
 FAST = {"max_epochs": 3, "random_state": 0}
-HEADS = {"n_clusters": 3, "head_layer_sizes": (8,)}
+HEADS = {"n_clusters": 3, "head_layer_sizes": (8,), "head_epochs": 1.0}
 
 
 def states(module):
@@ -86,12 +86,11 @@ def test_an_unfitted_base_is_cloned_and_trained_on_the_training_part(some_digits
     assert model.estimator_.n_iter_ == 6
     assert model.n_iter_ == 3
     assert model.estimator_.sparsity_ > 0
-    assert 0.15 < model.held_out_indices_.size / len(X) < 0.25
 
 
 def test_default_base_is_the_plain_net_on_the_training_part(some_digits):
     X, y = some_digits
-    model = SelfInformedClassifier(holdout_fraction=0, **HEADS, **FAST).fit(X, y)
+    model = SelfInformedClassifier(cv=None, **HEADS, **FAST).fit(X, y)
     plain = StructuredClassifier(**FAST).fit(X, y)
     np.testing.assert_array_equal(
         model.estimator_.predict_proba(X), plain.predict_proba(X)
@@ -112,6 +111,10 @@ def test_a_skorch_net_that_ends_in_a_softmax(some_digits):
     np.testing.assert_allclose(off.predict_proba(X), net.predict_proba(X), atol=1e-6)
     model = SelfInformedClassifier(net, **HEADS, **FAST).fit(X, y)
     assert model.score(X, y) > 0.8
+
+
+def groups_of(model):
+    return [partition.groups_ for partition in model.partitions_]
 
 
 BASES = [
@@ -137,9 +140,15 @@ def test_every_method_can_be_the_base(some_digits, base):
     assert not any(p.requires_grad for p in module.trunk.parameters())
     for name, weight in states(module.trunk).items():
         assert torch.equal(weight, states(off.module_.trunk)[name])
-    first = next(n for n, p in module.trunk.named_modules() if isinstance(p, nn.Linear))
-    assert (module.point.layer, module.point.side) == (first, "input")
-    extra = 2 * (3 * 8 * module.point.n_features + 8 * 10)
+    assert module.point.side == "input"
+    sizes = [
+        [
+            n_units * (module.point.n_features + group.size)
+            for (n_units,), group in pairs
+        ]
+        for pairs in map(zip, model.head_layer_sizes_, groups_of(model))
+    ]
+    extra = sum(map(sum, sizes))
     assert model.multiply_adds_.augmented - model.multiply_adds_.base == extra
     copied = pickle.loads(pickle.dumps(model.set_params(conditional=1)))
     np.testing.assert_array_equal(copied.predict_proba(X), model.predict_proba(X))
@@ -179,7 +188,7 @@ def test_an_unfitted_skorch_net_gets_its_own_precision_and_class_numbers(some_di
     settings = {"lr": 0.5, "max_epochs": 20, "train_split": None, "verbose": 0}
     net = NeuralNetClassifier(module, criterion=nn.CrossEntropyLoss, **settings)
     model = SelfInformedClassifier(net, **HEADS, **FAST).fit(X, names)
-    assert model.held_out_indices_.size > 0
+    assert model.n_folds_ == 2
     assert model.score(X, names) > 0.8
     double = NeuralNetClassifier(
         module.double(), criterion=nn.CrossEntropyLoss, **settings

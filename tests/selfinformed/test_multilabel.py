@@ -12,7 +12,7 @@ from sklearn_structreg import SelfInformedClassifier
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.selfinformed import mean_average_precision_at_k
 
-HEADS = {"n_clusters": 3, "head_layer_sizes": (8,)}
+HEADS = {"n_clusters": 3, "head_layer_sizes": (8,), "head_epochs": 1.0}
 FAST = {"max_epochs": 5, "random_state": 0}
 
 
@@ -52,7 +52,7 @@ def test_logistic_units_with_heads(several, base, source):
 
 def test_confusions_and_misses_are_counted_with_several_true_labels(several, base):
     X, y = several
-    model = SelfInformedClassifier(base, holdout_fraction=0, top_k=4, **HEADS, **FAST)
+    model = SelfInformedClassifier(base, cv=None, top_k=4, **HEADS, **FAST)
     model.fit(X, y)
     scores = base.decision_function(X)
     rank = (-scores).argsort(axis=1).argsort(axis=1)
@@ -64,14 +64,14 @@ def test_confusions_and_misses_are_counted_with_several_true_labels(several, bas
     )
 
 
-def test_weight_k_is_k_copies_with_a_held_out_part(several):
+def test_weight_k_is_k_copies_with_folds(several):
     X, y = several
     weight = np.random.default_rng(0).integers(0, 3, size=len(X))
     settings = HEADS | FAST | {"dtype": "float64", "batch_size": None}
     weighted = SelfInformedClassifier(**settings).fit(X, y, sample_weight=weight)
     copied = SelfInformedClassifier(**settings)
     copied.fit(X.repeat(weight, 0), y.repeat(weight, 0))
-    assert weighted.held_out_indices_.size > 0
+    assert weighted.n_folds_ == 2
     np.testing.assert_allclose(
         weighted.predict_proba(X), copied.predict_proba(X), rtol=1e-10
     )
@@ -82,7 +82,7 @@ def test_a_dataset_with_an_indicator_is_trained_on_as_an_array_is(several):
     dataset = TensorDataset(torch.from_numpy(X.copy()), torch.from_numpy(y))
     model = SelfInformedClassifier(**HEADS).set_params(max_epochs=20, random_state=0)
     model.fit(dataset)
-    assert model.held_out_indices_.size > 100
+    assert model.n_folds_ == 2
     assert (model.predict(dataset) == y).mean() > 0.9
 
 

@@ -208,12 +208,56 @@ def test_a_random_state_repeats_the_result_and_a_pickle_keeps_it(planted):
     same_counts(loaded, other)
 
 
-def test_auto_is_the_papers_value_capped_by_the_data(planted):
-    X, y, _ = planted(100, 4, 2000, bonus=0.2, seed=12)
-    partitioner = ConfusionSpectralPartitioner(random_state=0).fit(X, y)
-    assert (partitioner.n_clusters_, partitioner.top_k_) == (6, 2)
-    partitioner = ConfusionSpectralPartitioner(random_state=0).fit(X[:, :5], y % 5)
-    assert (partitioner.n_clusters_, partitioner.top_k_) == (2, 2)
+@pytest.mark.parametrize(
+    ("n_classes", "n_groups", "n_samples", "bonus"),
+    [
+        *((60, 12, 3000, 0.2), (100, 4, 2000, 0.2), (100, 20, 10_000, 0.1)),
+        *((24, 2, 2000, 0.3), (300, 12, 9000, 0.2)),
+    ],
+)
+def test_auto_counts_planted_groups_in_every_resample(
+    planted, n_classes, n_groups, n_samples, bonus
+):
+    X, y, groups = planted(n_classes, n_groups, n_samples, bonus=bonus, seed=12)
+    rng = np.random.default_rng(0)
+    for rows in (np.arange(n_samples), *rng.integers(n_samples, size=(4, n_samples))):
+        partitioner = ConfusionSpectralPartitioner(random_state=0)
+        partitioner.fit(X[rows], y[rows])
+        assert partitioner.n_clusters_ == n_groups
+        assert adjusted_rand_score(partitioner.labels_, groups) > 0.95
+    assert partitioner.top_k_ == 2
+
+
+def test_auto_without_a_clear_gap_is_the_papers_value_capped_by_the_data(planted):
+    X, y, _ = planted(100, 12, 1000, bonus=0.01, seed=12)
+    found = [
+        ConfusionSpectralPartitioner(random_state=0).fit(X[y < n, :n], y[y < n])
+        for n in (100, 8, 6, 5, 3)
+    ]
+    first, *others = (partitioner.n_clusters_ for partitioner in found)
+    assert first == 6
+    assert all(n <= most for n, most in zip(others, [4, 3, 2, 1], strict=True))
+
+
+def test_the_hierarchy_joins_the_groups_that_are_confused_most():
+    pairs = np.kron(np.eye(4), np.full((3, 3), 20.0))  # four groups of three classes,
+    pairs += np.kron(
+        np.kron(np.eye(2), np.ones((2, 2))), np.full((3, 3), 2.0)
+    )  # in two
+    settings = {"source": "precomputed", "random_state": 0}
+    partitioner = ConfusionSpectralPartitioner(4, **settings).fit(pairs + 0.1)
+    tree = partitioner.hierarchy_
+    assert {frozenset(pair) for pair in tree[:2, :2].tolist()} == {
+        frozenset({0.0, 1.0}),
+        frozenset({2.0, 3.0}),
+    }
+    profiles = np.array([pairs[3 * i] + 0.1 for i in range(4)])
+    profiles /= np.linalg.norm(profiles, axis=1, keepdims=True)
+    expected = 1 - (profiles @ profiles.T)[0, 1]
+    assert tree[0, 2] == pytest.approx(expected)
+    huge = ConfusionSpectralPartitioner(4, **settings).fit(1e300 * (pairs + 0.1))
+    np.testing.assert_allclose(huge.hierarchy_[:, 2], tree[:, 2])
+    assert ConfusionSpectralPartitioner(1, **settings).fit(pairs).hierarchy_.size == 0
 
 
 def test_one_class_is_one_group():

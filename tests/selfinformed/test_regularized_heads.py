@@ -14,7 +14,13 @@ from sklearn_structreg.cges import CGES
 from sklearn_structreg.core import StructuredClassifier, make_mlp
 from sklearn_structreg.core.insertion import inserted_layers
 
-HEADS = {"n_clusters": 3, "head_layer_sizes": (8,), "max_epochs": 4, "random_state": 0}
+HEADS = {
+    "n_clusters": 3,
+    "head_layer_sizes": (8,),
+    "head_epochs": 1.0,
+    "max_epochs": 4,
+    "random_state": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +39,10 @@ def zeros(parameter):
 
 def test_a_penalty_acts_on_the_weights_that_learn(some_digits, base):
     X, y = some_digits
-    model = SelfInformedClassifier(base, regularizers=[CGES(3)], **HEADS).fit(X, y)
-    assert list(model.regularizers_) == ["cges"]
-    plain = SelfInformedClassifier(base, **HEADS).fit(X, y)
+    settings = HEADS | {"fresh_classifier": True}
+    model = SelfInformedClassifier(base, regularizers=[CGES(3)], **settings)
+    assert list(model.fit(X, y).regularizers_) == ["cges"]
+    plain = SelfInformedClassifier(base, **settings).fit(X, y)
     trunk = list(model.module_.trunk.parameters())
     assert len(trunk) == 2
     for new, old in zip(trunk, base.module_.parameters(), strict=False):
@@ -62,7 +69,7 @@ def test_off_is_off(some_digits, base):
 
 def test_fine_tuning_regularizes_all_weights(some_digits, base):
     model = SelfInformedClassifier(
-        base, fine_tune=True, regularizers=[CGES(0.7, penalty="l1", ramp=0)], **HEADS
+        base, fine_tune=True, regularizers=[CGES(1.0, penalty="l1", ramp=0)], **HEADS
     ).fit(*some_digits)
     first = next(model.module_.trunk.parameters())
     assert zeros(first) > 0.1 > zeros(base.module_[0].weight)

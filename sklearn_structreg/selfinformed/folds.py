@@ -1,4 +1,4 @@
-"""The draw of the held-out samples: by a row's values, not by its position."""
+"""Folds of the rows: drawn by a row's values, not by its position."""
 
 from __future__ import annotations
 
@@ -7,29 +7,33 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.model_selection import check_cv
 from torch.utils.data import Dataset
 
 from sklearn_structreg.core.data import TrainingData
 
-__all__ = ["HoldOut", "hold_out"]
+__all__ = ["Fold", "make_folds", "take_folds"]
 
-# Nothing is held out where that would be fewer different rows per class on average.
+# There are no folds where that would be fewer different rows per class on average.
 MIN_ROWS_PER_CLASS = 2
 _CHUNK_BYTES = 1 << 24
 
 
-class HoldOut(NamedTuple):
-    """The rows to train on, and those to score; the same ones if none is held out."""
+class Fold(NamedTuple):
+    """The rows to train on, and those to score."""
 
     train: TrainingData
     scored: TrainingData
-    held_out: NDArray[np.int64]
 
 
-def hold_out(
-    data: TrainingData, classes: NDArray[Any], fraction: float, seed: int
-) -> HoldOut:
-    """Split off a fraction of each class, weights counted in."""
+def make_folds(
+    data: TrainingData, n_classes: int, n_folds: int, seed: int
+) -> list[Fold]:
+    """Divide the rows into folds, each class evenly, weights counted in.
+
+    A class of one row, copies not counted, is in the training part of every fold, so
+    that no network has fewer classes than another. There are no folds of few rows.
+    """
     # Rows are drawn by a hash of their values, so copies of a row stay together, k
     # copies count as weight k, and the order of the rows has no influence. (Rows of a
     # torch `Dataset` are drawn by their position.) With several labels, a row counts
@@ -44,21 +48,46 @@ def hold_out(
     new_row[0] = True
     row = np.cumsum(new_row) - 1
     row_weight = np.bincount(row, weights=weight[order])
-    if fraction * row_weight.size < MIN_ROWS_PER_CLASS * len(classes):
-        return HoldOut(data, data, np.empty(0, np.int64))
+    if row_weight.size < MIN_ROWS_PER_CLASS * max(n_classes, n_folds):
+        return []
     first = np.flatnonzero(new_stratum[new_row])  # the first row of each stratum
-    held = np.zeros(row_weight.size, dtype=bool)
+    fold_of_row = np.full(row_weight.size, -1)
     for start, stop in zip(first, [*first[1:], row_weight.size], strict=True):
-        shares = np.cumsum(row_weight[start:stop]) - row_weight[start:stop] / 2
-        held[start:stop] = shares <= fraction * row_weight[start:stop].sum()
-        held[start] = stop - start > 1  # one at least on either side,
-        held[stop - 1] = False  # but a lone row is needed for training
-    is_held = np.zeros(data.n_rows, dtype=bool)
-    is_held[order] = held[row]
-    train = replace(data, rows=data.rows[~is_held])
-    scored = replace(data, rows=data.rows[is_held])
-    _check_present(data, train, classes)
-    return HoldOut(train, scored, scored.rows)
+        if stop - start > 1:
+            part = row_weight[start:stop]
+            middles = np.cumsum(part) - part / 2  # the first and the last differ by
+            fold_of_row[start:stop] = n_folds * middles / part.sum()  # half the sum
+    fold = np.empty(data.n_rows, int)
+    fold[order] = fold_of_row[row]
+    splits = [(data.rows[fold != i], data.rows[fold == i]) for i in range(n_folds)]
+    return [
+        Fold(replace(data, rows=rest), replace(data, rows=rows))
+        for rest, rows in splits
+        if rows.size
+    ]
+
+
+def take_folds(data: TrainingData, cv: Any) -> list[Fold]:
+    """Divide the rows as a splitter or an iterable of (train, test) does.
+
+    A splitter is shown the rows of positive weight, an iterable counts all. Rows of a
+    class that the training part would lack are in it, and are not scored.
+    """
+    rows, target = data.rows, data.target
+    groups = None if data.groups is None else data.groups[rows]
+    splits = list(check_cv(cv).split(rows, target[rows], groups))
+    if hasattr(cv, "split"):
+        splits = [(rows[train], rows[test]) for train, test in splits]
+    folds = []
+    for train, test in splits:
+        lacking = np.zeros(len(target), dtype=bool)
+        if target.ndim == 1:
+            lacking = ~np.isin(target, target[np.intersect1d(train, rows)])
+        learned = np.isin(rows, train) | lacking[rows]
+        scored = np.isin(rows, test) & ~lacking[rows]
+        parts = rows[learned], rows[scored]
+        folds.append(Fold(*(replace(data, rows=part) for part in parts)))
+    return [fold for fold in folds if fold.scored.n_rows]
 
 
 def _rarest_label(target: NDArray[np.int64], weight: NDArray[Any]) -> NDArray[np.int64]:
@@ -90,24 +119,3 @@ def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     for shift, factor in ((32, 0xD6E8FEB86659FD93), (32, 0xD6E8FEB86659FD93)):
         keys = (keys ^ (keys >> np.uint64(shift))) * np.uint64(factor)
     return keys ^ (keys >> np.uint64(32))
-
-
-def _check_present(
-    data: TrainingData, train: TrainingData, classes: NDArray[Any]
-) -> None:
-    """Check that the training part has samples of every class that occurs."""
-    absent = _present(data, classes) & ~_present(train, classes)
-    if absent.any():
-        raise ValueError(
-            "The training part has no sample of the class(es) "
-            f"{classes[absent][:5].tolist()}, which have too few different samples to "
-            "split; give more, or score the training part with holdout_fraction=0."
-        )
-
-
-def _present(data: TrainingData, classes: NDArray[Any]) -> NDArray[np.bool_]:
-    """Mark the classes that occur."""
-    target = data.target[data.rows]
-    if target.ndim == 2:
-        return np.asarray(target.any(axis=0))
-    return np.bincount(target, minlength=len(classes)) > 0
