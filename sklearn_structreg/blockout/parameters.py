@@ -52,7 +52,7 @@ class BlockoutParameters:
         network, bit for bit.""",
     )
     block_penalty: float = parameter(
-        0.1,
+        0.0,
         [Interval(Real, 0, None, closed="left")],
         "float",
         """Price of the multiply-adds of the converted layers, added to the loss: it

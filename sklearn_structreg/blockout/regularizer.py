@@ -72,7 +72,7 @@ class Blockout(BlockoutParameters, Regularizer):
     step of the same learning rate would change the masked weights about ten times less;
     with them in the mask, the highest rate that suits a plain net is too high.
 
-    The paper is ``Blockout(gradient="paper", init_probability=0.5, block_penalty=0)``.
+    The paper is ``Blockout(gradient="paper", init_probability=0.5)``.
 
     Weight decay spares the logits, which it would pull to a probability of one half. A
     warm start goes on with the clusters that there are.

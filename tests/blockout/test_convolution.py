@@ -136,6 +136,7 @@ def test_a_convolutional_net_trains_hardens_and_gets_smaller(digits):
     X, y = digits[0][:600], digits[1][:600]
     model = BlockoutClassifier(
         layers="all",
+        block_penalty=0.1,
         image_shape=(1, 8, 8),
         max_epochs=30,
         random_state=0,
