@@ -71,7 +71,7 @@ ax.legend()
 # The path
 # --------
 # Each line is the norm of a feature's weights; where it ends, the feature dies. After
-# each dotted line the better 70 % of the features go on with a fresh network.
+# each dotted line the better half of the features goes on with a fresh network.
 
 FeaturePathDisplay.from_selector(selector, n_features=5)
 plt.show()

@@ -104,6 +104,9 @@ def combinations():
         yield FAST, pair
     for pair in itertools.combinations([*ON_ROWS, *ON_MAPS], 2):
         yield IMAGES, pair
+    channels = Blockout(3, layers="all")
+    yield IMAGES, [CGES(0.02, penalty="group"), channels, DropBlock(0.2)]
+    yield IMAGES, [channels, IterativePruning(0.3), DropCluster(0.2), L2SP(0.01)]
     yield FAST, ON_ROWS
     yield IMAGES, [*ON_ROWS, *ON_MAPS]
     yield IMAGES, [*ON_ROWS, *ON_MAPS][::-1]

@@ -90,10 +90,16 @@ def test_runs_are_resumed_and_reported(data, contestants, tmp_path):
     assert "nan" not in rules
 
 
-PAGES = {
-    each: each
-    for each in ("learning_rate", "noise", "selection", "size", "targets", "wide")
-} | {"pruning": "pruning_value"}
+SECTIONS = (
+    "batch_norm",
+    "learning_rate",
+    "noise",
+    "selection",
+    "size",
+    "targets",
+    "wide",
+)
+PAGES = {name: name for name in SECTIONS} | {"pruning": "pruning_value"}
 
 
 @pytest.mark.parametrize("section", PAGES)

@@ -52,7 +52,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "block_penalty=0.1": HONEST | {"block_penalty": 0.1},
     "block_penalty=0.3": HONEST | {"block_penalty": 0.3},
     "block_penalty=1": HONEST | {"block_penalty": 1},
-    "defaults": {},
 }
 
 

@@ -16,8 +16,6 @@ from sklearn_structreg.core.randomness import own_generator
 
 __all__ = ["DropBlock1d", "DropBlock2d", "DropBlock3d"]
 
-SPARSE = 0.1
-"""A rate of block starts below which they are drawn one by one, on a CPU."""
 POOLS = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
 
 
@@ -88,6 +86,8 @@ class _DropBlock(nn.Module):
     """Base of the layers for one, two and three dimensions; see `DropBlock2d`."""
 
     n_dims: ClassVar[int]
+    sparse: ClassVar[float] = 0.1
+    """A rate of block starts below which they are drawn one by one, on a CPU."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class _DropBlock(nn.Module):
         size = (n_samples, n_channels if self.per_channel else 1, *places)
         rate = block_seed_rate(self.drop_rate, self.block_size, shape)
         source = own_generator(x.device)
-        if x.is_cpu and rate < SPARSE and not torch.compiler.is_compiling():
+        if x.is_cpu and rate < self.sparse and not torch.compiler.is_compiling():
             starts = draw_seeds(rate, size, source)
             keep = scatter_blocks(starts, size, self.block_size, shape)
             factor = keep.numel() / max(1, int(keep.count_nonzero()))

@@ -2,6 +2,7 @@
 
 from sklearn_structreg.blockout.classifier import BlockoutClassifier
 from sklearn_structreg.blockout.conversion import convert, fold
+from sklearn_structreg.blockout.convolution import BlockoutConv2d
 from sklearn_structreg.blockout.diagnosis import Diagnosis
 from sklearn_structreg.blockout.display import (
     BlockoutDisplay,
@@ -18,6 +19,7 @@ from sklearn_structreg.blockout.regularizer import Blockout
 __all__ = [
     "Blockout",
     "BlockoutClassifier",
+    "BlockoutConv2d",
     "BlockoutDisplay",
     "BlockoutLinear",
     "BlockoutRegressor",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,8 @@ from sklearn_structreg.core.inspection import find_layer, replace_layer
 __all__ = ["BranchedLinear", "to_branches"]
 
 Columns = NDArray[np.int64]
+Joins = Sequence[tuple[int, int]]
+"""For each layer the numbers of the node sets of its inputs and its outputs."""
 
 ELEMENTWISE = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU),
@@ -139,10 +140,11 @@ def to_branches(
     module: nn.Module,
     names: Sequence[str],
     memberships: Sequence[BoolArray],
+    joins: Joins | None = None,
     *,
     merge: bool = False,
 ) -> nn.Module:
-    """Copy a network with branches in place of a chain of plain Linear layers.
+    """Copy a network with branches in place of plain Linear layers.
 
     Its outputs are those of `mask_blocks`. Between two layers of a
     `torch.nn.Sequential` that only element-wise layers separate, nodes stay grouped and
@@ -150,16 +152,23 @@ def to_branches(
     many different sets of clusters, strict blocks are many and small, and take longer
     than the dense layer; `merge` makes fewer of them.
     """
-    layers = chain_layers(module, names, memberships)
-    free = [_order_is_free(module, *pair) for pair in pairwise(names)]
-    nodes: Columns | None = None
+    layers = chain_layers(module, names, memberships, joins)
+    pairs = joins or chain(names)
+    readers = {
+        j: [n for n, (i, _) in zip(names, pairs, strict=True) if i == j]
+        for _, j in pairs
+    }
+    nodes: dict[int, Columns] = {}  # those of a set, where not in their natural order
     result = copy.deepcopy(module)
-    chain = zip(names, layers, [*free, False], strict=True)
-    for j, (name, layer, grouped) in enumerate(chain):
-        members = memberships[j + 1], memberships[j]
-        how: Any = {"input_nodes": nodes, "grouped": grouped, "merge": merge}
+    for name, layer, (i, j) in zip(names, layers, pairs, strict=True):
+        if not isinstance(layer, nn.Linear):
+            continue
+        alone = len(readers[j]) == 1
+        grouped = alone and _order_is_free(module, name, readers[j][0])
+        how: Any = {"input_nodes": nodes.get(i), "grouped": grouped, "merge": merge}
+        members = memberships[j], memberships[i]
         branched = BranchedLinear(layer.weight, layer.bias, *members, **how)
-        nodes = branched.output_nodes
+        nodes[j] = branched.output_nodes
         transfer_layers(find_layer(result, name), branched)
         result = replace_layer(result, name, branched)
     return result
@@ -204,22 +213,33 @@ def _cost(rows: Any, columns: Any, n_held: int) -> Any:
     return rows * columns + gathered + BRANCH_COST
 
 
+def chain(names: Sequence[str]) -> Joins:
+    """Return the joins of layers that follow each other."""
+    return [(j, j + 1) for j in range(len(names))]
+
+
 def chain_layers(
-    module: nn.Module, names: Sequence[str], memberships: Sequence[BoolArray]
-) -> list[nn.Linear]:
-    """Look up the chain's layers and check them against the memberships."""
+    module: nn.Module,
+    names: Sequence[str],
+    memberships: Sequence[BoolArray],
+    joins: Joins | None = None,
+) -> list[nn.Linear | nn.Conv2d]:
+    """Look up the layers and check them against the memberships."""
     if not names:
         raise ValueError("names is empty; name at least one Linear layer.")
     layers = [find_layer(module, name) for name in names]
     for name, layer in zip(names, layers, strict=True):
-        if not isinstance(layer, nn.Linear):
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
             raise ValueError(
                 f"{name!r} is a {type(layer).__name__}, but blocks need plain Linear "
-                "layers; fold the network first."
+                "or Conv2d layers; fold the network first."
             )
-    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    plain = [layer for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)]
     sizes = [len(members) for members in memberships]
-    expected = [linear[0].in_features, *(layer.out_features for layer in linear)]
+    known: dict[int, int] = {}
+    for layer, (i, j) in zip(plain, joins or chain(names), strict=True):
+        known |= {i: layer.weight.shape[1], j: layer.weight.shape[0]}
+    expected = [known[i] for i in sorted(known)]
     if sizes != expected:
         raise ValueError(
             f"The chain {list(names)} has node sets of {expected} nodes, but the "
@@ -230,7 +250,7 @@ def chain_layers(
             f"The memberships have shapes {[np.shape(C) for C in memberships]}; give "
             "all node sets the same number of clusters."
         )
-    return linear
+    return plain
 
 
 def _order_is_free(module: nn.Module, first: str, second: str) -> bool:

@@ -1,4 +1,4 @@
-"""From linear layers to Blockout's, and back."""
+"""From linear and convolutional layers to Blockout's, and back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from sklearn.utils._param_validation import validate_parameter_constraints
 from torch import Tensor, nn
 
-from sklearn_structreg.blockout.chain import linear_chain, normalized_outputs
+from sklearn_structreg.blockout.chain import join_layers, normalized_outputs
+from sklearn_structreg.blockout.convolution import BlockoutConv2d
 from sklearn_structreg.blockout.initialisation import initial_scales
 from sklearn_structreg.blockout.layer import BlockoutLinear, NodeSet
 from sklearn_structreg.blockout.parameters import BlockoutParameters
@@ -27,7 +28,7 @@ from sklearn_structreg.core.randomness import seeded
 __all__ = [
     "blockout_layers",
     "convert",
-    "convert_chain",
+    "convert_layers",
     "ends_at_outputs",
     "fold",
     "fold_in_place",
@@ -36,11 +37,11 @@ __all__ = [
 
 
 def convert(module: nn.Module, sample: Any, **parameters: Any) -> nn.Module:
-    """Replace a network's chain of linear layers by Blockout layers, in place.
+    """Replace linear or convolutional layers of a network by Blockout's, in place.
 
-    The layers keep their weights and biases. m layers share m + 1 node sets, from the
-    inputs of the first to the outputs of the last. Layers inserted before or after
-    them stay.
+    The layers keep their weights and biases. Those that follow each other share the
+    node set between them: m layers in a chain have m + 1 sets, from the inputs of the
+    first to the outputs of the last. Layers inserted before or after them stay.
 
     Parameters
     ----------
@@ -79,37 +80,57 @@ def convert(module: nn.Module, sample: Any, **parameters: Any) -> nn.Module:
     made = BlockoutParameters(**parameters)
     constraints = BlockoutParameters._parameter_constraints  # type: ignore[attr-defined]
     validate_parameter_constraints(constraints, vars(made), "convert")
-    return convert_chain(module, sample, made)
+    return convert_layers(module, sample, made)[0]
 
 
-def convert_chain(
+def convert_layers(
     module: nn.Module, sample: Any, parameters: BlockoutParameters
-) -> nn.Module:
-    """Replace a chain of linear layers by Blockout layers, in place."""
-    names = linear_chain(module, sample, parameters.layers)
-    linears: list[Any] = [find_layer(module, name) for name in names]
-    like = linears[0].weight
-    sizes = [linears[0].in_features, *(linear.out_features for linear in linears)]
+) -> tuple[nn.Module, list[str]]:
+    """Replace layers by Blockout's, in place; return the matrices left out, too."""
+    joined = join_layers(module, sample, parameters.layers)
+    layers: list[Any] = [find_layer(module, name) for name in joined.names]
     k, p = parameters.n_clusters, parameters.init_probability
     settings: Any = {
         "assignment": parameters.assignment,
         "learn_probabilities": parameters.learn_probabilities,
         "gradient": parameters.gradient,
         "init_probability": p,
-        "device": like.device,
-        "dtype": like.dtype,
+        "device": layers[0].weight.device,
+        "dtype": layers[0].weight.dtype,
     }
-    sets = [NodeSet(size, k, **settings) for size in sizes]
-    alike = normalized_outputs(module, sample, names)
-    scales = initial_scales(linears, k, p, parameters.assignment, alike)
-    for i, (name, linear, scale) in enumerate(zip(names, linears, scales, strict=True)):
-        # Nothing is drawn on "meta": the parameters come with the linear layer.
+    alike = normalized_outputs(module, sample, joined)
+    scales = initial_scales(layers, k, p, parameters.assignment, alike, joined.before)
+    made: list[BlockoutLinear] = []
+    for name, plain, scale, i in zip(
+        joined.names, layers, scales, joined.before, strict=True
+    ):
+        d_out, d_in = plain.weight.shape[:2]
+        inputs = NodeSet(d_in, k, **settings) if i is None else made[i].outputs
+        # Nothing is drawn on "meta": the parameters come with the plain layer.
         own: Any = {"mask_per": parameters.mask_per, "scale": scale, "device": "meta"}
-        layer = BlockoutLinear(sets[i], sets[i + 1], **own)
-        layer.weight, layer.bias = linear.weight, linear.bias
+        kind: Any = BlockoutLinear
+        if isinstance(plain, nn.Conv2d):
+            kind, own["kernel_size"] = BlockoutConv2d, plain.kernel_size
+            own |= {n: getattr(plain, n) for n in ("stride", "padding", "dilation")}
+        layer = kind(inputs, NodeSet(d_out, k, **settings), **own)
+        layer.weight, layer.bias = plain.weight, plain.bias
+        made.append(layer)
         module = _put(module, name, layer)
-    _check_that_layers_are_called(module, sample, names)
-    return module
+    _count_positions(module, sample)
+    _check_that_layers_are_called(module, sample, joined.names)
+    return module, joined.left_out
+
+
+def _count_positions(module: nn.Module, sample: Any) -> None:
+    """Tell convolutions how many pixels their outputs have."""
+
+    def count(layer: Any, args: tuple[Any, ...], output: Tensor) -> None:
+        layer.n_positions = output.shape[-2:].numel()
+
+    found = [part for part in module.modules() if isinstance(part, BlockoutConv2d)]
+    if found:
+        with listening((layer, "output", count) for layer in found):
+            run_once(module, sample)
 
 
 def blockout_layers(module: nn.Module) -> list[BlockoutLinear]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from sklearn_structreg.blockout.branches import chain_layers, to_branches
+from sklearn_structreg.blockout.branches import (
+    Joins,
+    chain,
+    chain_layers,
+    to_branches,
+)
 from sklearn_structreg.blockout.memberships import (
     BoolArray,
     check_probabilities,
@@ -39,6 +43,10 @@ class HardenedNet:
         A node is in a cluster from this probability on.
     memberships : tuple of ndarray of shape (d_j, k), bool
         C_0 to C_m.
+    joins : tuple of (int, int)
+        For each layer the numbers of its inputs and outputs among the memberships.
+    costs : tuple of int
+        Multiply-adds per sample of each dense layer.
     score, hardened_score : float or None
         Of the estimator as trained and of the hardened net, as the estimator's `score`
         has it: accuracy, or R2 of a regressor. None where no data were given.
@@ -61,6 +69,8 @@ class HardenedNet:
     names: tuple[str, ...]
     threshold: float
     memberships: tuple[BoolArray, ...] = field(repr=False)
+    joins: tuple[tuple[int, int], ...] = field(repr=False)
+    costs: tuple[int, ...] = field(repr=False)
     score: float | None = None
     hardened_score: float | None = None
 
@@ -74,20 +84,19 @@ class HardenedNet:
         -------
         torch.nn.Module
         """
-        return to_branches(self.module, self.names, self.memberships, merge=True)
+        parts = self.module, self.names, self.memberships, self.joins
+        return to_branches(*parts, merge=True)
 
     @property
     def nonzero_shares(self) -> tuple[float, ...]:
         """Share of each layer's weights that lies inside blocks."""
-        pairs = pairwise(self.memberships)
-        return tuple(float(np.mean(blocks(below, above))) for below, above in pairs)
+        C = self.memberships
+        return tuple(float(np.mean(blocks(C[i], C[j]))) for i, j in self.joins)
 
     @property
     def multiply_adds(self) -> tuple[int, int]:
         """Multiply-adds per sample of the chain's layers: dense, and in blocks only."""
-        sizes = [len(members) for members in self.memberships]
-        weights = np.multiply(sizes[1:], sizes[:-1])
-        return int(weights.sum()), round(float(weights @ self.nonzero_shares))
+        return sum(self.costs), round(float(np.dot(self.costs, self.nonzero_shares)))
 
     @property
     def n_dead(self) -> tuple[int, ...]:
@@ -116,16 +125,21 @@ def blocks(input_members: BoolArray, output_members: BoolArray) -> BoolArray:
 
 
 def mask_blocks(
-    module: nn.Module, names: Sequence[str], memberships: Sequence[BoolArray]
+    module: nn.Module,
+    names: Sequence[str],
+    memberships: Sequence[BoolArray],
+    joins: Joins | None = None,
 ) -> nn.Module:
-    """Copy a network; zero the chain's weights between nodes without a cluster."""
+    """Copy a network; zero the weights between nodes without a common cluster."""
     module = copy.deepcopy(module)
-    layers = chain_layers(module, names, memberships)
-    pairs = pairwise(memberships)
+    layers = chain_layers(module, names, memberships, joins)
     with torch.no_grad():
-        for layer, (below, above) in zip(layers, pairs, strict=True):
-            kept = torch.from_numpy(blocks(below, above)).to(layer.weight.device)
-            layer.weight.masked_fill_(~kept, 0)
+        for layer, (i, j) in zip(layers, joins or chain(names), strict=True):
+            kept = torch.from_numpy(blocks(memberships[i], memberships[j]))
+            zero = ~kept.to(layer.weight.device)
+            layer.weight.masked_fill_(
+                zero.reshape(*kept.shape, *[1] * (layer.weight.ndim - 2)), 0
+            )
     return module
 
 
@@ -134,6 +148,9 @@ def harden_network(
     names: Sequence[str],
     probabilities: Sequence[ArrayLike],
     threshold: float = 0.5,
+    *,
+    joins: Joins | None = None,
+    costs: Sequence[int] | None = None,
 ) -> HardenedNet:
     """Threshold the cluster probabilities and keep the weights inside blocks.
 
@@ -141,19 +158,25 @@ def harden_network(
     others become zero: of all nets with these blocks, this is the one whose weights are
     nearest. It keeps more of the accuracy than Eq. 4 with the thresholded memberships
     (``benchmarks/reproduce/blockout_hardening.py``). A node below the threshold
-    everywhere is dead, except in the last set: an output keeps its most probable
-    cluster.
+    everywhere is dead, except in sets that no layer reads: an output keeps its most
+    probable cluster. Convolutions stay dense in the branches, with zeros;
+    `sklearn_structreg.compaction.compact` takes their dead channels out.
 
     Parameters
     ----------
     module : torch.nn.Module
         With plain Linear layers, as `fold` returns it; not changed.
     names : sequence of str
-        The chain's m Linear layers in forward order.
+        The m layers, Linear or Conv2d, in forward order.
     probabilities : sequence of array-like of shape (d_j, k)
         P_0 to P_m.
     threshold : float in (0, 1], default=0.5
         A node is in a cluster from this probability on.
+    joins : sequence of (int, int), default=None
+        For each layer the numbers of its inputs and outputs among the probabilities;
+        None is a chain.
+    costs : sequence of int, default=None
+        Multiply-adds per sample of each layer; None counts its weights.
 
     Returns
     -------
@@ -174,9 +197,16 @@ def harden_network(
     (6, 4)
     """
     check_network(module=module)
-    *inner, last = check_probabilities(probabilities)
-    memberships = [threshold_memberships(P, threshold) for P in inner]
-    memberships.append(threshold_memberships(last, threshold, at_least_one=True))
-    hardened = mask_blocks(module, names, memberships)
-    branches = to_branches(hardened, names, memberships)
-    return HardenedNet(hardened, branches, tuple(names), threshold, tuple(memberships))
+    pairs = tuple(joins or chain(names))
+    read = {i for i, _ in pairs}
+    memberships = [
+        threshold_memberships(P, threshold, at_least_one=j not in read)
+        for j, P in enumerate(check_probabilities(probabilities))
+    ]
+    hardened = mask_blocks(module, names, memberships, pairs)
+    branches = to_branches(hardened, names, memberships, pairs)
+    if costs is None:
+        layers = chain_layers(hardened, names, memberships, pairs)
+        costs = [layer.weight.numel() for layer in layers]
+    settings = tuple(names), threshold, tuple(memberships), pairs, tuple(costs)
+    return HardenedNet(hardened, branches, *settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -186,6 +186,7 @@ class BlockoutLinear(nn.Module):
     """
 
     has_linear_weight: ClassVar[bool] = True  # for core.inspection.weighted_layers
+    _kernel: Any = ()
 
     def __init__(
         self,
@@ -215,15 +216,15 @@ class BlockoutLinear(nn.Module):
         self.inputs, self.outputs = inputs, outputs
         self.mask_per, self.scale = mask_per, scale
         like = torch.empty(0, device=device, dtype=dtype)
-        size = outputs.n_nodes, inputs.n_nodes
+        size = outputs.n_nodes, inputs.n_nodes, *self._kernel
         self.weight = nn.Parameter(like.new_empty(size))
         self.bias = nn.Parameter(like.new_empty(size[:1])) if bias else None
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw weight and bias as `torch.nn.Linear` does."""
-        bound = 1 / math.sqrt(self.inputs.n_nodes)
+        """Draw weight and bias as the plain layer does."""
+        bound = 1 / math.sqrt(self.weight[0].numel())
         self.weight.uniform_(-bound, bound)
         if self.bias is not None:
             self.bias.uniform_(-bound, bound)
@@ -231,42 +232,63 @@ class BlockoutLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to x of shape (..., d_in)."""
         if self.unmasked:
-            return functional.linear(x, self.weight, self.bias)
+            return self._compute(x, self.weight)
         if not self.training:
-            return functional.linear(x, self.mean_weight(), self.bias)
+            return self._compute(x, self.mean_weight())
         shape = tuple(x.shape[:1]) if self.mask_per == "sample" and x.ndim > 1 else ()
         self.inputs.draws.enter(self)
-        c_in = _for_rows(x, self.inputs.memberships(self, shape))
+        c_in = _of_samples(x, self.inputs.memberships(self, shape))
         c_out = c_in
         if self.outputs is not self.inputs:
-            c_out = _for_rows(x, self.outputs.memberships(self, shape))
+            c_out = _of_samples(x, self.outputs.memberships(self, shape))
+        return self._compute_drawn(x, c_out, c_in)
+
+    def _compute(self, x: Tensor, weight: Tensor) -> Tensor:
+        return functional.linear(x, weight, self.bias)
+
+    def _compute_drawn(self, x: Tensor, c_out: Tensor, c_in: Tensor) -> Tensor:
+        if c_in.ndim > 2:  # a sample's memberships are those of all its rows
+            inner = [1] * (x.ndim - 2)
+            c_out, c_in = (
+                c.reshape(len(c), *inner, *c.shape[1:]) for c in (c_out, c_in)
+            )
         arguments = x, self.weight, self.bias, c_out, c_in, self.scale
         y = fused_linear(*arguments)
         return masked_linear(*arguments) if y is None else y
 
+    @property
+    def n_multiply_adds(self) -> int:
+        """Multiply-adds per sample of the plain layer."""
+        return self.weight.numel()
+
     def mean_weight(self) -> Tensor:
-        """Return the weight of inference, of shape (d_out, d_in) (Eq. 5)."""
+        """Return the weight of inference (Eq. 5)."""
         if self.unmasked:
             return self.weight
         p_in, p_out = self.inputs.probabilities, self.outputs.probabilities
         return masked_weight(self.weight, p_out, p_in, self.scale)
 
-    def simplified(self) -> nn.Linear:
-        """Return a plain linear layer with the same outputs in evaluation mode.
+    def simplified(self) -> nn.Module:
+        """Return a plain layer with the same outputs in evaluation mode.
 
         Returns
         -------
-        torch.nn.Linear
+        torch.nn.Module
             Its weight is the mean of the masked weights.
         """
-        linear = nn.Linear(1, 1, bias=self.bias is not None, device="meta")
-        linear.out_features, linear.in_features = self.weight.shape
+        plain = self._plain_layer()
         for name, value in (("weight", self.mean_weight()), ("bias", self.bias)):
             if value is not None:
                 learned = getattr(self, name).requires_grad
                 copied = nn.Parameter(value.detach().clone(), requires_grad=learned)
-                setattr(linear, name, copied)
-        return linear.train(self.training)
+                setattr(plain, name, copied)
+        return plain.train(self.training)
+
+    def _plain_layer(self) -> nn.Module:
+        """Return the plain layer, with no numbers in it yet."""
+        linear = nn.Linear(1, 1, bias=self.bias is not None, device="meta")
+        linear.out_features, linear.in_features = self.weight.shape
+        return linear
 
     @property
     def in_features(self) -> int:
@@ -299,18 +321,15 @@ class BlockoutLinear(nn.Module):
         return f"{sizes}, bias={self.bias is not None}, {rest}"
 
 
-def _for_rows(x: Tensor, memberships: Tensor) -> Tensor:
-    """Spread each sample's memberships, if it has its own, over all of its rows."""
-    if memberships.ndim == 2:
-        return memberships
-    if len(memberships) != len(x):
+def _of_samples(x: Tensor, memberships: Tensor) -> Tensor:
+    """Check that there are as many samples as have memberships of their own."""
+    if memberships.ndim > 2 and len(memberships) != len(x):
         raise ValueError(
             f"A layer with mask_per='sample' got {len(x)} samples after one with "
             f"{len(memberships)}; keep samples in the first dimension between the "
             "layers of a chain, or use mask_per='batch'."
         )
-    inner = [1] * (x.ndim - 2)
-    return memberships.reshape(len(x), *inner, *memberships.shape[-2:])
+    return memberships
 
 
 def _check(

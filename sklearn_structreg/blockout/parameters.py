@@ -78,8 +78,10 @@ class BlockoutParameters:
     )
     layers: str | Sequence[str] = parameter(
         "auto",
-        [StrOptions({"auto"}), "array-like"],
-        '"auto" or list of str',
-        """The chain of linear layers to convert, by their names in the module. "auto"
-        takes the fully-connected head, output layer included.""",
+        [StrOptions({"auto", "all"}), "array-like"],
+        '"auto", "all" or list of str',
+        """The chain of layers to convert, by their names in the module. "auto" takes
+        the fully-connected heads, output layers included, "all" every linear and
+        convolutional layer that runs once; the nodes of a convolution are its
+        channels.""",
     )

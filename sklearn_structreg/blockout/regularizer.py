@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -12,7 +13,7 @@ from torch.optim import Optimizer
 
 from sklearn_structreg.blockout.conversion import (
     blockout_layers,
-    convert_chain,
+    convert_layers,
     fold_in_place,
     node_sets,
 )
@@ -25,6 +26,7 @@ from sklearn_structreg.core.regularizer import Regularizer, check_unchanged
 __all__ = ["Blockout"]
 
 FACTOR, ADAPTIVE_FACTOR = 100.0, 20.0  # of the logits' rate, without SGD the second
+NAMES_SHOWN = 20
 MANY_NODES = 100  # from here on the gradient of one is small
 
 _attached: WeakKeyDictionary[nn.Module, ReferenceType[Blockout]] = WeakKeyDictionary()
@@ -48,6 +50,11 @@ class Blockout(BlockoutParameters, Regularizer):
     Parameters
     ----------
     {parameters}
+
+    Attributes
+    ----------
+    left_out_ : list of str
+        Matrices that `layers` asks for and that cannot be converted.
 
     See Also
     --------
@@ -97,8 +104,17 @@ class Blockout(BlockoutParameters, Regularizer):
                     "A second Blockout came to a network that has one already; give "
                     "only one of them in regularizers."
                 )
+        self.left_out_: list[str] = []
         if not layers:
-            module = convert_chain(module, sample, self)
+            module, self.left_out_ = convert_layers(module, sample, self)
+            if self.left_out_:
+                warnings.warn(
+                    "Only layers that run once and act node by node are converted to "
+                    f"Blockout's, not {', '.join(self.left_out_[:NAMES_SHOWN])}; name "
+                    "the layers to convert in layers.",
+                    UserWarning,
+                    stacklevel=2,
+                )
         for layer in blockout_layers(module):
             _attached[layer] = ref(self)
         return module
@@ -141,9 +157,13 @@ class Blockout(BlockoutParameters, Regularizer):
         layers = [part for part in module.modules() if isinstance(part, BlockoutLinear)]
         sets = {nodes for layer in layers for nodes in (layer.inputs, layer.outputs)}
         sizes = {nodes: nodes.probabilities.sum(0) for nodes in sets}  # of each branch
-        prices = [sizes[layer.outputs] @ sizes[layer.inputs] for layer in layers]
-        n_weights = sum(layer.weight.numel() for layer in layers)
-        price = self.block_penalty / n_weights * torch.stack(prices).sum()
+        total = sum(layer.n_multiply_adds for layer in layers)
+        prices = []
+        for layer in layers:
+            pairs = layer.inputs.n_nodes * layer.outputs.n_nodes
+            factor = self.block_penalty * layer.n_multiply_adds / total / pairs
+            prices.append(sizes[layer.outputs] @ sizes[layer.inputs] * factor)
+        price = torch.stack(prices).sum()
         return price if price.requires_grad else None
 
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
@@ -159,6 +179,10 @@ class Blockout(BlockoutParameters, Regularizer):
     def callbacks(self) -> list[tuple[str, Callback]]:
         """Record the probabilities in the history."""
         return [("probabilities", ProbabilityRecorder())]
+
+    def left_out(self) -> list[str]:
+        """Name the matrices that are not converted."""
+        return list(getattr(self, "left_out_", []))  # a file from before has none
 
     def remedy(self) -> str | None:
         """Keep more of the weights in every draw."""

@@ -76,22 +76,24 @@ class LearnedStructure:
         Raises
         ------
         ValueError
-            If only one of X and y is given, the threshold is out of range, or the
-            Blockout layers form more than one chain.
+            If only one of X and y is given, or the threshold is out of range.
         """
         check_is_fitted(self, "net_")
         if (X is None) != (y is None):
             raise ValueError("Pass both X and y to compare scores, or neither.")
-        probabilities = self.cluster_probabilities_
-        layers = blockout_layers(self.module_)
-        if len(probabilities) != len(layers) + 1:
-            raise ValueError(
-                "The network's Blockout layers form more than one chain; harden each "
-                "with sklearn_structreg.blockout.harden_network."
-            )
+        layers, sets = blockout_layers(self.module_), node_sets(self.module_)
         name_of = {part: name for name, part in self.module_.named_modules()}
-        names = [name_of[layer] for layer in layers]
-        hardened = harden_network(self.fold(), names, probabilities, threshold)
+        hardened = harden_network(
+            self.fold(),
+            [name_of[layer] for layer in layers],
+            self.cluster_probabilities_,
+            threshold,
+            joins=[
+                (sets.index(layer.inputs), sets.index(layer.outputs))
+                for layer in layers
+            ],
+            costs=[layer.n_multiply_adds for layer in layers],
+        )
         if X is None:
             return hardened
         other = copy.copy(self)

@@ -27,10 +27,10 @@ from sklearn_structreg.core.shared_parameters import NetworkParameters
 
 __all__ = ["FeaturePath", "feature_paths", "rank_features"]
 
-WEAKEST, STRONGEST = 0.1, 10.0
+WEAKEST, STRONGEST = 0.01, 10.0
 WARM_UP = 0.1  # share of the epochs before the penalty
 N_STEPS, FEWEST_EPOCHS = 400, 40
-KEPT = 0.7  # share of the features that go on to the next round
+KEPT = 0.5  # share of the features that go on to the next round
 FEWEST_FEATURES = 8  # worth a round of their own
 
 
@@ -73,7 +73,7 @@ def feature_paths(
     sample_weight: Any,
     seed: int,
 ) -> list[FeaturePath]:
-    """Return the paths of several rounds, each with the better 70 % of the features.
+    """Return the paths of several rounds, each with the better half of the features.
 
     Every round has a fresh network: one that has learned the noise of features by heart
     cannot find what the others say together.

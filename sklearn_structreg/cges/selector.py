@@ -44,8 +44,8 @@ class CGESSelector(SelectorMixin, VersionedPickle, PlainState, BaseEstimator):
 
     The weights that leave an input feature are a group, and a group penalty sets whole
     groups to zero. Its strength grows until no feature is left; the later a feature
-    dies, the better it is. So there is no strength to choose. The 70 % of the features
-    that live longest go through this once more, with a fresh network, and so on: a
+    dies, the better it is. So there is no strength to choose. The half of the features
+    that lives longest goes through this once more, with a fresh network, and so on: a
     network finds features that only work together more easily among few.
 
     Parameters

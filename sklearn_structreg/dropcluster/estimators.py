@@ -140,8 +140,8 @@ class DropClusterClassifier(
 
     Every few epochs the pixels of each channel of a layer's feature maps are clustered
     by their variation over a mini-batch (`rena`). In training, random clusters are then
-    dropped whole, so that their information cannot leak through neighbouring pixels;
-    channels without structure are masked in training and in prediction.
+    dropped whole, so that their information cannot leak through neighbouring pixels. On
+    request channels without structure are masked in training and in prediction.
 
     Parameters
     ----------

@@ -66,11 +66,11 @@ class DropClusterParameters:
         of the calls before.""",
     )
     n_batches: int = parameter(
-        1,
+        4,
         [Interval(Integral, 1, None, closed="left")],
         "int",
         """Mini-batches that an update takes together, so that no single one decides on
-        the clusters; at most an epoch.""",
+        the clusters; at most an epoch. The paper takes 1.""",
     )
     layer: str | Sequence[str] | None = parameter(
         "auto",

@@ -51,8 +51,8 @@ class DropCluster(DropClusterParameters, Regularizer):
 
     Every few epochs the pixels of each channel of a layer's feature maps are clustered
     by their variation over a mini-batch (`rena`). In training, random clusters are then
-    dropped whole, so that their information cannot leak through neighbouring pixels;
-    channels without structure are masked in training and in prediction.
+    dropped whole, so that their information cannot leak through neighbouring pixels. On
+    request channels without structure are masked in training and in prediction.
 
     Parameters
     ----------
@@ -73,7 +73,8 @@ class DropCluster(DropClusterParameters, Regularizer):
     -----
     Clusters of an epoch come from its first mini-batches. A mini-batch of one sample is
     too small: with ``n_clusters="auto"`` the next epoch is tried instead, as after a
-    `partial_fit` on a single row. ``batch_size=1`` is refused.
+    `partial_fit` on a single row. ``batch_size=1`` takes more
+    than one of them.
 
     References
     ----------

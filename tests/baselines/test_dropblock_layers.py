@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_structreg.baselines import (
-    DropBlock1d,
-    DropBlock2d,
-    DropBlock3d,
-    dropblock,
-)
+from sklearn_structreg.baselines import DropBlock1d, DropBlock2d, DropBlock3d
 from sklearn_structreg.baselines.dropblock import (
     block_seed_rate,
     draw_seeds,
@@ -82,7 +77,7 @@ def test_blocks_start_by_independent_coins(rate):
 
 @pytest.mark.parametrize(("shape", "block"), CASES)
 def test_layer_against_a_brute_force(shape, block, monkeypatch):
-    monkeypatch.setattr(dropblock, "SPARSE", 0)
+    monkeypatch.setattr(LAYERS[len(shape)], "sparse", 0)
     x = torch.randn(3, 2, *shape)
     layer = LAYERS[len(shape)](block, drop_rate=0.3)
     places = [side - b + 1 for side, b in zip(shape, block, strict=True)]
@@ -133,7 +128,7 @@ def test_flat_rows_are_one_channel():
 def test_both_ways_to_draw_drop_as_much(monkeypatch):
     x, shares = torch.ones(200, 4, 12, 10), []
     for sparse in (1.0, 0.0):
-        monkeypatch.setattr(dropblock, "SPARSE", sparse)
+        monkeypatch.setattr(DropBlock2d, "sparse", sparse)
         out = DropBlock2d(3, 0.2)(x)
         assert out.mean().item() == pytest.approx(1, rel=1e-5)
         shares.append((out == 0).double().mean((1, 2, 3)))

@@ -8,6 +8,7 @@ from sklearn_structreg import (
     CGESClassifier,
     CGESClassifierCV,
     CGESRegressorCV,
+    DropClusterClassifier,
     SelfInformedClassifier,
 )
 from sklearn_structreg.baselines import L2SP, Dropout
@@ -18,8 +19,12 @@ from sklearn_structreg.dropcluster import DropCluster
 
 EXACT = {"dtype": "float64", "batch_size": None}
 SHORT = {"alphas": (0.1, 0.2), "cv": 2, "max_epochs": 10, "learning_rate": 0.01}
+QUICK = {"max_epochs": 30}  # enough for classes
 SMALLER = {  # else they are slow
-    SelfInformedClassifier: {"head_layer_sizes": (32,)},
+    CGESClassifier: QUICK,
+    DropClusterClassifier: QUICK,
+    StructuredClassifier: QUICK,
+    SelfInformedClassifier: {"head_layer_sizes": (32,), **QUICK},
     CGESClassifierCV: SHORT,
     CGESRegressorCV: SHORT,
 }

@@ -126,7 +126,7 @@ PARAMETERS = [
     Case("layer without maps", "no spatial extent", fit, classifier(NET, layer="3")),
     Case("no layer at all", "layer=None adds none", fit, classifier(layer=None)),
     Case("more clusters than pixels", "n_clusters=17", fit, classifier(layer="input", n_clusters=17)),
-    Case("batch_size=1", "too small to cluster|batch_size", fit, classifier(batch_size=1)),
+    Case("batch_size=1", "too small to cluster|batch_size", fit, classifier(batch_size=1, n_batches=1)),
     Case("regressor drop_rate", "'drop_rate' parameter of DropClusterRegressor", fit, DropClusterRegressor(drop_rate=1)),
     Case("maps of one pixel", "no spatial extent of 3 pixels", lambda m: m.fit(X[:, :1, None, None], Y), classifier()),
 ]  # fmt: skip

@@ -119,10 +119,15 @@ def test_a_torch_dataset(images):
 
 
 @pytest.mark.filterwarnings(IGNORE)
-def test_clusters_come_from_the_first_mini_batch_of_the_epoch(images):
+@pytest.mark.parametrize("n_batches", [1, 2])
+def test_clusters_come_from_the_first_mini_batches_of_the_epoch(images, n_batches):
     X, y = images
     weight = np.arange(len(y)) % 3
-    params = FAST | {"max_epochs": 1, "batch_size": 50, "start_epoch": 0}
+    params = (
+        FAST
+        | {"n_batches": n_batches}
+        | {"max_epochs": 1, "batch_size": 50, "start_epoch": 0}
+    )
     frozen = {"max_epochs": 1, "learning_rate": 1e-30, "start_epoch": 2}
     plain = DropClusterClassifier(**(params | frozen))
     plain.fit(X, y, sample_weight=weight)  # the weights that the first epoch begins at
@@ -130,7 +135,8 @@ def test_clusters_come_from_the_first_mini_batch_of_the_epoch(images):
     rows = np.flatnonzero(weight)
     seed = derive_seed(model.net_.seed, 1)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    batch = rows[order[: batch_sizes(len(rows), 50)[0]].numpy()]
+    n_rows = sum(batch_sizes(len(rows), 50)[:n_batches])
+    batch = rows[order[:n_rows].numpy()]
     with torch.no_grad():
         maps = plain.module_[0](torch.tensor(X[batch], dtype=torch.float32))
     expected = rena(maps, 15, sample_weight=weight[batch]).labels

@@ -199,7 +199,8 @@ def test_bad_input(images):
         make_net(nn.Linear(64, 10), update(0, 1)).fit(X.reshape(300, -1), y)
     with pytest.raises(ValueError, match="The 'update_every' parameter"):
         make_net(make_module(), update(0, 0)).fit(X, y)
-    net = make_net(make_module(), update(0, 1), batch_size=1)
+    single = RegularizerCallback(DropCluster(layer=None, start_epoch=0, n_batches=1))
+    net = make_net(make_module(), single, batch_size=1)
     with pytest.raises(ValueError, match="batch_size=1 is too small to cluster"):
         net.fit(X, y)
     net = make_net(make_module(), update(0, 1), max_epochs=2).fit(X, y)
