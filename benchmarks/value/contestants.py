@@ -172,7 +172,7 @@ CONTESTANTS = [
     Contestant(
         "Blockout",
         BlockoutClassifier,
-        [{}, {"init_probability": 0.8}, {"assignment": "soft"}, {"n_clusters": 2}],
+        [{}, {"block_penalty": 0.1}, {"assignment": "soft"}, {"n_clusters": 2}],
         figures=blockout_figures,
     ),
     Contestant(

@@ -54,7 +54,10 @@ def test_each_stage_has_a_schedule_over_its_own_epochs(
     blobs, schedule, torchs, starts, lengths
 ):
     model = StructuredClassifier(
-        lr_schedule=schedule, max_epochs=9, regularizers=[Stages(starts)]
+        lr_schedule=schedule,
+        max_epochs=9,
+        regularizers=[Stages(starts)],
+        random_state=0,
     ).fit(*blobs)
     history = model.history_
     losses = history[:, "train_loss"]
