@@ -161,6 +161,7 @@ def test_together_they_train_pickle_resume_and_compact(images, params, regulariz
     ids=lambda value: type(value[0]).__name__ if isinstance(value, list) else "",
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:Only layers that run once")  # of Blockout's
 def test_state_dict_and_fitted_state_are_all_there_is(
     images, tmp_path, params, regularizers
 ):

@@ -143,6 +143,8 @@ class CrossValidated(SparseEstimator):
 
     # ---- fitting ---------------------------------------------------------------
 
+    _needs_rows: ClassVar[bool] = True
+
     def get_metadata_routing(self) -> MetadataRouter:
         """Return who takes metadata in `fit`: the networks, the splitter, the scorer.
 

@@ -40,7 +40,7 @@ def convnet(*layers):
 
 def with_mask():
     """A layer that masks some channels in prediction, too."""
-    layer = DropCluster2d(4, 0.2)
+    layer = DropCluster2d(4, 0.2, unstructured="auto")
     maps = torch.rand(20, 6, 8, 8, generator=generator)
     maps[:, 4] = 0.5
     layer.update_clusters(maps)

@@ -194,7 +194,7 @@ HOPELESS = {
     ),
     "blockout, raw": (
         BlockoutClassifier(**RAW, **TEN),
-        *(X, Y, "set standardize=True", SCALED),
+        *(255 * X, Y, "set standardize=True", SCALED),
     ),
     "blockout, tiny rate": (
         BlockoutClassifier(**TINY, **TEN),
@@ -221,8 +221,10 @@ HOPELESS = {
         *(DIGITS, DIGIT, "not begun.*lower start_epoch=20", {"start_epoch": 0, **SLOW}),
     ),
     "stopped before the fifth": (
-        dropcluster(early_stopping=True, n_iter_no_change=1, max_epochs=200),
-        *(DIGITS, DIGIT, "set start_epoch below the fifth", {"start_epoch": 0}),
+        dropcluster(
+            early_stopping=True, n_iter_no_change=1, max_epochs=200, start_epoch=20
+        ),
+        *(DIGITS, DIGIT, "lower start_epoch=20", {"start_epoch": 0}),
     ),
     "dropcluster too late": (
         dropcluster(start_epoch=20),
@@ -232,10 +234,6 @@ HOPELESS = {
         classifier(DropCluster(start_epoch=20), **IMAGE),
         *(DIGITS, DIGIT, "lower start_epoch=20"),
         {"regularizers__dropcluster__start_epoch": 2},
-    ),
-    "dropcluster of all": (
-        dropcluster(drop_rate=0.99, start_epoch=0),
-        *(DIGITS, DIGIT, "lower drop_rate=0.99", {"drop_rate": 0.1}),
     ),
     "dropcluster, tiny rate": (
         dropcluster(start_epoch=0, **TINY),

@@ -234,6 +234,7 @@ def test_files_and_what_they_leave_out(rows, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # in torch itself
 @pytest.mark.parametrize("kind", [CGES, Dropout], ids=["CGES", "Dropout"])
 def test_compiled_training_keeps_outputs_within_rounding(rows, kind):
     model = StructuredClassifier(regularizers=[kind(0.1)], **FAST)

@@ -22,7 +22,7 @@ def net(batch):
     """A network with a DropCluster layer that masks channel 3."""
     torch.manual_seed(0)
     net = ResNet().eval()
-    insert_layer(net, "conv1", DropCluster2d(6, drop_rate=0.3))
+    insert_layer(net, "conv1", DropCluster2d(6, drop_rate=0.3, unstructured="auto"))
     with torch.no_grad():
         net.conv1.weight[3] = 0
     update_clusters(net, batch)
