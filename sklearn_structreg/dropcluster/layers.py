@@ -219,7 +219,18 @@ class _DropCluster(nn.Module):
         return (as_maps(x, self.n_dims) * mask).view_as(x)
 
     def draw_mask(self, shape: tuple[int, ...] = ()) -> Tensor:
-        """Draw masks of a training step, float32 (*shape, n_channels, ...)."""
+        """Draw masks of a training step.
+
+        Parameters
+        ----------
+        shape : tuple of int, default=()
+            Of the masks: none for one mask, (n_samples,) for one each.
+
+        Returns
+        -------
+        Tensor
+            Float32, of ``(*shape, n_channels, ...)``.
+        """
         sizes = self.cluster_sizes
         kept = draw_clusters(sizes > 0, self.drop_rate, self.rounding, shape)
         return cluster_mask(kept, self.cluster_labels, sizes, self.structured_channels)
