@@ -18,7 +18,7 @@ def fitted(digits):
     X, y = digits
     model = BlockoutClassifier(
         hidden_layer_sizes=(100, 100),
-        logit_rate_factor=400.0,
+        block_penalty=0.1,
         max_epochs=30,
         random_state=0,
     )
@@ -67,7 +67,7 @@ def test_a_convolutional_net_is_hardened_behind_its_features(digits):
     model = BlockoutClassifier(
         image_shape=(1, 8, 8),
         hidden_layer_sizes=(40,),
-        logit_rate_factor=400.0,
+        block_penalty=0.1,
         max_epochs=3,
         random_state=0,
     ).fit(X, y)
