@@ -16,6 +16,7 @@ from sklearn_structreg.dropcluster import (
     ReNAClusterer,
     SpatialHopkins,
 )
+from sklearn_structreg.search import StrengthSearchCV
 from sklearn_structreg.selfinformed import (
     ConfusionSpectralPartitioner,
     SelfInformedClassifier,
@@ -35,6 +36,7 @@ __all__ = [
     "ReNAClusterer",
     "SelfInformedClassifier",
     "SpatialHopkins",
+    "StrengthSearchCV",
     "StructuredClassifier",
     "StructuredRegressor",
     "__version__",

@@ -40,6 +40,7 @@ class Plan(NamedTuple):
     n_members: int
     by_row: bool
     precision: float
+    real: str
 
     def run(
         self, matrices: NDArray[Any], threshold: float, strength: float, exact: bool
@@ -66,7 +67,7 @@ class Plan(NamedTuple):
         """Shrink the matrices in place, by a metric of their shape."""
         if self.by_row:
             matrices, metric = matrices.swapaxes(1, 2), metric.swapaxes(1, 2)
-        loop = _compile_metric(matrices.dtype.name)
+        loop = _compile_metric(self.real)
         for matrix, factors in zip(matrices, metric, strict=True):
             loop(matrix, factors, threshold, strength, exact, self.precision)
 
@@ -181,7 +182,8 @@ def _plan(
     if by_row or n_members == 1:
         matrices = (1, n_before, n_members) if by_row else (1, 1, n_before * n_after)
     kernel = _compile(shrink_rows if by_row else shrink_columns, dtype)
-    return Plan(kernel, matrices, n_members, by_row, torch.finfo(dtype).eps)
+    precision = torch.finfo(dtype).eps
+    return Plan(kernel, matrices, n_members, by_row, precision, DTYPES[dtype])
 
 
 @lru_cache

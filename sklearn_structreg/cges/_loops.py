@@ -144,13 +144,14 @@ def shrink_in_metric(
                 y[i] = max(0.0, y[i] - tau * strength * rate[i])
         norm = 0.0
         if threshold > 0.0:
-            largest = squares = 0.0
+            mean = squares = 0.0
             for i in range(n_members):
                 shift[i] = threshold * rate[i]
-                largest = max(largest, shift[i])
                 size += y[i] * y[i]
+                mean += y[i] * y[i] * shift[i]
                 squares += (y[i] / shift[i]) ** 2
-            norm = max(0.0, math.sqrt(size) - largest)
+            if size > 0.0:
+                norm = max(0.0, math.sqrt(size) - mean / size)
             for _ in range(MAX_STEPS if squares > 1.0 else 0):
                 squares = cubes = 0.0
                 for i in range(n_members):

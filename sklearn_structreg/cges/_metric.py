@@ -87,11 +87,14 @@ def group_factor(
     The norm of the result solves the secular equation || w / (n + t / d) || = 1.
     """
     # Newton's steps for the inverse of the left-hand side increase n from any value
-    # below the root, as for a trust region. A threshold of 0 leaves the group alone.
+    # below the root, as for a trust region: from | w | - s with s the mean of t / d,
+    # weighted by w^2 (Jensen's inequality). A threshold of 0 leaves the group alone.
     off, positive = threshold == 0, torch.where(threshold == 0, 1.0, threshold)
     shift = positive / metric
     size = torch.linalg.vector_norm(magnitude, dim=dim, keepdim=True)
-    norm = (size - shift.amax(dim, keepdim=True)).relu_()
+    square = torch.where(size > 0, size * size, 1.0)
+    mean = (magnitude * magnitude * shift).sum(dim, keepdim=True) / square
+    norm = (size - mean).relu_()
     alive = torch.linalg.vector_norm(magnitude / shift, dim=dim, keepdim=True) > 1.0
     for _ in range(MAX_STEPS):
         scaled = magnitude / (norm + shift)

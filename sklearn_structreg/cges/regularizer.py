@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ from sklearn_structreg.core import Regularizer
 from sklearn_structreg.core.parameters import component
 from sklearn_structreg.core.regularizer import learning_rates, same_value
 from sklearn_structreg.core.weights import batch_norms, weight_layout
+
+if TYPE_CHECKING:
+    from sklearn_structreg.core.stacked_optimizer import StackedOptimizer
 
 __all__ = ["CGES"]
 
@@ -146,7 +149,9 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
                 if not weight.w.requires_grad:
                     continue
                 if layer.is_measured and pull > 0:
-                    step, metric = step_sizes(optimizer, group, weight.w)
+                    step, metric = self._shared_sizes().pop(
+                        id(weight.w), None
+                    ) or step_sizes(optimizer, group, weight.w)
                     if layer.norm:
                         norm = module.get_submodule(layer.norm)
                         self._shrink_folded(weight, layer, step * pull, metric, norm)
@@ -154,6 +159,23 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
                         self._shrink(weight, layer, step * pull, metric)
                 if layer.name in self.fixed_:
                     weight.w.masked_fill_(self._zeros(layer.name, weight.w), 0.0)
+
+    @classmethod
+    def before_stacked_steps(
+        cls, members: Sequence[CGES], optimizer: StackedOptimizer
+    ) -> None:
+        """Compute the sizes of all members' steps at once."""
+        sizes: dict[int, tuple[float, Tensor | None]] = {}
+        for piece in optimizer.pieces:
+            step, metric = step_sizes(optimizer.optimizer, piece.settings, piece.weight)
+            for number, part in enumerate(piece.parts):
+                sizes[id(part)] = step, None if metric is None else metric[number]
+        for member in members:
+            member.__dict__["_sizes"] = sizes
+
+    def _shared_sizes(self) -> dict[int, Any]:
+        sizes: dict[int, Any] = self.__dict__.get("_sizes", {})
+        return sizes
 
     def remedy(self) -> str | None:
         """Leave more channels, or lower the strength."""
@@ -349,7 +371,7 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        return {key: value for key, value in state.items() if key != "_bound"}
+        return {k: value for k, value in state.items() if k not in ("_bound", "_sizes")}
 
 
 def _pair(scale: float | Sequence[float]) -> tuple[float, float]:

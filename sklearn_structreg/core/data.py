@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -54,6 +54,8 @@ class TrainingData:
         Validation data that the user has given.
     encode : callable or None
         Makes targets of labels: for a stream, whose items have an order of their own.
+    moments : dict
+        Mean and scale of the samples, once measured, for networks that share them.
     """
 
     samples: FloatArray | Dataset[Any]
@@ -63,6 +65,7 @@ class TrainingData:
     groups: IntArray | None = None
     held_out: TrainingData | None = None
     encode: Callable[[Any], TargetArray] | None = None
+    moments: dict[Any, Any] = field(default_factory=dict, init=False)
 
     @classmethod
     def from_arrays(

@@ -35,6 +35,7 @@ from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.shared_parameters import NetworkParameters
 from sklearn_structreg.core.sizing import Compactable
 from sklearn_structreg.core.sklearn_callbacks import CallbackSupportMixin, fit_task
+from sklearn_structreg.core.stacking import Job
 from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.training import (
@@ -43,6 +44,7 @@ from sklearn_structreg.core.training import (
     build_network,
     make_net,
     predict_outputs,
+    set_up,
     train,
 )
 from sklearn_structreg.core.validation_data import gather_metadata
@@ -202,6 +204,19 @@ class StructuredEstimator(
                 f"The training was interrupted; the model is that of {self.n_iter_} "
                 f"whole epochs, of max_epochs={self.max_epochs}."
             )
+        note_failure(self.net_, data, self._make_spec())
+
+    def _set_up(self, data: TrainingData) -> Job:
+        """Do all of a fresh fit that comes between reading and training."""
+        recipe, spec = self._make_recipe(), self._make_spec()
+        seed, regularizers = self._draw_seed(), self._make_regularizers()
+        module = self._fresh_network(data, spec, regularizers, seed)
+        return Job(*set_up(module, regularizers, data, recipe, spec, seed=seed))
+
+    def _conclude(self, job: Job, data: TrainingData) -> None:
+        """Do all of a fresh fit that comes after its training."""
+        self.net_ = job.net
+        self._note_structure()
         note_failure(self.net_, data, self._make_spec())
 
     def _train_on(self, data: TrainingData, seed: int, **how: Any) -> None:

@@ -93,11 +93,11 @@ class StructuredNet(SteppingNet):
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
-        return [
-            ("epoch_timer", EpochTimer()),
-            *self.regularizers.callbacks(),
-            ("print_log", PrintLog(sink=tqdm.write if self.verbose > 1 else print)),
-        ]
+        listed = [("epoch_timer", EpochTimer()), *self.regularizers.callbacks()]
+        if self.verbose:  # it would make its table all the same
+            sink = tqdm.write if self.verbose > 1 else print
+            listed.append(("print_log", PrintLog(sink=sink)))
+        return listed
 
     callbacks_: list[tuple[str, Callback]]
     is_open_ended = False  # whether it trains by calls of `partial_fit`
@@ -137,11 +137,7 @@ class StructuredNet(SteppingNet):
         A `stage` gives the epochs that it has the state of, and keeps that of others.
         After Ctrl-C the whole epochs before it may be kept, if there are any.
         """
-        self._n_before, self._stop_requested = len(self.history), False
-        self.n_epochs_to_train = self.max_epochs if epochs is None else epochs
-        self._valid, self.batch_size = valid, train.sizes[0]
-        begin_momentum(self.optimizer_)
-        self._forward = compiled(self.module_) if self.recipe.compile else None
+        self.begin(train, valid, epochs)
         with noting_interrupts(keep=keep_interrupted) as self._interruption:
             try:
                 self.partial_fit(train, epochs=epochs, stage=stage)
@@ -151,6 +147,21 @@ class StructuredNet(SteppingNet):
                 raise
             finally:
                 self._valid = self._last_epoch = self._forward = None
+        return self.end(train)
+
+    def begin(
+        self, train: Batches, valid: Batches | None, epochs: int | None = None
+    ) -> None:
+        """Get ready for epochs on these batches."""
+        self._n_before, self._stop_requested = len(self.history), False
+        self.n_epochs_to_train = self.max_epochs if epochs is None else epochs
+        self._valid, self.batch_size = valid, train.sizes[0]
+        begin_momentum(self.optimizer_)
+        self._forward = compiled(self.module_) if self.recipe.compile else None
+
+    def end(self, train: Batches) -> StructuredNet:
+        """Leave the module ready, after epochs on these batches."""
+        self._valid = None
         self.module_.eval()
         for _, callback in self.callbacks_:
             if isinstance(callback, EarlyStopping):
@@ -291,7 +302,15 @@ class StructuredNet(SteppingNet):
             for value, size in figures.by_batch():
                 self.history.new_batch()
                 self._record_batch(prefix, value, size)
-        loss, accuracy = figures.loss(), figures.accuracy()
+        self.record_epoch(
+            prefix, figures.loss(), figures.accuracy(), len(figures.sizes)
+        )
+
+    def record_epoch(
+        self, prefix: str, loss: float, accuracy: float | None, n_batches: int
+    ) -> None:
+        """Record the figures of an epoch of training or validation."""
+        training, epoch = prefix == "train", len(self.history)
         if not math.isfinite(loss):
             name = "training" if training else "validation"
             raise ValueError(diverged(self, epoch, name))
@@ -301,7 +320,7 @@ class StructuredNet(SteppingNet):
             self._record(f"{prefix}_objective", value, -value)
         if accuracy is not None:
             self._record(f"{prefix}_acc", accuracy, accuracy)
-        self.history.record(f"{prefix}_batch_count", len(figures.sizes))
+        self.history.record(f"{prefix}_batch_count", n_batches)
 
     def draws(self, seed: int) -> Draws:
         """Return the random numbers of an epoch, for all that acts in its steps."""

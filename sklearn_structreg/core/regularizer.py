@@ -54,6 +54,10 @@ class Regularizer(BaseEstimator):
     zeroes_weights: ClassVar[bool] = False
     """Whether a weight can end at exactly zero: asked where a layer has lost all."""
 
+    can_stack: ClassVar[bool] = True
+    """Whether it keeps the network's layers during a training, so that networks of one
+    shape can be trained in one."""
+
     def attach(self, module: nn.Module, sample: Any) -> nn.Module:
         """Prepare a fresh network: look up, replace or insert layers.
 
@@ -136,6 +140,20 @@ class Regularizer(BaseEstimator):
             The attached network.
         optimizer : torch.optim.Optimizer
             Its groups hold the learning rates of the step: see `learning_rates`.
+        """
+
+    @classmethod
+    def before_stacked_steps(cls, members: Sequence[Any], optimizer: Any) -> None:
+        """Do once for a stack of networks what `after_step` would for each.
+
+        Called before `after_step` of every member.
+
+        Parameters
+        ----------
+        members : sequence of regularizers of this class
+            That of each network.
+        optimizer : StackedOptimizer
+            Of all of them.
         """
 
     def penalty_value(self, module: nn.Module) -> float:

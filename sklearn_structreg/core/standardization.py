@@ -51,9 +51,11 @@ class Standardize(nn.Module):
         Flat rows have a mean and a scale for each feature, images for each channel. The
         scale of a constant one is 1.
         """
-        # In canonical order: sums come out the same to the last bit.
-        data = data.with_few_rows_merged(BLOCK_ROWS)
-        mean, variance, extent = _moments(data, spec)
+        if (known := data.moments.get(spec)) is None:
+            # In canonical order: sums come out the same to the last bit.
+            rows = data.with_few_rows_merged(BLOCK_ROWS)
+            known = data.moments[spec] = _moments(rows, spec)
+        mean, variance, extent = known
         scale = np.where(extent > 0, np.sqrt(variance), 1.0)
         shape = mean.shape + (1,) * (len(spec.shape) - 1)
         return cls(mean.reshape(shape), scale.reshape(shape))

@@ -43,6 +43,7 @@ __all__ = [
     "drawing_layers",
     "make_net",
     "predict_outputs",
+    "set_up",
     "train",
 ]
 
@@ -107,6 +108,26 @@ def train(
     `keep_interrupted` is whether Ctrl-C leaves the epochs before it, if there are any.
     The net's optimizer is a fresh one.
     """
+    net, batches, valid = set_up(
+        module, regularizers, data, recipe, spec, seed=seed, history=history
+    )
+    with reported_epochs(net):
+        net.train(batches, valid, stage=stage, keep_interrupted=keep_interrupted)
+    net.forget_last_steps()
+    return net
+
+
+def set_up(
+    module: nn.Module,
+    regularizers: RegularizerSequence,
+    data: TrainingData,
+    recipe: Recipe,
+    spec: TensorSpec,
+    *,
+    seed: int,
+    history: History | None = None,
+) -> tuple[StructuredNet, Batches, Batches | None]:
+    """Return a net to train, with its batches and those that it is validated on."""
     parts = [data]
     if data.held_out is not None:
         parts.append(data.held_out)
@@ -129,11 +150,7 @@ def train(
         n_batches=sum(part.n_batches for part in batches),
         history=history,
     )
-    valid = batches[1] if len(batches) > 1 else None
-    with reported_epochs(net):
-        net.train(batches[0], valid, stage=stage, keep_interrupted=keep_interrupted)
-    net.forget_last_steps()
-    return net
+    return net, batches[0], batches[1] if len(batches) > 1 else None
 
 
 def make_net(

@@ -1,0 +1,175 @@
+"""Time a search over strengths beside the same one by one.
+
+`StrengthSearchCV` against `GridSearchCV` over the same estimator of this package, and
+over a bare skorch net of the same network, optimizer, batches and epochs without any
+regularizer; 10 strengths on 5 folds, without the refit. Cases:
+
+- digits: 1,797 x 64, one hidden layer of 100
+- rows: 20,000 x 64 made rows, the same network
+- pixels: 2,000 x 784 made rows, a hidden layer of 256: hardly fits in a cache
+- maps: digits as images, two convolutions
+- folds: digits in groups of unequal size, so that no two folds have the same batches
+
+Processor seconds of one thread, medians over repeats in turns. Run
+``python -m benchmarks.speed.search`` (some ten minutes; ``--only digits`` and
+``--repeats 1`` for less). Writes benchmarks/results/search.json and docs/search.inc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits, make_classification
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from skorch import NeuralNetClassifier
+
+from sklearn_structreg import CGESClassifier, StrengthSearchCV
+from sklearn_structreg.core import make_convnet, make_mlp
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "search.json"
+PAGE = ROOT / "docs" / "search.inc"
+STRENGTHS = {"alpha": list(np.geomspace(0.03, 3.0, 10))}
+AIMS = {"digits": (5.0, 10.0), "rows": (2.5, 5.0)}
+SKORCH = "skorch's net"
+
+
+class Case(NamedTuple):
+    """Data, the network, and its training."""
+
+    X: np.ndarray
+    y: np.ndarray
+    network: Callable[[], torch.nn.Module]
+    params: dict[str, Any]
+    groups: np.ndarray | None = None
+
+
+def make_cases() -> dict[str, Callable[[], Case]]:
+    """Return the cases by name, not yet made."""
+    return {
+        "digits": digits,
+        "rows": partial(made, 20_000, 64, (100,), max_epochs=5),
+        "pixels": partial(made, 2_000, 784, (256,), max_epochs=5),
+        "maps": maps,
+        "folds": folds,
+    }
+
+
+def digits() -> Case:
+    X, y = load_digits(return_X_y=True)
+    X = (X / 16).astype(np.float32)
+    return Case(X, y, partial(make_mlp, 64, 10), {"max_epochs": 20})
+
+
+def folds() -> Case:
+    case = digits()
+    rng = np.random.default_rng(0)
+    sizes = [320, 340, 360, 380, 397]
+    groups = rng.permutation(np.repeat(np.arange(5), sizes))
+    return case._replace(groups=groups)
+
+
+def maps() -> Case:
+    X, y = load_digits(return_X_y=True)
+    X = (X / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+    network = partial(make_convnet, (1, 8, 8), 10, n_channels=(8, 16))
+    return Case(X, y, network, {"max_epochs": 5})
+
+
+def made(n: int, d: int, hidden: tuple[int, ...], max_epochs: int) -> Case:
+    X, y = make_classification(
+        n, d, n_informative=20, n_classes=10, class_sep=2.0, random_state=0
+    )
+    network = partial(make_mlp, d, 10, hidden)
+    return Case(X.astype(np.float32), y, network, {"max_epochs": max_epochs})
+
+
+def searches(case: Case) -> dict[str, Any]:
+    """Return the searches to time, by name."""
+    torch.manual_seed(0)
+    net = CGESClassifier(case.network(), random_state=0, **case.params)
+    plain = NeuralNetClassifier(
+        case.network(),
+        criterion=torch.nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        lr=1e-3,
+        batch_size=128,
+        iterator_train__shuffle=True,
+        train_split=None,
+        verbose=0,
+        **case.params,
+    )
+    cv: Any = 5 if case.groups is None else GroupKFold(5)
+    how = {"cv": cv, "refit": False}
+    return {
+        "stacked": StrengthSearchCV(net, STRENGTHS, **how),
+        "one by one": GridSearchCV(net, STRENGTHS, **how),
+        SKORCH: GridSearchCV(plain, {"lr": [1e-3] * len(STRENGTHS["alpha"])}, **how),
+    }
+
+
+def run(case: Case, repeats: int) -> dict[str, Any]:
+    """Time the searches in turns; return medians, and how far scores are apart."""
+    seconds: dict[str, list[float]] = {}
+    scores = {}
+    for _ in range(repeats):
+        for name, search in searches(case).items():
+            start = time.process_time()
+            search.fit(case.X, case.y, groups=case.groups)
+            seconds.setdefault(name, []).append(time.process_time() - start)
+            scores[name] = search.cv_results_["mean_test_score"]
+    apart = np.abs(scores["stacked"] - scores["one by one"]).max()
+    return {
+        "seconds": {k: median(v) for k, v in seconds.items()},
+        "apart": float(apart),
+    }
+
+
+def report(results: dict[str, Any]) -> str:
+    """Return the table of speed-ups."""
+    lines = [
+        f"{'10 strengths x 5 folds':24}{'stacked':>9}{'one by one':>12}{SKORCH:>14}"
+        f"{'scores apart':>14}   aims"
+    ]
+    for name, result in results.items():
+        seconds = result["seconds"]
+        own = seconds["stacked"]
+        ratios = [seconds[other] / own for other in ("one by one", SKORCH)]
+        aims = " and ".join(f"{aim:g} x" for aim in AIMS.get(name, (0.95,)))
+        lines.append(
+            f"{name:24}{own:7.1f} s{ratios[0]:10.2f} x{ratios[1]:12.2f} x"
+            f"{result['apart']:14.4f}   {aims}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", nargs="*", default=None, help="names of cases")
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name, make in make_cases().items():
+        if given.only is None or name in given.only:
+            known[name] = run(make(), given.repeats)
+            print(report({name: known[name]}), flush=True)
+    results = {name: known[name] for name in make_cases() if name in known}
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    lines = [f"    {line}".rstrip() for line in report(results).splitlines()]
+    PAGE.write_text("\n".join([".. code-block:: text", "", *lines, ""]), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

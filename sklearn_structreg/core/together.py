@@ -1,0 +1,148 @@
+"""Fit several estimators at once, those of one shape in one training."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from sklearn_structreg.core.batches import TensorBatches
+from sklearn_structreg.core.convergence import warn_once
+from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.estimator import StructuredEstimator
+from sklearn_structreg.core.stacking import Job, groups_of, train_together
+from sklearn_structreg.core.validation_data import gather_metadata
+
+__all__ = ["Fit", "fit_together"]
+
+
+@dataclass
+class Fit:
+    """An estimator to fit, its data, and the error if that fails."""
+
+    estimator: Any
+    X: Any
+    y: Any
+    metadata: dict[str, Any] = field(default_factory=dict)
+    error: Exception | None = None
+    seconds: float = 0.0
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Keep an error, and count the time."""
+        start = time.perf_counter()
+        try:
+            yield
+        except Exception as error:
+            self.error = error
+        self.seconds += time.perf_counter() - start
+
+
+def fit_together(fits: Sequence[Fit]) -> None:
+    """Fit estimators, each as it would be alone."""
+    prepared, readings = [], _Readings()
+    for fit in fits:
+        with fit.attempt():
+            if _can_join(fit.estimator):
+                prepared.append(_Prepared(fit, readings))
+            else:
+                fit.estimator.fit(fit.X, fit.y, **fit.metadata)
+    _share_batches([each.job for each in prepared])
+    by_job = {id(each.job): each for each in prepared}
+    for jobs in groups_of([each.job for each in prepared]):
+        members = [by_job[id(job)] for job in jobs]
+        start = time.perf_counter()
+        train_together(jobs)
+        seconds = (time.perf_counter() - start) / len(jobs)
+        for member in members:
+            member.fit.seconds += seconds
+            with member.fit.attempt():
+                member.conclude()
+
+
+def _can_join(estimator: Any) -> bool:
+    return (
+        isinstance(estimator, StructuredEstimator)
+        and type(estimator)._fit is StructuredEstimator._fit
+        and type(estimator)._train_on is StructuredEstimator._train_on
+        and not hasattr(estimator, "net_")
+        and estimator.checkpoint is None
+        and not estimator.verbose
+        and not getattr(estimator, "_skl_callbacks", None)
+    )
+
+
+class _Readings:
+    """Data that estimators have read, for others that would read them alike."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, tuple[TrainingData, dict[str, Any]]] = {}
+
+    def read(self, estimator: Any, fit: Fit) -> TrainingData:
+        """Return training data, and set the attributes that come with them."""
+        names = "module", "standardize", "dtype", "image_shape", "class_weight"
+        how = [repr(getattr(estimator, name, None)) for name in names]
+        of = fit.X, fit.y, *fit.metadata.values()
+        key = (type(estimator), *how, *map(id, of))
+        if key not in self._known:
+            before = dict(vars(estimator))
+            more = gather_metadata(**fit.metadata)
+            data = estimator._read_data(fit.X, fit.y, min_samples=2, **more)
+            after = vars(estimator).items()
+            new = {k: v for k, v in after if k not in before or before[k] is not v}
+            self._known[key] = data, new
+        data, attributes = self._known[key]
+        vars(estimator).update(attributes)
+        return data
+
+
+class _Prepared:
+    """A fit that is ready to train."""
+
+    def __init__(self, fit: Fit, readings: _Readings) -> None:
+        self.fit, self.attempt = fit, copy.copy(fit.estimator)
+        self.attempt._validate_params()
+        self.data = readings.read(self.attempt, fit)
+        self.job = self.attempt._set_up(self.data)
+
+    def conclude(self) -> None:
+        """Make the estimator a fitted one, or raise the error."""
+        if self.job.error is not None:
+            raise self.job.error
+        with warn_once():
+            self.attempt._conclude(self.job, self.data)
+        self.fit.estimator.__dict__ = self.attempt.__dict__
+
+
+def _share_batches(jobs: Sequence[Job]) -> None:
+    """Let jobs with equal rows in the same order have the same batches."""
+    known: list[Job] = []
+    for job in jobs:
+        for other in known:
+            if (
+                job.net.seed == other.net.seed
+                and _equal(job.train, other.train)
+                and _equal(job.valid, other.valid)
+            ):
+                job.train, job.valid = other.train, other.valid
+                break
+        else:
+            known.append(job)
+
+
+def _equal(one: Any, two: Any) -> bool:
+    if not (isinstance(one, TensorBatches) and isinstance(two, TensorBatches)):
+        return one is two
+    if one.sizes != two.sizes:
+        return False
+    names = ("_X", "_y", "weight", "rows")
+    pairs = [(getattr(one, name), getattr(two, name)) for name in names]
+    return all(
+        a is b or (a is not None and b is not None and torch.equal(a, b))
+        for a, b in pairs
+    )
