@@ -129,7 +129,7 @@ def test_inside_of_a_pipeline(digits):
 
 
 def test_several_scores_weights_and_groups(digits):
-    X, y = digits
+    _, y = digits
     scoring = {
         "accuracy": "accuracy",
         "recall": make_scorer(recall_score, average="macro"),
@@ -155,7 +155,7 @@ def test_callable_refit(digits):
 
 
 def test_metadata_routing(digits):
-    X, y = digits
+    _, y = digits
     weight = np.random.default_rng(0).integers(0, 3, len(y)).astype(float)
     with sklearn.config_context(enable_metadata_routing=True):
         net = clone(NET).set_fit_request(sample_weight=True)
@@ -163,6 +163,7 @@ def test_metadata_routing(digits):
         check(net, ALPHA, digits, {"sample_weight": weight}, cv=2)
 
 
+@pytest.mark.filterwarnings("ignore:One or more of the test scores:UserWarning")
 def test_a_candidate_that_fails(digits):
     grid = {"learning_rate": [0.001, 1e300, 0.01]}
     with pytest.warns(FitFailedWarning, match="1e\\+300"):
