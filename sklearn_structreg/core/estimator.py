@@ -43,6 +43,7 @@ from sklearn_structreg.core.training import (
     build_network,
     make_net,
     predict_outputs,
+    prediction_rows,
     train,
 )
 from sklearn_structreg.core.validation_data import gather_metadata
@@ -122,11 +123,12 @@ class StructuredEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), \
-                or torch Dataset
-            Samples; images of one channel may come as (n_samples, H, W). A `Dataset` of
-            ``(x, target)`` is for data beyond memory; an `IterableDataset` is read once
-            for its labels before the epochs.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features), array-like \
+                of shape (n_samples, C, H, W), or torch Dataset
+            Samples; images of one channel may come as (n_samples, H, W). Of a sparse
+            matrix a mini-batch at a time is made dense. A `Dataset` of ``(x, target)``
+            is for data beyond memory; an `IterableDataset` is read once for its labels
+            before the epochs.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             For a classifier labels of any type, or an indicator of several labels per
             sample (zeros and ones, dense or sparse), which trains logistic units; for a
@@ -344,4 +346,5 @@ class StructuredEstimator(
     def _batches_to_predict(self, X: Any, batch_size: int) -> Batches:
         """Check samples against the fitted net and put them on its device."""
         data, spec = self._samples_to_predict(X)
-        return data.batches(spec, batch_size=batch_size, normalize=False)
+        size = prediction_rows(spec.shape, batch_size)
+        return data.batches(spec, batch_size=size, normalize=False)
