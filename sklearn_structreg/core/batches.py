@@ -20,13 +20,21 @@ from sklearn_structreg.core.dataset_items import read_samples
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.sparse_rows import SparseTensor
 
-__all__ = ["Batch", "Batches", "DatasetBatches", "TensorBatches", "batch_sizes"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "DatasetBatches",
+    "TensorBatches",
+    "batch_sizes",
+    "first_kept",
+]
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
 """Samples ``(b, ...)``, class indices ``(b,)`` or targets ``(b, n_outputs)``, weights
 ``(b,)`` or None."""
 
 BLOCK_BYTES = 4 * 2**20  # a gathered block stays in a CPU's cache until it is used
+KEPT_BATCHES, KEPT_BYTES = 16, 2**27  # of an epoch; one batch at least
 
 
 class Batches(Protocol):
@@ -130,7 +138,8 @@ class DatasetBatches:
     """Mini-batches of some rows of a map-style torch `Dataset`, loaded row by row.
 
     Samples have the shape of `spec`, or as many entries. Those that are random follow
-    from the seed of the epoch and the row.
+    from the seed of the epoch and the row. The first batches of a training epoch are
+    put in `kept`.
     """
 
     def __init__(
@@ -143,6 +152,7 @@ class DatasetBatches:
         spec: TensorSpec,
         batch_size: int,
         loader_params: Mapping[str, Any] | None = None,
+        kept: list[Batch] | None = None,
     ) -> None:
         self.dataset, self.spec = dataset, spec
         self.y, self.weight, self.rows = y, weight, rows
@@ -151,7 +161,7 @@ class DatasetBatches:
         params = {"pin_memory": spec.device.type == "cuda", **(loader_params or {})}
         if params.get("num_workers"):
             params.setdefault("persistent_workers", True)
-        self._order = _Order()
+        self._order, self._kept = _Order(), kept
         self._loader = DataLoader(
             _Samples(dataset, spec),
             batch_sampler=self._order,
@@ -169,6 +179,10 @@ class DatasetBatches:
         rows = self.rows[_row_order(len(self.rows), seed)]
         batches = torch.split(rows, self.sizes)
         self._order.batches = [[seed or 0, *batch.tolist()] for batch in batches]
+        loaded = self._loaded(batches)
+        yield from loaded if seed is None else first_kept(loaded, self._kept)
+
+    def _loaded(self, batches: Iterable[Tensor]) -> Iterator[Batch]:
         for X, batch in zip(self._loader, batches, strict=True):
             weight = None if self.weight is None else self.weight[batch]
             yield (
@@ -176,6 +190,20 @@ class DatasetBatches:
                 self.y[batch].to(self.device),
                 None if weight is None else weight.to(self.device),
             )
+
+
+def first_kept(batches: Iterator[Batch], kept: list[Batch] | None) -> Iterator[Batch]:
+    """Pass mini-batches on, and put copies of the first ones in place of others."""
+    if kept is None:
+        yield from batches
+        return
+    kept.clear()
+    n_bytes = 0
+    for X, y, weight in batches:
+        if len(kept) < KEPT_BATCHES and n_bytes < KEPT_BYTES:
+            kept.append((X.clone(), y, weight))
+            n_bytes += X.nbytes
+        yield X, y, weight
 
 
 class _Order:

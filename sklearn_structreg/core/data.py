@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -55,6 +55,8 @@ class TrainingData:
         Validation data that the user has given.
     encode : callable or None
         Makes targets of labels: for a stream, whose items have an order of their own.
+    seen : list of Batch
+        The first mini-batches of the last epoch of training on a `Dataset`, a few.
     """
 
     samples: FloatArray | SparseRows | Dataset[Any]
@@ -64,6 +66,7 @@ class TrainingData:
     groups: IntArray | None = None
     held_out: TrainingData | None = None
     encode: Callable[[Any], TargetArray] | None = None
+    seen: list[Batch] = field(default_factory=list)
 
     @classmethod
     def from_arrays(
@@ -188,6 +191,7 @@ class TrainingData:
                 spec=spec,
                 batch_size=batch_size,
                 loader_params=loader_params,
+                kept=self.seen,
             )
         if isinstance(samples, Dataset):
             return DatasetBatches(
@@ -197,6 +201,7 @@ class TrainingData:
                 spec=spec,
                 batch_size=batch_size,
                 loader_params=loader_params,
+                kept=self.seen,
             )
         in_order = torch.equal(rows, torch.arange(len(samples)))
         return TensorBatches(

@@ -295,6 +295,10 @@ class StructuredEstimator(
     ) -> nn.Module:
         """Build the network to train, with the regularizers attached."""
         sample, target, _ = data.first_batch(SAMPLE_ROWS, spec)
+        first_layer = None
+        if self._standardizes():
+            loading = self._make_recipe().loader_params
+            first_layer = Standardize.of(data, spec, loading)
         module = build_network(
             self.module,
             self.module_params,
@@ -304,7 +308,7 @@ class StructuredEstimator(
             dtype=spec.dtype,
             seed=seed,
             task=self._task,
-            standardize=Standardize.of(data, spec) if self._standardizes() else None,
+            standardize=first_layer,
             target=target,
             criterion=self.criterion,
         )

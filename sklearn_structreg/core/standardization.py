@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -47,7 +47,12 @@ class Standardize(nn.Module):
         self.register_buffer("like", torch.zeros(()), persistent=False)
 
     @classmethod
-    def of(cls, data: TrainingData, spec: TensorSpec) -> Standardize:
+    def of(
+        cls,
+        data: TrainingData,
+        spec: TensorSpec,
+        loader_params: Mapping[str, Any] | None = None,
+    ) -> Standardize:
         """Measure samples, sample weights counted in: 0 is absent, k is k copies.
 
         Flat rows have a mean and a scale for each feature, images for each channel. The
@@ -55,8 +60,10 @@ class Standardize(nn.Module):
         """
         # In canonical order: sums come out the same to the last bit.
         data = data.with_few_rows_merged(BLOCK_ROWS)
-        sparse = isinstance(data.samples, SparseRows)
-        mean, variance, extent = (_sparse_moments if sparse else _moments)(data, spec)
+        if isinstance(data.samples, SparseRows):
+            mean, variance, extent = _sparse_moments(data, spec)
+        else:
+            mean, variance, extent = _moments(data, spec, loader_params)
         scale = np.where(extent > 0, np.sqrt(variance), 1.0)
         shape = mean.shape + (1,) * (len(spec.shape) - 1)
         return cls(mean.reshape(shape), scale.reshape(shape))
@@ -132,11 +139,15 @@ def _fold_into(linear: nn.Linear, layer: Any) -> None:
     linear.weight.copy_(weight)
 
 
-def _moments(data: TrainingData, spec: TensorSpec) -> tuple[NDArray[np.float64], ...]:
+def _moments(
+    data: TrainingData, spec: TensorSpec, loader_params: Mapping[str, Any] | None
+) -> tuple[NDArray[np.float64], ...]:
     """Return the weighted mean, the variance and the range of entries, in one pass."""
     spec = replace(spec, device=torch.device("cpu"))
     n_rows = min(BLOCK_ROWS, max(1, BLOCK_ENTRIES // math.prod(spec.shape)))
-    batches = data.batches(spec, batch_size=n_rows, normalize=False)
+    batches = data.batches(
+        spec, batch_size=n_rows, normalize=False, loader_params=loader_params
+    )
     unit = 1.0 if data.weight is None else data.weight.max()  # sums might overflow
     zeros = np.zeros(spec.shape[0])
     mean, squares, low, high = zeros, zeros, zeros + np.inf, zeros - np.inf

@@ -30,6 +30,7 @@ from sklearn_structreg.core.inspection import find_layer, replace_layer
 from sklearn_structreg.core.interruption import noting_interrupts
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.sklearn_callbacks import reported_network
+from sklearn_structreg.core.sparse_rows import SparseRows
 from sklearn_structreg.core.standardization import take_standardization
 from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.training import SAMPLE_ROWS, build_network
@@ -125,6 +126,12 @@ def check_estimator(
         raise ValueError(
             f"estimator={name} keeps no state for checkpoint to go on from; fit it "
             "yourself and pass it fitted, or set checkpoint=None."
+        )
+    sparse = isinstance(data.samples, SparseRows)
+    if sparse and not fitted and isinstance(inner, NeuralNet):
+        raise ValueError(
+            f"estimator={name} would get all of X dense; pass X.toarray(), or take a "
+            "StructuredClassifier in its place."
         )
     if weighted and not fitted and not has_fit_parameter(inner, "sample_weight"):
         raise ValueError(

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from skorch import NeuralNetClassifier
 
 from sklearn_structreg import (
     BlockoutClassifier,
@@ -181,6 +182,13 @@ def test_text_in_a_pipeline_with_a_search_and_a_checkpoint(tmp_path):
     assert np.array_equal(model.fit(X, y).predict_proba(X), first)
     with pytest.raises(ValueError, match="another fit, which differs in X"):
         model.fit([*X[:-2], X[-1], X[-2]], y)
+
+
+def test_a_net_of_skorch_takes_dense_rows(digits):
+    X, y = digits
+    net = NeuralNetClassifier(torch.nn.Linear(64, 10))
+    with pytest.raises(ValueError, match="NeuralNetClassifier would get all of X den"):
+        SelfInformedClassifier(net, n_clusters=2).fit(sparse.csr_array(X), y)
 
 
 @pytest.mark.parametrize(
