@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, PrintLog
+from skorch.callbacks import Callback
 
 from sklearn_structreg.blockout.conversion import node_sets
 
@@ -26,9 +26,9 @@ class ProbabilityRecorder(Callback):
     """
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Keep the lists out of the printed table."""
+        """Keep the lists out of the printed table and of loggers."""
         for _, callback in net.callbacks_:
-            if isinstance(callback, PrintLog):
+            if hasattr(callback, "keys_ignored_"):
                 callback.keys_ignored_.update(COLUMNS)
 
     @torch.no_grad()

@@ -83,7 +83,7 @@ def feature_paths(
     while not paths or len(features) >= FEWEST_FEATURES:
         n_left = int(KEPT * len(features))
         n_left = n_left if n_left >= FEWEST_FEATURES else 0
-        net = _path_network(estimator, len(X), seed, n_left)
+        net = _path_network(estimator, X.shape[0], seed, n_left)
         with warnings.catch_warnings():  # that the network ends up empty
             warnings.simplefilter("ignore", ConvergenceWarning)
             net.fit(X[:, features], y, sample_weight)

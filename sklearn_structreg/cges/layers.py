@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, PrintLog
+from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_structreg.core.schedules import forget_best
@@ -98,9 +98,9 @@ class SparsityRecorder(Callback):
         self.names = names
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Keep the dict out of the printed table."""
+        """Keep the dict out of the printed table and of loggers."""
         for _, callback in net.callbacks_:
-            if isinstance(callback, PrintLog):
+            if hasattr(callback, "keys_ignored_"):
                 callback.keys_ignored_.add("layer_sparsity")
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:

@@ -144,7 +144,7 @@ class CGESSelector(SelectorMixin, VersionedPickle, PlainState, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels, an indicator of several labels per sample, or numbers.
@@ -166,12 +166,13 @@ class CGESSelector(SelectorMixin, VersionedPickle, PlainState, BaseEstimator):
             self,
             X,
             y,
+            accept_sparse="csr",
             dtype=[np.float64, np.float32],
             multi_output=True,
             ensure_min_samples=2,
         )
         rows, targets = checked
-        weight = check_weight(sample_weight, len(rows))
+        weight = check_weight(sample_weight, rows.shape[0])
         if weight is not None:
             rows, targets, weight = (e[weight > 0] for e in (rows, targets, weight))
         self.estimator_ = self._resolve_estimator(targets)
@@ -317,5 +318,5 @@ class CGESSelector(SelectorMixin, VersionedPickle, PlainState, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
+        tags.target_tags.required = tags.input_tags.sparse = True
         return tags

@@ -7,6 +7,7 @@ it fits, and handed out in slices: no Python code per row, one gather per block.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -17,14 +18,23 @@ from torch.utils.data import DataLoader, Dataset
 
 from sklearn_structreg.core.dataset_items import read_samples
 from sklearn_structreg.core.recipe import TensorSpec
+from sklearn_structreg.core.sparse_rows import SparseTensor
 
-__all__ = ["Batch", "Batches", "DatasetBatches", "TensorBatches", "batch_sizes"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "DatasetBatches",
+    "TensorBatches",
+    "batch_sizes",
+    "first_kept",
+]
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
 """Samples ``(b, ...)``, class indices ``(b,)`` or targets ``(b, n_outputs)``, weights
 ``(b,)`` or None."""
 
 BLOCK_BYTES = 4 * 2**20  # a gathered block stays in a CPU's cache until it is used
+KEPT_BATCHES, KEPT_BYTES = 16, 2**27  # of an epoch; one batch at least
 
 
 class Batches(Protocol):
@@ -47,11 +57,12 @@ class TensorBatches(SkorchDataset):
 
     They are moved to `device` first where they take at most half of its free memory.
     Every batch is a copy: a module that works in place cannot change the caller's data.
+    Of sparse rows it is a dense one.
     """
 
     def __init__(
         self,
-        X: Tensor,
+        X: Tensor | SparseTensor,
         y: Tensor,
         weight: Tensor | None,
         *,
@@ -60,22 +71,27 @@ class TensorBatches(SkorchDataset):
         rows: Tensor | None = None,
     ) -> None:
         n_rows = len(X) if rows is None else len(rows)
-        if device.type != "cpu" and _fits(X[:n_rows], device):
-            X, y = (t if rows is None else t[rows] for t in (X, y))
-            if weight is not None:
-                weight = (weight if rows is None else weight[rows]).to(device)
-            X, y, rows = X.to(device), y.to(device), None
+        row_bytes = X.itemsize * math.prod(X.shape[1:])
+        sparse = isinstance(X, SparseTensor)
+        n_bytes = X.nbytes if sparse else n_rows * row_bytes
+        if device.type != "cpu" and _fits(n_bytes, device):
+            if rows is not None and not sparse:
+                X, y = X[rows], y[rows]
+                weight, rows = None if weight is None else weight[rows], None
+            weight = None if weight is None else weight.to(device)
+            X, y = X.to(device), y.to(device)
         self._X, self._y, self.weight, self.rows = X, y, weight, rows
         self.device = device
         self.sizes = batch_sizes(n_rows, batch_size)
         self.n_batches = len(self.sizes)
-        row_bytes = max(1, X[0].numel() * X.element_size())
         self.batches_per_block = max(1, BLOCK_BYTES // (row_bytes * self.sizes[0]))
 
     @property
     def X(self) -> Tensor:  # noqa: N802 (skorch's name)
-        """The samples of the rows."""
-        return self._X if self.rows is None else self._X[self.rows]
+        """The samples of the rows, dense."""
+        if self.rows is None and isinstance(self._X, Tensor):
+            return self._X
+        return self._X[torch.arange(len(self)) if self.rows is None else self.rows]
 
     @property
     def y(self) -> Tensor:
@@ -88,7 +104,7 @@ class TensorBatches(SkorchDataset):
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         """Return a sample and its target."""
-        row = i if self.rows is None else self.rows[i]
+        row = i if self.rows is None else int(self.rows[i])
         return self._X[row], self._y[row]
 
     def epoch(self, seed: int | None) -> Iterator[Batch]:
@@ -111,7 +127,9 @@ class TensorBatches(SkorchDataset):
                 strict=True,
             )
 
-    def _slices(self, tensor: Tensor, rows: Tensor, sizes: list[int]) -> list[Tensor]:
+    def _slices(
+        self, tensor: Tensor | SparseTensor, rows: Tensor, sizes: list[int]
+    ) -> list[Tensor]:
         block = tensor.index_select(0, rows).to(self.device)
         return list(torch.split(block, sizes))
 
@@ -120,7 +138,8 @@ class DatasetBatches:
     """Mini-batches of some rows of a map-style torch `Dataset`, loaded row by row.
 
     Samples have the shape of `spec`, or as many entries. Those that are random follow
-    from the seed of the epoch and the row.
+    from the seed of the epoch and the row. The first batches of a training epoch are
+    put in `kept`.
     """
 
     def __init__(
@@ -133,6 +152,7 @@ class DatasetBatches:
         spec: TensorSpec,
         batch_size: int,
         loader_params: Mapping[str, Any] | None = None,
+        kept: list[Batch] | None = None,
     ) -> None:
         self.dataset, self.spec = dataset, spec
         self.y, self.weight, self.rows = y, weight, rows
@@ -141,7 +161,7 @@ class DatasetBatches:
         params = {"pin_memory": spec.device.type == "cuda", **(loader_params or {})}
         if params.get("num_workers"):
             params.setdefault("persistent_workers", True)
-        self._order = _Order()
+        self._order, self._kept = _Order(), kept
         self._loader = DataLoader(
             _Samples(dataset, spec),
             batch_sampler=self._order,
@@ -159,6 +179,10 @@ class DatasetBatches:
         rows = self.rows[_row_order(len(self.rows), seed)]
         batches = torch.split(rows, self.sizes)
         self._order.batches = [[seed or 0, *batch.tolist()] for batch in batches]
+        loaded = self._loaded(batches)
+        yield from loaded if seed is None else first_kept(loaded, self._kept)
+
+    def _loaded(self, batches: Iterable[Tensor]) -> Iterator[Batch]:
         for X, batch in zip(self._loader, batches, strict=True):
             weight = None if self.weight is None else self.weight[batch]
             yield (
@@ -166,6 +190,20 @@ class DatasetBatches:
                 self.y[batch].to(self.device),
                 None if weight is None else weight.to(self.device),
             )
+
+
+def first_kept(batches: Iterator[Batch], kept: list[Batch] | None) -> Iterator[Batch]:
+    """Pass mini-batches on, and put copies of the first ones in place of others."""
+    if kept is None:
+        yield from batches
+        return
+    kept.clear()
+    n_bytes = 0
+    for X, y, weight in batches:
+        if len(kept) < KEPT_BATCHES and n_bytes < KEPT_BYTES:
+            kept.append((X.clone(), y, weight))
+            n_bytes += X.nbytes
+        yield X, y, weight
 
 
 class _Order:
@@ -223,8 +261,8 @@ def _row_order(n_rows: int, seed: int | None) -> Tensor:
     return torch.randperm(n_rows, generator=torch.Generator().manual_seed(seed))
 
 
-def _fits(X: Tensor, device: torch.device) -> bool:
+def _fits(n_bytes: int, device: torch.device) -> bool:
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    return X.numel() * X.element_size() <= free // 2
+    return n_bytes <= free // 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
@@ -14,6 +14,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+from sklearn_structreg.core.batches import KEPT_BATCHES, Batch
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.recipe import TensorSpec
@@ -25,7 +26,6 @@ from sklearn_structreg.core.weights import own_weights
 __all__ = ["note_failure", "note_problem", "noted", "warn_once"]
 
 CLEARLY_BELOW = 0.9  # of the loss of a constant prediction: no need to look closer
-N_BATCHES = 16  # looked at otherwise
 FEW_ROWS = 64
 CERTAIN = 1e-3  # a loss of constant predictions that leaves nothing to learn
 BLOW_UP = 10.0  # a loss that ends so many times above its beginning
@@ -176,10 +176,13 @@ def _outputs(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the outputs for some rows, with their targets and weights."""
     size = net.recipe.rows_per_batch(data.n_rows)
-    batches = data.batches(spec, batch_size=size, normalize=True).epoch(0)
+    batches: Iterable[Batch] = data.seen
+    if not batches:
+        epoch = data.batches(spec, batch_size=size, normalize=True).epoch(0)
+        batches = islice(epoch, KEPT_BATCHES)
     net.module_.eval()
     with torch.no_grad():
-        parts = [(net.module_(X), y, w) for X, y, w in islice(batches, N_BATCHES)]
+        parts = [(net.module_(X), y, w) for X, y, w in batches]
     outputs, y, w = zip(*parts, strict=True)
     weight = None if w[0] is None else torch.cat(w)
     return torch.cat(outputs), torch.cat(y), weight

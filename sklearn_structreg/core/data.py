@@ -24,6 +24,7 @@ from sklearn_structreg.core.batches import (
 )
 from sklearn_structreg.core.device import dtype_name
 from sklearn_structreg.core.recipe import TensorSpec
+from sklearn_structreg.core.sparse_rows import SparseRows, SparseTensor
 from sklearn_structreg.core.streams import Stream, StreamBatches
 
 __all__ = ["TrainingData"]
@@ -39,7 +40,7 @@ class TrainingData:
 
     Attributes
     ----------
-    samples : ndarray of shape (n, n_features) or torch Dataset
+    samples : ndarray of shape (n, n_features), SparseRows or torch Dataset
         In memory, flattened and in the net's precision; or rows loaded on demand.
     target : ndarray of shape (n,) or (n, n_outputs)
         Class indices or an indicator of several labels, int64; or standardized numbers
@@ -56,9 +57,11 @@ class TrainingData:
         Makes targets of labels: for a stream, whose items have an order of their own.
     moments : dict
         Mean and scale of the samples, once measured, for networks that share them.
+    seen : list of Batch
+        The first mini-batches of the last epoch of training on a `Dataset`, a few.
     """
 
-    samples: FloatArray | Dataset[Any]
+    samples: FloatArray | SparseRows | Dataset[Any]
     target: TargetArray
     weight: FloatArray | None
     rows: IntArray
@@ -66,11 +69,12 @@ class TrainingData:
     held_out: TrainingData | None = None
     encode: Callable[[Any], TargetArray] | None = None
     moments: dict[Any, Any] = field(default_factory=dict, init=False)
+    seen: list[Batch] = field(default_factory=list)
 
     @classmethod
     def from_arrays(
         cls,
-        samples: FloatArray | Dataset[Any],
+        samples: FloatArray | SparseRows | Dataset[Any],
         target: TargetArray,
         weight: FloatArray | None = None,
         encode: Callable[[Any], TargetArray] | None = None,
@@ -190,6 +194,7 @@ class TrainingData:
                 spec=spec,
                 batch_size=batch_size,
                 loader_params=loader_params,
+                kept=self.seen,
             )
         if isinstance(samples, Dataset):
             return DatasetBatches(
@@ -199,10 +204,11 @@ class TrainingData:
                 spec=spec,
                 batch_size=batch_size,
                 loader_params=loader_params,
+                kept=self.seen,
             )
         in_order = torch.equal(rows, torch.arange(len(samples)))
         return TensorBatches(
-            to_tensor(samples).reshape(-1, *spec.shape),
+            _rows_of_shape(samples, spec.shape),
             *targets,
             batch_size=batch_size,
             device=spec.device,
@@ -247,7 +253,20 @@ def _with_mean_one(weight: FloatArray, rows: IntArray) -> FloatArray:
     return scaled
 
 
-def _row_keys(samples: FloatArray, target: TargetArray, rows: IntArray) -> NDArray[Any]:
+def _rows_of_shape(
+    samples: FloatArray | SparseRows, shape: tuple[int, ...]
+) -> Tensor | SparseTensor:
+    """View samples in memory as tensors of a shape."""
+    if not isinstance(samples, SparseRows):
+        return to_tensor(samples).reshape(-1, *shape)
+    matrix = samples.matrix
+    parts = map(to_tensor, (matrix.data, matrix.indices, matrix.indptr))
+    return SparseTensor(shape, *parts)
+
+
+def _row_keys(
+    samples: FloatArray | SparseRows, target: TargetArray, rows: IntArray
+) -> NDArray[Any]:
     """Return 16 bytes for every row, equal for equal ones, a few rows at a time."""
     classes = target.dtype.kind == "i"  # whose numbers are exact in any precision
     targets = target.astype(samples.dtype) if classes else target
@@ -261,7 +280,7 @@ def _row_keys(samples: FloatArray, target: TargetArray, rows: IntArray) -> NDArr
     return keys
 
 
-def to_tensor(array: FloatArray) -> Tensor:
+def to_tensor(array: NDArray[Any]) -> Tensor:
     """View an array as a tensor, also one that is read-only; do not write to it."""
     if not array.flags.writeable:
         array = np.asarray(_WritableView(array))
@@ -271,7 +290,7 @@ def to_tensor(array: FloatArray) -> Tensor:
 class _WritableView:
     """Pass a read-only array's memory on without torch's warning about it."""
 
-    def __init__(self, array: FloatArray) -> None:
+    def __init__(self, array: NDArray[Any]) -> None:
         interface = array.__array_interface__
         self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
         self.owner = array

@@ -44,6 +44,7 @@ from sklearn_structreg.core.training import (
     build_network,
     make_net,
     predict_outputs,
+    prediction_rows,
     set_up,
     train,
 )
@@ -124,11 +125,12 @@ class StructuredEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), \
-                or torch Dataset
-            Samples; images of one channel may come as (n_samples, H, W). A `Dataset` of
-            ``(x, target)`` is for data beyond memory; an `IterableDataset` is read once
-            for its labels before the epochs.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features), array-like \
+                of shape (n_samples, C, H, W), or torch Dataset
+            Samples; images of one channel may come as (n_samples, H, W). Of a sparse
+            matrix a mini-batch at a time is made dense. A `Dataset` of ``(x, target)``
+            is for data beyond memory; an `IterableDataset` is read once for its labels
+            before the epochs.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             For a classifier labels of any type, or an indicator of several labels per
             sample (zeros and ones, dense or sparse), which trains logistic units; for a
@@ -308,6 +310,10 @@ class StructuredEstimator(
     ) -> nn.Module:
         """Build the network to train, with the regularizers attached."""
         sample, target, _ = data.first_batch(SAMPLE_ROWS, spec)
+        first_layer = None
+        if self._standardizes():
+            loading = self._make_recipe().loader_params
+            first_layer = Standardize.of(data, spec, loading)
         module = build_network(
             self.module,
             self.module_params,
@@ -317,7 +323,7 @@ class StructuredEstimator(
             dtype=spec.dtype,
             seed=seed,
             task=self._task,
-            standardize=Standardize.of(data, spec) if self._standardizes() else None,
+            standardize=first_layer,
             target=target,
             criterion=self.criterion,
         )
@@ -359,4 +365,5 @@ class StructuredEstimator(
     def _batches_to_predict(self, X: Any, batch_size: int) -> Batches:
         """Check samples against the fitted net and put them on its device."""
         data, spec = self._samples_to_predict(X)
-        return data.batches(spec, batch_size=batch_size, normalize=False)
+        size = prediction_rows(spec.shape, batch_size)
+        return data.batches(spec, batch_size=size, normalize=False)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -85,6 +86,10 @@ def _feed(digest: Any, value: Any, inside: tuple[int, ...]) -> None:
             add(value.ravel().tolist())
         else:
             digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+    elif issparse(value):  # without its notes on itself, which come and go
+        entries: Any = value
+        entries = entries.tocoo()
+        add(entries.shape, entries.data, entries.row, entries.col)
     elif isinstance(value, NAMED):
         add(*_code_of(value))
     elif isinstance(value, Mapping):

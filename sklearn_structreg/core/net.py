@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sklearn_structreg.core.averaging import MovingAverage
-from sklearn_structreg.core.batches import Batches
+from sklearn_structreg.core.batches import Batch, Batches
 from sklearn_structreg.core.breakdown import diverged, missing_figure, reason_of
 from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.figures import EpochFigures
@@ -80,6 +80,7 @@ class StructuredNet(SteppingNet):
         self._best_figures: dict[str, float] = {}
         self._interruption, self._stop_requested = Interruption(), False
         self._n_before, self._last_epoch, self._valid = 0, None, None
+        self._last_batch: Batch | None = None  # of a training
         decay = recipe.average_weights
         self.average = None if decay is None else MovingAverage(decay)
         self._forward: Callable[[Tensor], Tensor] | None = None  # in a training
@@ -162,16 +163,22 @@ class StructuredNet(SteppingNet):
     def end(self, train: Batches) -> StructuredNet:
         """Leave the module ready, after epochs on these batches."""
         self._valid = None
+        batch, self._last_batch = self._last_batch, None
         self.module_.eval()
         for _, callback in self.callbacks_:
             if isinstance(callback, EarlyStopping):
                 callback.best_model_weights_ = None  # the module has them
-        batch = next(iter(train.epoch(None)))
-        with self.draws(self.seed):
-            loss = self.validation_step(batch)["loss"]
-        if not loss.isfinite():
-            raise ValueError(diverged(self, len(self.history)))
+        # One that is loaded anew has not been through a module that works in place.
+        if batch is None or not self._is_finite(batch):
+            batch = next(iter(train.epoch(None)))
+            if not self._is_finite(batch):
+                raise ValueError(diverged(self, len(self.history)))
         return self
+
+    def _is_finite(self, batch: Batch) -> bool:
+        """Whether the loss of a batch is finite after the training."""
+        with self.draws(self.seed):
+            return bool(self.validation_step(batch)["loss"].isfinite())
 
     def train_first_batch(self, train: Batches) -> None:
         """Take the first step of `train` alone."""
@@ -295,6 +302,7 @@ class StructuredNet(SteppingNet):
                     self._record_batch(prefix, step["loss"].item(), len(y))
                     self.notify("on_batch_end", batch=(X, y), training=training, **step)
         if training:
+            self._last_batch = batch
             if self.average is not None:
                 self.average.end_epoch(self.module_)
             self.regularizers.before_validation(self.module_)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from numbers import Real
 from typing import Any
 
@@ -66,7 +66,9 @@ class Training(BaseEstimator):
         [dict, None],
         "dict or None",
         """Further keyword arguments of the optimizer, such as ``{"nesterov": True}`` or
-        ``{"betas": (0.9, 0.99)}``.""",
+        ``{"betas": (0.9, 0.99)}``. As in skorch, ``{"param_groups": [("0.*", {"lr":
+        1e-4})]}`` sets some for the parameters whose names match a pattern, each for
+        the first one that it matches.""",
     )
     clip_grad_norm: float | None = parameter(
         None,
@@ -121,14 +123,16 @@ class Training(BaseEstimator):
             For the first that cannot be used.
         """
         self._validate_params()
-        known = inspect.signature(optimizer).parameters
-        for name in self.optimizer_params or {}:
+        known = {*inspect.signature(optimizer).parameters} - {"params"}
+        settings = dict(self.optimizer_params or {})
+        check_groups(settings.pop("param_groups", []), optimizer, known)
+        for name in settings:
             if name in OWN_SETTINGS:
                 raise ValueError(
                     f"optimizer_params holds {name!r}; set the estimator's "
                     f"{OWN_SETTINGS[name]} in its place."
                 )
-            if name not in known or name == "params":
+            if name not in known:
                 raise ValueError(
                     f"optimizer_params holds {name!r}, which {optimizer.__name__} "
                     "does not take; leave it out."
@@ -145,3 +149,23 @@ class Training(BaseEstimator):
                     f"loader_params={shown(self.loader_params)} holds {name!r}, which "
                     "is not for you to set; leave it out."
                 )
+
+
+def check_groups(
+    groups: Any, optimizer: type[torch.optim.Optimizer], known: Collection[str]
+) -> None:
+    """Check pairs of a pattern and settings, which are to be of those `known`."""
+    for group in groups if isinstance(groups, list | tuple) else [groups]:
+        match group:
+            case (str(), dict(settings)):
+                unknown = [name for name in settings if name not in known]
+            case _:
+                raise ValueError(
+                    f"param_groups of optimizer_params holds {shown(group)}; list "
+                    'pairs of a pattern and a dict, such as ("0.*", {"lr": 1e-4}).'
+                )
+        if unknown:
+            raise ValueError(
+                f"param_groups of optimizer_params sets {unknown[0]!r}, which "
+                f"{optimizer.__name__} does not take; leave it out."
+            )

@@ -14,7 +14,11 @@ from sklearn_structreg.core.device import dtype_name, resolve_device, resolve_dt
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.samples import check_samples
 from sklearn_structreg.core.streams import Stream
-from sklearn_structreg.core.validation_data import read_groups, split_eval_set
+from sklearn_structreg.core.validation_data import (
+    read_groups,
+    reason_against,
+    split_eval_set,
+)
 
 __all__ = ["ReadsData"]
 
@@ -93,7 +97,8 @@ class ReadsData(BaseEstimator):
             )
             return self._read_targets(samples.rows, samples.y, *weight or [None])
         except (ValueError, TypeError) as error:
-            raise type(error)(f"The eval_set cannot be used: {error}") from error
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(reason_against(error)) from error
 
     def _target_checks(self, y: Any) -> dict[str, bool]:
         """Return options of scikit-learn's check of targets."""
@@ -118,6 +123,11 @@ class ReadsData(BaseEstimator):
         """Describe the samples as the network takes them."""
         device = resolve_device(self.device)
         return TensorSpec(self.input_shape_, resolve_dtype(self.dtype), device)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     # ---- predicting ------------------------------------------------------------
 

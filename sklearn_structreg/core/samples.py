@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
+from sklearn.utils.sparsefuncs import min_max_axis
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -22,6 +24,7 @@ from sklearn_structreg.core.image_shapes import (
     with_channel,
     without_leading_ones,
 )
+from sklearn_structreg.core.sparse_rows import SparseRows
 from sklearn_structreg.core.streams import Stream
 
 __all__ = ["Samples", "check_samples"]
@@ -35,7 +38,7 @@ ROUNDING = 1e-12  # of the size of values: a spread that may come from rounding
 class Samples(NamedTuple):
     """Validated samples, and their targets where there are any."""
 
-    rows: NDArray[np.floating[Any]] | Dataset[Any]
+    rows: NDArray[np.floating[Any]] | SparseRows | Dataset[Any]
     y: Any
     shape: Shape
     n_features: int
@@ -55,12 +58,12 @@ def check_samples(
 ) -> Samples:
     """Validate samples by scikit-learn's own rules; flatten arrays to rows.
 
-    X has two dimensions or more, or is a torch `Dataset`; y may be None for a dataset
-    that holds it. The estimator is scikit-learn's, to note and compare features by.
-    `dtype` None keeps the rows' own precision. `image_shape` is looked at in a first
-    fit, `seen_shape` in all later ones. Images ``(n, H, W)`` have one channel, and
-    channels that come last are refused, unless samples are to keep their shape
-    `as_given`.
+    X has two dimensions or more, or is sparse, or a torch `Dataset`; y may be None for
+    a dataset that holds it. The estimator is scikit-learn's, to note and compare
+    features by. `dtype` None keeps the rows' own precision. `image_shape` is looked at
+    in a first fit, `seen_shape` in all later ones. Images ``(n, H, W)`` have one
+    channel, and channels that come last are refused, unless samples are to keep their
+    shape `as_given`.
     """
     if image_shape is not None:
         image_shape = check_sizes("image_shape", image_shape)
@@ -89,12 +92,15 @@ def check_samples(
         y,
         dtype=_precisions(X) if dtype is None else np.dtype(dtype),
         order="C",
+        accept_sparse="csr",
         reset=seen_shape is None,
         ensure_min_samples=min_samples,
         **(checks if y is not None and not isinstance(y, str) else {}),
     )
     if isinstance(rows, tuple):
         rows, y = rows
+    if issparse(rows):
+        rows = SparseRows(rows)
     if seen_shape is None and rows.dtype == np.float32:
         _check_resolution(X, rows)
     n_features = rows.shape[1]
@@ -137,7 +143,10 @@ def _array_of(X: Tensor) -> NDArray[Any]:
     """Return a dense tensor as an array."""
     if X.layout is not torch.strided or X.is_meta:
         kind = "meta" if X.is_meta else "sparse"
-        raise TypeError(f"X is a {kind} tensor; pass a dense one, with its numbers.")
+        raise TypeError(
+            f"X is a {kind} tensor; pass a dense one, with its numbers, or a matrix of "
+            "scipy.sparse."
+        )
     X = X.detach().cpu()
     return np.asarray(X.float() if X.dtype is torch.bfloat16 else X)
 
@@ -149,17 +158,29 @@ def _precisions(X: Any) -> list[type]:
     return [np.float32] if small else [np.float64, np.float32]
 
 
-def _check_resolution(X: Any, rows: NDArray[np.floating[Any]]) -> None:
+def _check_resolution(X: Any, rows: NDArray[np.floating[Any]] | SparseRows) -> None:
     """Refuse features whose differences are lost in single precision."""
-    X = np.asarray(X)
+    sparse = isinstance(rows, SparseRows)
+    if not sparse:
+        X = np.asarray(X)
+    elif not hasattr(X, "tocsc"):
+        X = X.sparse.to_coo()  # of a table
     if X.dtype.itemsize <= rows.dtype.itemsize:
         return
-    low, high = rows.min(axis=0), rows.max(axis=0)
+    if isinstance(rows, SparseRows):
+        low, high = min_max_axis(rows.matrix, axis=0)
+    else:
+        low, high = rows.min(axis=0), rows.max(axis=0)
     few_steps = FEW_STEPS * np.spacing(np.maximum(-low, high))
-    for column in np.flatnonzero(high - low < few_steps):
-        values = X[:, column].astype(np.float64)
+    columns = np.flatnonzero(high - low < few_steps)
+    if sparse:  # those without a zero alone
+        X, columns = X.tocsc(), columns[low[columns] != 0]
+    for column in columns:
+        values = X[:, [column]].toarray() if sparse else X[:, column]
+        values = values.astype(np.float64)
         spread, size = np.ptp(values), np.abs(values).max()
-        if np.abs(values - rows[:, column]).max() > LOST * spread > ROUNDING * size:
+        lost = np.abs(values - values.astype(rows.dtype)).max()
+        if lost > LOST * spread > ROUNDING * size:
             raise ValueError(
                 f"Feature {column} of X has values around {size:.3g} that differ by "
                 f"{spread:.3g} only, which is lost in dtype='float32'; set "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -46,8 +47,7 @@ class SteppingNet(NeuralNet):
     def get_params_for_optimizer(
         self, prefix: str, named_parameters: Iterable[tuple[str, nn.Parameter]]
     ) -> tuple[tuple[list[dict[str, Any]]], dict[str, Any]]:
-        """Return the parameter groups, the regularizers' after the common one."""
-        _, settings = super().get_params_for_optimizer(prefix, [])
+        """Return parameter groups: the common one, the user's, the regularizers'."""
         special = with_rates(
             self.regularizers.param_groups(self.module_), self.lr, self.optimizer
         )
@@ -57,12 +57,24 @@ class SteppingNet(NeuralNet):
                 "of them settings of their own; use another optimizer."
             )
         taken = {id(p) for group in special for p in group["params"]}
-        common = [
-            parameter
-            for _, parameter in named_parameters
+        known = dict(named_parameters)
+        for pattern, _ in self.recipe.optimizer_settings.get("param_groups", []):
+            if not fnmatch.filter(known, pattern):
+                raise ValueError(
+                    f"param_groups of optimizer_params has {pattern!r}, but the "
+                    f"network's parameters are {', '.join(known)}; match one of them."
+                )
+        learned = [
+            (name, parameter)
+            for name, parameter in known.items()
             if parameter.requires_grad and id(parameter) not in taken
         ]
-        return ([{"params": common}, *special],), settings
+        (groups,), settings = super().get_params_for_optimizer(prefix, learned)
+        # skorch has the common one last, and only where it is not empty.
+        common = (
+            groups.pop() if groups[-1:] and len(groups[-1]) == 1 else {"params": []}
+        )
+        return ([common, *groups, *special],), settings
 
     def train_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Take one optimizer step, then let the regularizers act."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from sklearn_structreg.core.batches import Batch, batch_sizes
+from sklearn_structreg.core.batches import Batch, batch_sizes, first_kept
 from sklearn_structreg.core.dataset_items import (
     label_of,
     labels_of,
@@ -85,6 +85,8 @@ class StreamBatches:
         Makes targets of labels; None is for items that may have none.
     factors : Tensor or None
         The weight of every class.
+    kept : list or None
+        Gets the first batches of a training epoch.
     """
 
     def __init__(
@@ -97,12 +99,13 @@ class StreamBatches:
         spec: TensorSpec,
         batch_size: int,
         loader_params: Mapping[str, Any] | None = None,
+        kept: list[Batch] | None = None,
     ) -> None:
         self.stream, self.n_items, self.spec = stream, n_items, spec
         self.encode, self.factors = encode, factors
         self.sizes, self.device = batch_sizes(n_items, batch_size), spec.device
         self.n_batches = len(self.sizes)
-        self.loader_params = dict(loader_params or {})
+        self.loader_params, self._kept = dict(loader_params or {}), kept
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -110,6 +113,10 @@ class StreamBatches:
 
     def epoch(self, seed: int | None) -> Iterator[Batch]:
         """Yield the items of a pass, whose random draws follow from `seed`."""
+        loaded = self._loaded(seed)
+        yield from loaded if seed is None else first_kept(loaded, self._kept)
+
+    def _loaded(self, seed: int | None) -> Iterator[Batch]:
         chunks = self._chunks(seed or 0)
         X, y = next(chunks)
         for size in self.sizes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -43,12 +44,14 @@ __all__ = [
     "drawing_layers",
     "make_net",
     "predict_outputs",
+    "prediction_rows",
     "set_up",
     "train",
 ]
 
 SAMPLE_ROWS = 2  # shown to a network before it is trained
-PREDICTION_ROWS = 1024  # per forward pass: keeps the activations of images small
+PREDICTION_ROWS = 1024  # per forward pass: keeps the activations of images small,
+PREDICTION_ENTRIES = 2**24  # and at most so many entries: sparse rows come dense
 FUSED_DEVICES = ("cpu", "cuda")
 UNFUSED = {"fused", "foreach", "differentiable", "dampening"}
 MIN_FLAT_ROWS = 16
@@ -214,6 +217,11 @@ def _callbacks(
     if recipe.verbose >= 2:
         callbacks.append(("progress_bar", TrainingBar(n_batches)))
     return [*callbacks, *recipe.callbacks]
+
+
+def prediction_rows(shape: Sequence[int], at_most: int = PREDICTION_ROWS) -> int:
+    """Return the number of samples of a shape to take per forward pass."""
+    return min(at_most, max(MIN_FLAT_ROWS, PREDICTION_ENTRIES // math.prod(shape)))
 
 
 def predict_outputs(

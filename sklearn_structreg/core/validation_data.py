@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from sklearn_structreg.core.messages import explaining, shown
 
-__all__ = ["gather_metadata", "read_groups", "split_eval_set"]
+__all__ = ["gather_metadata", "read_groups", "reason_against", "split_eval_set"]
 
 
 def gather_metadata(
@@ -38,6 +38,15 @@ def read_groups(groups: Any, n_samples: int) -> NDArray[np.int64]:
             f"groups has {len(numbers)} labels for {n_samples} samples; give one each."
         )
     return numbers.astype(np.int64)
+
+
+def reason_against(error: Exception) -> str:
+    """Say in one sentence why an eval_set cannot be used."""
+    reason, *_ = str(error).splitlines() or ["no reason given"]
+    reason = reason.rstrip(".")
+    if "contains NaN" in reason or "contains infinity" in reason:
+        reason += "; impute such values, or leave the rows out"
+    return f"The eval_set cannot be used: {reason}."
 
 
 def split_eval_set(eval_set: Any) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.sequence import RegularizerSequence
-from sklearn_structreg.core.training import PREDICTION_ROWS, SAMPLE_ROWS, train
+from sklearn_structreg.core.training import SAMPLE_ROWS, prediction_rows, train
 from sklearn_structreg.selfinformed.heads import AugmentedNet
 from sklearn_structreg.selfinformed.partition import (
     ClassPartition,
@@ -229,7 +229,8 @@ def _keep_features(
     module.eval()
     kept, start = torch.empty(data.n_rows, module.n_kept, dtype=spec.dtype), 0
     with torch.no_grad():
-        batches = data.batches(spec, batch_size=PREDICTION_ROWS, normalize=False)
+        n_rows = prediction_rows(spec.shape)
+        batches = data.batches(spec, batch_size=n_rows, normalize=False)
         for X, _, _ in batches.epoch(None):
             kept[start : start + len(X)] = module.join(X)
             start += len(X)

@@ -21,6 +21,7 @@ from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component, parameter_of
 from sklearn_structreg.core.randomness import derive_seed
+from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence, named_regularizers
 from sklearn_structreg.core.training import SAMPLE_ROWS, make_net
 from sklearn_structreg.selfinformed.attachment import find_attachment_point
@@ -237,6 +238,13 @@ class SelfInformedClassifier(
         self._note_structure()
         if net.history:
             note_failure(net, data, self._make_spec())
+
+    def _make_recipe(self) -> Recipe:
+        """Gather the parameters of the training of heads: groups name other weights."""
+        recipe = super()._make_recipe()
+        settings = {**recipe.optimizer_settings}
+        settings.pop("param_groups", None)
+        return replace(recipe, optimizer_settings=settings)
 
     def _make_folds(self, data: TrainingData, seed: int) -> list[Fold]:
         """Divide the rows, where networks are to be trained without some of them."""

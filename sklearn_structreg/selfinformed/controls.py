@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import _safe_indexing, check_random_state, indexable
 
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.convergence import warn_once
@@ -126,6 +126,7 @@ def compare_controls(
     if estimator.n_clusters == 0:
         raise ValueError("n_clusters=0 adds no heads to compare; ask for some groups.")
     scorer = check_scoring(estimator, scoring)
+    X, y = indexable(X, y)
     rng = check_random_state(estimator.random_state)
     splits = list(check_cv(cv, y, classifier=True).split(X, y))
     scores, costs = np.zeros((2, 1 + len(CONTROLS), len(splits)))

@@ -15,7 +15,7 @@ from sklearn.base import clone, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from skorch import NeuralNet
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from sklearn_structreg.core.inspection import find_layer, replace_layer
 from sklearn_structreg.core.interruption import noting_interrupts
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.sklearn_callbacks import reported_network
+from sklearn_structreg.core.sparse_rows import SparseRows
 from sklearn_structreg.core.standardization import take_standardization
 from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.training import SAMPLE_ROWS, build_network
@@ -125,6 +126,12 @@ def check_estimator(
         raise ValueError(
             f"estimator={name} keeps no state for checkpoint to go on from; fit it "
             "yourself and pass it fitted, or set checkpoint=None."
+        )
+    sparse = isinstance(data.samples, SparseRows)
+    if sparse and not fitted and isinstance(inner, NeuralNet):
+        raise ValueError(
+            f"estimator={name} would get all of X dense; pass X.toarray(), or take a "
+            "StructuredClassifier in its place."
         )
     if weighted and not fitted and not has_fit_parameter(inner, "sample_weight"):
         raise ValueError(
@@ -228,11 +235,10 @@ def fit_estimator(
 
 
 def _rows_of(values: Any, rows: NDArray[np.int64]) -> Any:
-    """Take rows of an array, a tensor, a table or a list."""
+    """Take rows of an array, a sparse matrix, a tensor, a table or a list."""
     if isinstance(values, Tensor):
         return values[rows]
-    given = values if hasattr(values, "__getitem__") else np.asarray(values)
-    return _safe_indexing(given, rows)
+    return _safe_indexing(indexable(values)[0], rows)
 
 
 def _fit_skorch(net: NeuralNet, part: TrainingData, spec: TensorSpec) -> NeuralNet:
@@ -240,7 +246,7 @@ def _fit_skorch(net: NeuralNet, part: TrainingData, spec: TensorSpec) -> NeuralN
     module = net.module if isinstance(net.module, nn.Module) else nn.Linear(1, 1)
     weights = (p for p in module.parameters() if p.is_floating_point())
     dtype = dtype_name(next(weights, torch.empty(0)).dtype)
-    assert isinstance(part.samples, np.ndarray)
+    assert not isinstance(part.samples, Dataset)
     X, y = part.samples[part.rows].astype(dtype), part.target[part.rows]
     return net.fit(X.reshape(-1, *spec.shape), y if y.ndim == 1 else y.astype(dtype))
 

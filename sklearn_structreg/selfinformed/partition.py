@@ -13,7 +13,11 @@ from torch import nn
 
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.recipe import TensorSpec
-from sklearn_structreg.core.training import PREDICTION_ROWS, predict_outputs
+from sklearn_structreg.core.training import (
+    PREDICTION_ROWS,
+    predict_outputs,
+    prediction_rows,
+)
 from sklearn_structreg.selfinformed.partitioner import ConfusionSpectralPartitioner
 from sklearn_structreg.selfinformed.spectral import confusion_degrees
 
@@ -114,7 +118,8 @@ def _score(
         several = data.target.ndim == 2
         for start in range(0, data.n_rows, _CHUNK_ROWS):
             part = replace(data, rows=data.rows[start : start + _CHUNK_ROWS])
-            batches = part.batches(spec, batch_size=PREDICTION_ROWS, normalize=False)
+            n_rows = prediction_rows(spec.shape)
+            batches = part.batches(spec, batch_size=n_rows, normalize=False)
             truth = part.target[part.rows]
             if not several:
                 truth = truth[:, None] == np.arange(n_classes)

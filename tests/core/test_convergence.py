@@ -117,6 +117,11 @@ HOPELESS = {
         *(X, Y, "same prediction for every sample", SCALED | USUAL),
     ),
     "labels, tiny rate": (classifier(**TINY), X, LABELS, "raise learning_rate", USUAL),
+    "dataset, tiny rate": (
+        classifier(**TINY),
+        *(TensorDataset(torch.tensor(X), torch.tensor(Y)), None),
+        *("frequencies alone, 1.08.*raise learning_rate", USUAL),
+    ),
     "labels, raw": (classifier(**RAW), X, LABELS, "set standardize=True", SCALED),
     "numbers, tiny rate": (
         regressor(**TINY),

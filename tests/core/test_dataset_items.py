@@ -199,14 +199,14 @@ def test_other_labels_are_read_once(rows):
     [
         (StructuredClassifier(make_mlp(64, 3)), 0),
         (StructuredClassifier(), 1),  # for mean and scale
-        # for the confusions; and for another training with its last look
-        (SelfInformedClassifier(n_clusters=2, cv=None), 1 + 1 + 3 + 1),
+        # for the confusions, and for another training
+        (SelfInformedClassifier(n_clusters=2, cv=None), 1 + 1 + 3),
     ],
     ids=["module", "standardized", "heads"],
 )
 def test_a_fit_reads_no_item_more_often_than_it_must(rows, model, n_passes):
     data = Items(*rows)
     clone(model).set_params(max_epochs=10, learning_rate=0.2).fit(data)
-    once_for_labels, epochs, last_look = 1, 10, 1
-    expected = once_for_labels + epochs + last_look + n_passes
+    once_for_labels, epochs = 1, 10
+    expected = once_for_labels + epochs + n_passes
     assert max(data.reads[row] for row in range(2, N)) == expected

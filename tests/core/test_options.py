@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from sklearn_structreg import CGESClassifier, SelfInformedClassifier
 from sklearn_structreg.baselines import Dropout, StochasticDepth
+from sklearn_structreg.blockout import Blockout
 from sklearn_structreg.cges import CGES
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor, Training
 
@@ -219,6 +220,71 @@ def test_a_search_over_an_option_that_is_not_set_yet(rows):
     assert len(set(search.cv_results_["mean_test_score"])) == 2
 
 
+def test_groups_of_parameters_against_torch(rows, tmp_path):
+    groups = [("body.*", {"lr": 0.001, "momentum": 0.5}), ("*.bias", {"lr": 0.1})]
+    net = nn.Sequential()
+    for name, layer in ("body", nn.Linear(64, 20)), ("top", nn.Linear(20, 10)):
+        net.add_module(name, layer.double())
+    model = StructuredClassifier(
+        net,
+        learning_rate=0.2,
+        weight_decay=0.01,
+        max_epochs=20,
+        batch_size=None,
+        dtype="float64",
+        lr_schedule="cosine",
+        training=Training(optimizer_params={"param_groups": groups}),
+    ).fit(*rows)
+
+    settings = {"lr": 0.2, "momentum": 0.9, "weight_decay": 0.01}
+    optimizer = torch.optim.SGD(
+        [
+            {"params": net.body.parameters(), "lr": 0.001, "momentum": 0.5},
+            {"params": [net.top.bias], "lr": 0.1},
+            {"params": [net.top.weight]},
+        ],
+        **settings,
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
+    X, y = (torch.as_tensor(part) for part in rows)
+    for _ in range(20):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(X.double()), y).backward()
+        optimizer.step()
+        schedule.step()
+    for found, expected in zip(
+        model.module_.parameters(), net.parameters(), strict=True
+    ):
+        torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+    assert model.history_[0, "event_lr"] == 0.2
+
+    model.save(tmp_path / "net")
+    loaded = StructuredClassifier.load(tmp_path / "net", module=net)
+    assert loaded.training.optimizer_params == {"param_groups": groups}
+    after = [each.partial_fit(*rows).predict_proba(X) for each in (model, loaded)]
+    np.testing.assert_array_equal(*after)
+
+
+@pytest.mark.parametrize("method", [Blockout(4), CGES(0.3)], ids=["Blockout", "CGES"])
+def test_groups_of_parameters_beside_a_method(rows, method):
+    still = {"param_groups": [("0.*", {"lr": 0.0})]}
+    model = StructuredClassifier(
+        regularizers=[method], training=Training(optimizer_params=still), **FAST
+    )
+    short = clone(model).set_params(max_epochs=1).fit(*rows)
+    first, last = (
+        dict(each.module_.named_parameters()) for each in (short, model.fit(*rows))
+    )
+    held = {name for name in first if name.startswith("0.") and "logits" not in name}
+    assert {name for name in first if torch.equal(first[name], last[name])} == held
+
+
+def test_groups_are_those_of_the_network_without_heads(rows):
+    training = Training(optimizer_params={"param_groups": [("0.*", {"lr": 0.0})]})
+    model = SelfInformedClassifier(n_clusters=2, training=training, **FAST).fit(*rows)
+    assert model.set_params(warm_start=True).fit(*rows).n_iter_ > 0
+
+
 def test_files_and_what_they_leave_out(rows, tmp_path):
     plain = Training(average_weights=0.9, optimizer_params={"nesterov": True})
     coded = Training(augment=Shifted())
@@ -275,6 +341,16 @@ BAD = {
     "an own setting": ({"optimizer_params": {"lr": 1}}, "learning_rate in its place"),
     "momentum": ({"optimizer_params": {"momentum": 0}}, "momentum in its place"),
     "unknown": ({"optimizer_params": {"betas": 1}}, "SGD does not take"),
+    "a group": ({"optimizer_params": {"param_groups": ("0.*", {})}}, "list pairs of"),
+    "no groups": ({"optimizer_params": {"param_groups": 3}}, "list pairs of"),
+    "in a group": (
+        {"optimizer_params": {"param_groups": [("0.*", {"rate": 1})]}},
+        "sets 'rate', which SGD does not take",
+    ),
+    "no parameter": (
+        {"optimizer_params": {"param_groups": [("3.*", {"lr": 1.0})]}},
+        r"has '3.\*', but .* 0.weight, 0.bias, 2.weight, 2.bias; match one",
+    ),
     "a norm of zero": ({"clip_grad_norm": 0}, "'clip_grad_norm' parameter of Training"),
     "true": ({"clip_grad_norm": True}, "'clip_grad_norm' parameter of Training"),
     "a decay of one": ({"average_weights": 1.0}, "'average_weights' parameter"),

@@ -29,6 +29,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from sklearn_structreg import SelfInformedClassifier
+from sklearn_structreg.blockout import Blockout
 from sklearn_structreg.cges import CGES
 from sklearn_structreg.core import (
     RegularizerCallback,
@@ -173,6 +174,19 @@ def made(name, folder):
         ),
     }
     return cases[name]()
+
+
+@pytest.mark.parametrize("method", [CGES(0.1), Blockout(2)], ids=["CGES", "Blockout"])
+def test_loggers_get_numbers_alone(method, blobs, tmp_path):
+    log = Log(tmp_path)
+    callbacks = [
+        skorch_callbacks.MlflowLogger(log, log),
+        skorch_callbacks.SacredLogger(log),
+    ]
+    StructuredClassifier(regularizers=[method], callbacks=callbacks, **FAST).fit(*blobs)
+    figures = [args for name, args, _ in log.calls if name.startswith("log_")]
+    assert len(figures) >= 8
+    assert not any(isinstance(x, dict | list) for args in figures for x in args)
 
 
 @pytest.mark.parametrize("kind", [StructuredClassifier, StructuredRegressor])
