@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch.autograd.graph import increment_version
 from sklearn_structreg.cges._loops import (
     shrink_columns,
     shrink_in_metric,
+    shrink_matrices_in_metric,
     shrink_rows,
 )
 from sklearn_structreg.cges._thresholds import (
@@ -42,6 +44,18 @@ class Plan(NamedTuple):
     precision: float
     real: str
 
+    def run_each(
+        self,
+        matrices: NDArray[Any],
+        thresholds: NDArray[np.float64],
+        strengths: NDArray[np.float64],
+        exact: bool,
+    ) -> None:
+        """Shrink the matrices of several weights in place, by each one's strengths."""
+        parts = np.split(matrices, len(thresholds))
+        for part, threshold, strength in zip(parts, thresholds, strengths, strict=True):
+            self.run(part, float(threshold), float(strength), exact)
+
     def run(
         self, matrices: NDArray[Any], threshold: float, strength: float, exact: bool
     ) -> None:
@@ -60,45 +74,56 @@ class Plan(NamedTuple):
         self,
         matrices: NDArray[Any],
         metric: NDArray[Any],
-        threshold: float,
-        strength: float,
+        thresholds: NDArray[np.float64],
+        strengths: NDArray[np.float64],
         exact: bool,
     ) -> None:
         """Shrink the matrices in place, by a metric of their shape."""
         if self.by_row:
             matrices, metric = matrices.swapaxes(1, 2), metric.swapaxes(1, 2)
+        n_each = len(matrices) // len(thresholds)
+        by_matrix = np.repeat(thresholds, n_each), np.repeat(strengths, n_each)
         loop = _compile_metric(self.real)
-        for matrix, factors in zip(matrices, metric, strict=True):
-            loop(matrix, factors, threshold, strength, exact, self.precision)
+        loop(matrices, metric, *by_matrix, exact, self.precision)
 
 
 class BoundWeight:
-    """A weight in training, with its memory as the loops take it from step to step."""
+    """A weight in training, with its memory as the loops take it from step to step.
+
+    With `n_stacked` it is several weights, along a first dimension of their own, and
+    each has a threshold and a strength.
+    """
 
     def __init__(
-        self, w: torch.nn.Parameter, dim: tuple[int, ...], split: tuple[int, ...] = ()
+        self,
+        w: torch.nn.Parameter,
+        dim: tuple[int, ...],
+        split: tuple[int, ...] = (),
+        n_stacked: int = 0,
     ) -> None:
-        self.w, self.dim, self.split = w, dim, split
+        self.w, self.dim, self.split, self.n_stacked = w, dim, split, n_stacked
         self.plan: Plan | None = None
         self.pointer = -1
 
     def shrink(
         self,
-        threshold: float,
-        strength: float,
+        threshold: float | NDArray[np.float64],
+        strength: float | NDArray[np.float64],
         exact: bool,
         metric: Tensor | None = None,
     ) -> bool:
         """Shrink the weight in place, or return False: its memory is not for loops."""
         if self.pointer != self.w.data_ptr():  # new memory: another device or dtype
             self._look()
-        if self.plan is None or not ENABLED or not _in_reach(threshold):
+        thresholds, strengths = np.atleast_1d(threshold), np.atleast_1d(strength)
+        if self.plan is None or not ENABLED or not all(map(_in_reach, thresholds)):
             return False
+        each = thresholds.astype(np.float64), strengths.astype(np.float64)
         if metric is None:
-            self.plan.run(self.matrices, threshold, strength, exact)
+            self.plan.run_each(self.matrices, *each, exact)
         else:
-            factors = metric.numpy().reshape(self.plan.shape)
-            self.plan.run_in_metric(self.matrices, factors, threshold, strength, exact)
+            factors = metric.numpy().reshape(self.matrices.shape)
+            self.plan.run_in_metric(self.matrices, factors, *each, exact)
         increment_version(self.w)  # so that autograd sees the change
         return True
 
@@ -106,10 +131,11 @@ class BoundWeight:
         w = self.w.detach()
         self.pointer, self.plan = w.data_ptr(), None
         if w.is_cpu and w.is_contiguous():
-            shape = self.split + w.shape[1:] if self.split else w.shape
+            shape = w.shape[1:] if self.n_stacked else w.shape
+            shape = self.split + shape[1:] if self.split else shape
             self.plan = _plan(shape, w.dtype, self.dim)
         if self.plan is not None:
-            self.matrices = w.numpy().reshape(self.plan.shape)
+            self.matrices = w.numpy().reshape(-1, *self.plan.shape[1:])
 
 
 def _in_reach(threshold: float) -> bool:
@@ -194,7 +220,9 @@ def _compile(loop: Kernel, dtype: torch.dtype) -> Kernel:
 
 @lru_cache
 def _compile_metric(real: str) -> Callable[..., None]:
-    arrays = f"{real}[:, :], {real}[:, :]"
+    arrays = f"{real}[:, :, :], {real}[:, :, :], float64[:], float64[:]"
     return compile_loop(
-        shrink_in_metric, f"void({arrays}, float64, float64, boolean, float64)"
+        shrink_matrices_in_metric,
+        f"void({arrays}, boolean, float64)",
+        shrink_in_metric,
     )

@@ -105,6 +105,19 @@ def shrink_rows(
             row[j] = y if row[j] > zero else zero - y
 
 
+def shrink_matrices_in_metric(
+    w: NDArray[Any],
+    metric: NDArray[Any],
+    thresholds: NDArray[np.float64],
+    strengths: NDArray[np.float64],
+    exact: bool,
+    precision: float,
+) -> None:
+    """Shrink the columns of several matrices in place, each by its own strengths."""
+    for k in range(len(w)):
+        shrink_in_metric(w[k], metric[k], thresholds[k], strengths[k], exact, precision)
+
+
 def shrink_in_metric(
     w: NDArray[Any],
     metric: NDArray[Any],

@@ -23,6 +23,7 @@ from sklearn_structreg.cges.parameters import CGESParameters
 from sklearn_structreg.cges.phases import Phases
 from sklearn_structreg.cges.proximal import prox_cges, prox_l1, prox_l2
 from sklearn_structreg.cges.schedule import mu_schedule
+from sklearn_structreg.cges.stacked import shrink_stack
 from sklearn_structreg.cges.steps import step_sizes
 from sklearn_structreg.cges.targets import (
     ReachTarget,
@@ -149,9 +150,7 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
                 if not weight.w.requires_grad:
                     continue
                 if layer.is_measured and pull > 0:
-                    step, metric = self._shared_sizes().pop(
-                        id(weight.w), None
-                    ) or step_sizes(optimizer, group, weight.w)
+                    step, metric = step_sizes(optimizer, group, weight.w)
                     if layer.norm:
                         norm = module.get_submodule(layer.norm)
                         self._shrink_folded(weight, layer, step * pull, metric, norm)
@@ -161,21 +160,11 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
                     weight.w.masked_fill_(self._zeros(layer.name, weight.w), 0.0)
 
     @classmethod
-    def before_stacked_steps(
+    def after_stacked_step(
         cls, members: Sequence[CGES], optimizer: StackedOptimizer
-    ) -> None:
-        """Compute the sizes of all members' steps at once."""
-        sizes: dict[int, tuple[float, Tensor | None]] = {}
-        for piece in optimizer.pieces:
-            step, metric = step_sizes(optimizer.optimizer, piece.settings, piece.weight)
-            for number, part in enumerate(piece.parts):
-                sizes[id(part)] = step, None if metric is None else metric[number]
-        for member in members:
-            member.__dict__["_sizes"] = sizes
-
-    def _shared_sizes(self) -> dict[int, Any]:
-        sizes: dict[int, Any] = self.__dict__.get("_sizes", {})
-        return sizes
+    ) -> bool:
+        """Shrink a layer of all members at once, once all constants are measured."""
+        return shrink_stack(members, optimizer)
 
     def remedy(self) -> str | None:
         """Leave more channels, or lower the strength."""
@@ -371,7 +360,9 @@ class CGES(CGESParameters, TargetParameters, Regularizer):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        return {k: value for k, value in state.items() if k not in ("_bound", "_sizes")}
+        return {
+            k: value for k, value in state.items() if k not in ("_bound", "_stacked")
+        }
 
 
 def _pair(scale: float | Sequence[float]) -> tuple[float, float]:

@@ -143,18 +143,22 @@ class Regularizer(BaseEstimator):
         """
 
     @classmethod
-    def before_stacked_steps(cls, members: Sequence[Any], optimizer: Any) -> None:
-        """Do once for a stack of networks what `after_step` would for each.
-
-        Called before `after_step` of every member.
+    def after_stacked_step(cls, members: Sequence[Any], optimizer: Any) -> bool:
+        """Change all networks of a stack after a step, as `after_step` would each.
 
         Parameters
         ----------
         members : sequence of regularizers of this class
-            That of each network.
+            That of each network, in order.
         optimizer : StackedOptimizer
-            Of all of them.
+            Its `nets`, and its `pieces`: stacked weights and whose they are.
+
+        Returns
+        -------
+        bool
+            Whether it has done so; by default not, and `after_step` is called for each.
         """
+        return False
 
     def penalty_value(self, module: nn.Module) -> float:
         """Return the value of a penalty that `after_step` minimises; 0 without one.

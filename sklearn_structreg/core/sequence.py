@@ -138,27 +138,27 @@ class RegularizerSequence(Mapping[str, Regularizer]):
 
     def penalty(self, module: nn.Module) -> Tensor | None:
         """Add up the penalties; None without any."""
-        terms = [r.penalty(module) for r in self._with("penalty")]
+        terms = [r.penalty(module) for r in self.with_hook("penalty")]
         present = [term for term in terms if term is not None]
         return torch.stack(present).sum() if present else None
 
     @property
     def has_penalty_value(self) -> bool:
         """Whether there is a penalty that losses leave out."""
-        return bool(self._with("penalty_value"))
+        return bool(self.with_hook("penalty_value"))
 
     def penalty_value(self, module: nn.Module) -> float:
         """Add up the penalties that losses leave out."""
-        return sum(r.penalty_value(module) for r in self._with("penalty_value"))
+        return sum(r.penalty_value(module) for r in self.with_hook("penalty_value"))
 
     def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
         """Let each act after an optimizer step."""
-        for regularizer in self._with("after_step"):
+        for regularizer in self.with_hook("after_step"):
             regularizer.after_step(module, optimizer)
 
     def before_validation(self, module: nn.Module) -> None:
         """Let each settle the network after an epoch."""
-        for regularizer in self._with("before_validation"):
+        for regularizer in self.with_hook("before_validation"):
             regularizer.before_validation(module)
 
     def callbacks(self) -> list[tuple[str, Callback]]:
@@ -182,7 +182,7 @@ class RegularizerSequence(Mapping[str, Regularizer]):
             module = regularizer.simplify(module)
         return module.eval()
 
-    def _with(self, hook: str) -> list[Regularizer]:
+    def with_hook(self, hook: str) -> list[Regularizer]:
         """Return those that override a hook: it is asked for at every step."""
         default = getattr(Regularizer, hook)
         return [r for r in self.values() if getattr(type(r), hook) is not default]

@@ -49,6 +49,7 @@ class StackedOptimizer:
     """
 
     def __init__(self, nets: Sequence[StructuredNet], bound: Sequence[Bound]) -> None:
+        self.nets = list(nets)
         owners: dict[int, tuple[StructuredNet, dict[str, Any]]] = {}
         for net in nets:
             groups = learning_rates(net.optimizer_)

@@ -19,6 +19,7 @@ from sklearn_structreg.core.breakdown import reason_of
 from sklearn_structreg.core.losses import default_loss
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.randomness import Draws, derive_seed
+from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.skorch_callbacks import listens_to_batches
 from sklearn_structreg.core.stacked_layers import StackedNetwork, is_chain, shape_of
 from sklearn_structreg.core.stacked_optimizer import BY_ENTRY, StackedOptimizer
@@ -165,8 +166,8 @@ class _Stack:
         self.draws: list[Draws] = []
         self.optimizer = StackedOptimizer(self.nets, self.network.bound)
         bound = self.network.bound
-        columns = [net.regularizers.values() for net in self.nets]
-        self.regularizers = list(zip(*columns, strict=True))
+        acting = [net.regularizers.with_hook("after_step") for net in self.nets]
+        self.regularizers = list(zip(*acting, strict=True))
         self.gradients = [b.whole.grad for b in bound if b.whole.grad is not None]
 
     def train_epoch(self) -> list[Job]:
@@ -269,11 +270,16 @@ class _Stack:
                 losses.data[k] += penalty.detach()
         self.optimizer.step()
         for members in self.regularizers:
-            type(members[0]).before_stacked_steps(members, self.optimizer)
-        for job, draws in zip(self.jobs, self.draws, strict=True):
-            net = job.net
+            if not type(members[0]).after_stacked_step(members, self.optimizer):
+                self._act(members)
+
+    def _act(self, members: Sequence[Regularizer]) -> None:
+        """Let each regularizer act on its own network."""
+        each = zip(self.jobs, self.draws, members, strict=True)
+        for job, draws, regularizer in each:
             with draws:
-                job.attempt(net.regularizers.after_step, net.module_, net.optimizer_)
+                net = job.net
+                job.attempt(regularizer.after_step, net.module_, net.optimizer_)
 
 
 def _means(values: Sequence[Tensor], sizes: Sequence[int]) -> list[float]:
