@@ -9,13 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from sklearn_structreg.core.batches import TensorBatches
 from sklearn_structreg.core.convergence import warn_once
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.estimator import StructuredEstimator
-from sklearn_structreg.core.stacking import Job, groups_of, train_together
+from sklearn_structreg.core.stacking import groups_of, train_together
 from sklearn_structreg.core.validation_data import gather_metadata
 
 __all__ = ["Fit", "fit_together"]
@@ -52,7 +49,7 @@ def fit_together(fits: Sequence[Fit]) -> None:
                 prepared.append(_Prepared(fit, readings))
             else:
                 fit.estimator.fit(fit.X, fit.y, **fit.metadata)
-    _share_batches([each.job for each in prepared])
+    _share_batches(prepared)
     by_job = {id(each.job): each for each in prepared}
     for jobs in groups_of([each.job for each in prepared]):
         members = [by_job[id(job)] for job in jobs]
@@ -119,30 +116,11 @@ class _Prepared:
         self.fit.estimator.__dict__ = self.attempt.__dict__
 
 
-def _share_batches(jobs: Sequence[Job]) -> None:
-    """Let jobs with equal rows in the same order have the same batches."""
-    known: list[Job] = []
-    for job in jobs:
-        for other in known:
-            if (
-                job.net.seed == other.net.seed
-                and _equal(job.train, other.train)
-                and _equal(job.valid, other.valid)
-            ):
-                job.train, job.valid = other.train, other.valid
-                break
-        else:
-            known.append(job)
-
-
-def _equal(one: Any, two: Any) -> bool:
-    if not (isinstance(one, TensorBatches) and isinstance(two, TensorBatches)):
-        return one is two
-    if one.sizes != two.sizes:
-        return False
-    names = ("_X", "_y", "weight", "rows")
-    pairs = [(getattr(one, name), getattr(two, name)) for name in names]
-    return all(
-        a is b or (a is not None and b is not None and torch.equal(a, b))
-        for a, b in pairs
-    )
+def _share_batches(fits: Sequence[_Prepared]) -> None:
+    """Let fits on the same data, in the same order, have the same batches."""
+    known: dict[Any, Any] = {}
+    for fit in fits:
+        job, recipe = fit.job, fit.job.net.recipe
+        held_out = recipe.early_stopping, recipe.validation_fraction
+        key = id(fit.data), job.net.seed, tuple(job.train.sizes), held_out
+        job.train, job.valid = known.setdefault(key, (job.train, job.valid))

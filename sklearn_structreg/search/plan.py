@@ -133,7 +133,12 @@ class NoScore:
         self.scorer = scorer
 
     def __call__(
-        self, estimator: Any, X: Any, y: Any, sample_weight: Any = None, **params: Any
+        self,
+        estimator: Any,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        **more: Any,
     ) -> float:
         """Return 0."""
         return 0.0

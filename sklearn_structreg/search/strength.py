@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, check_cv
+from sklearn.utils import get_tags
 
 from sklearn_structreg.search.plan import Member, NoScore, Plan, RecordedSplits
 
@@ -79,6 +80,11 @@ class StrengthSearchCV(GridSearchCV):
     >>> search.fit(X, y).best_score_ > 0.9
     True
     """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags = get_tags(self.estimator).target_tags
+        return tags
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Train all candidates on all splits, score them, and fit the best.
