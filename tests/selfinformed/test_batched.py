@@ -9,10 +9,10 @@ from torch import nn
 
 from sklearn_structreg.core import make_mlp
 from sklearn_structreg.selfinformed import batched as room
-from sklearn_structreg.selfinformed.attachment import find_attachment_point
 from sklearn_structreg.selfinformed.batched import batched
 from sklearn_structreg.selfinformed.conditional import ConditionalNet, PredictingNet
 from sklearn_structreg.selfinformed.heads import AugmentedNet
+from sklearn_structreg.selfinformed.places import find_attachment_point
 
 ROUNDS = [
     ([[0, 3], [1, 2, 4], [5]], [(3,), (4,), (1,)]),
