@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
@@ -9,12 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sklearn_structreg.selfinformed.attachment import Place
 from sklearn_structreg.selfinformed.heads import HeadRound
 
 __all__ = ["BatchedHeads", "batched"]
 
 WEIGHTED = nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d
-MOST_PADDED = 2  # rows of a product by those that stand for something
+# Multiply-adds that take as long, on one core, as to sort samples by head, and as to
+# call a head by itself.
+SORTING, CALLING = 3_000_000, 300_000
 
 
 class BatchedHeads:
@@ -38,6 +42,13 @@ class BatchedHeads:
         flat = self.members.flatten()
         self.columns = flat.argsort()[:n_classes]
         self.n_groups = len(members)
+        n_weights = sum(weight.numel() for weight in self.weights)
+        self.cost = self.output.numel() + n_weights * self._n_positions(heads.place)
+
+    @staticmethod
+    def _n_positions(place: Place) -> int:
+        """Return the number of times that each weight is used for a sample."""
+        return 1
 
     def __call__(self, features: Tensor) -> Tensor:
         """Compute the addition to the logits, (n, n_classes)."""
@@ -45,18 +56,26 @@ class BatchedHeads:
         return added.transpose(0, 1).flatten(1).index_select(1, self.columns)
 
     def add_some(self, logits: Tensor, features: Tensor, wanted: Tensor) -> None:
-        """Add to logits (n, n_classes + 1) what the wanted heads (n, n_groups) do."""
+        """Add to logits (n, n_classes + 1) what the wanted heads (n, n_groups) do.
+
+        Other heads may add to the logits of their classes, which are not looked at.
+        """
+        if len(features) * self.cost <= SORTING:
+            logits[:, :-1] += self(features)
+            return
         groups, rows = wanted.T.nonzero(as_tuple=True)
         counts = wanted.sum(dim=0)
         most = int(counts.max())
-        if len(counts) * most > MOST_PADDED * len(rows):
+        n_padded = self.n_groups * most - len(rows)
+        if n_padded * self.cost > self.n_groups**2 * CALLING:
             self._add_one_by_one(logits, features, wanted)
             return
         place = torch.arange(len(rows), device=rows.device)
         place -= (counts.cumsum(0) - counts)[groups]
         table = rows.new_zeros(len(counts), most)
         table[groups, place] = rows
-        added = self._run(features[table], slice(None))[groups, place]
+        sorted_rows = features.index_select(0, table.flatten()).view(*table.shape, -1)
+        added = self._run(sorted_rows, slice(None))[groups, place]
         where = rows[:, None], self.members[groups]
         logits.index_put_(where, added, accumulate=True)
 
@@ -90,6 +109,11 @@ class BatchedConvolutions(BatchedHeads):
         self.shape = heads.place.shape
         functions = functional.conv1d, functional.conv2d, functional.conv3d
         self.convolve = functions[len(self.shape) - 2]
+
+    @staticmethod
+    def _n_positions(place: Place) -> int:
+        """Return the number of times that each weight is used for a sample."""
+        return math.prod(place.shape[1:])
 
     def _run(self, values: Tensor, some: slice) -> Tensor:
         """Run some heads, each on rows of its own, or all on the same (1, n, ...)."""

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from sklearn_structreg.compaction import compact
 from sklearn_structreg.core import count_multiply_adds, make_convnet, make_mlp
+from sklearn_structreg.selfinformed import batched as room
 from sklearn_structreg.selfinformed.batched import BatchedConvolutions
 from sklearn_structreg.selfinformed.conditional import ConditionalNet, PredictingNet
 from sklearn_structreg.selfinformed.heads import AugmentedNet
@@ -291,7 +292,10 @@ def test_places_may_lie_inside_of_each_other(x):
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
 @pytest.mark.parametrize("sizes", [[(3,), (2,)], [(3, 2), (2, 4)], [(), ()]])
-def test_heads_of_convolutions(axes, sizes):
+@pytest.mark.parametrize("calling", [0, 1e18])
+def test_heads_of_convolutions(axes, sizes, calling, monkeypatch):
+    monkeypatch.setattr(room, "SORTING", 0)
+    monkeypatch.setattr(room, "CALLING", calling)
     torch.manual_seed(0)
     conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
     apply = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
