@@ -79,10 +79,12 @@ def point_of(saved: dict[str, Any]) -> AttachmentPoint:
 
 
 @contextmanager
-def capture(trunk: nn.Module, point: AttachmentPoint) -> Iterator[dict[Any, Tensor]]:
+def capture(
+    trunk: nn.Module, point: AttachmentPoint, n_classes: int
+) -> Iterator[dict[Any, Tensor]]:
     """Record all that heads read, by place, and the last layer's input as "hidden"."""
-    # A trunk has a stand-in in the classifier layer's place. Calls from other threads
-    # are left out, and so is all that comes after that place.
+    # A trunk has an identity in the classifier layer's place, which gives zeros to all
+    # that comes after it. Calls from other threads are left out, and so is the rest.
     captured: dict[Any, Tensor] = {}
     thread = threading.get_ident()
 
@@ -102,11 +104,15 @@ def capture(trunk: nn.Module, point: AttachmentPoint) -> Iterator[dict[Any, Tens
     def hidden(_: nn.Module, args: tuple[Any, ...], __: Any) -> None:
         record("hidden", args[0])
 
-    hooks: list[tuple[nn.Module, str, Callable[..., None]]] = [
+    def silence(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
+        return output.new_zeros(len(output), n_classes)
+
+    hooks: list[tuple[nn.Module, str, Callable[..., Any]]] = [
         (find_layer(trunk, place.layer), place.side, reader(place))
         for place in point.own_places
     ]
     if point.classifier is not None:
-        hooks.append((find_layer(trunk, point.classifier), "input", hidden))
+        end = find_layer(trunk, point.classifier)
+        hooks += [(end, "input", hidden), (end, "output", silence)]
     with listening(hooks):
         yield captured

@@ -15,7 +15,6 @@ from sklearn_structreg.core.inspection import find_layer, replace_layer
 from sklearn_structreg.core.randomness import seeded
 from sklearn_structreg.selfinformed.attachment import AttachmentPoint, Place, capture
 from sklearn_structreg.selfinformed.ends import (
-    NoLogits,
     Rescaling,
     as_logits,
     first_tensor,
@@ -143,9 +142,7 @@ class AugmentedNet(nn.Module):
             classifier.to(next(trunk.parameters()))
         else:
             classifier = find_layer(trunk, point.classifier)
-            assert isinstance(classifier, nn.Linear)
-            stand_in = NoLogits(classifier.out_features).to(classifier.weight)
-            trunk = replace_layer(trunk, point.classifier, stand_in)
+            trunk = replace_layer(trunk, point.classifier, nn.Identity())
         assert isinstance(classifier, nn.Linear | Rescaling)
         self.point, self.trunk, self.classifier = point, trunk, classifier
         self.rounds = nn.ModuleList()
@@ -163,7 +160,7 @@ class AugmentedNet(nn.Module):
     def extract(self, X: Tensor) -> tuple[dict[Place, Tensor], Tensor]:
         """Run the trunk for the heads' inputs, by place, and the classifier layer's."""
         point = self.point
-        with capture(self.trunk, point) as captured:
+        with capture(self.trunk, point, self.classifier.out_features) as captured:
             result = self.trunk(X)
         if point.classifier is None:
             captured["hidden"] = as_logits(first_tensor(result), point.link)

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 
 from sklearn_structreg.core.inspection import find_layer, replace_layer
 from sklearn_structreg.selfinformed.attachment import AttachmentPoint, Place
-from sklearn_structreg.selfinformed.ends import Rescaling, as_logits, first_tensor
+from sklearn_structreg.selfinformed.ends import (
+    NoLogits,
+    Rescaling,
+    as_logits,
+    first_tensor,
+)
 
 __all__ = ["PlainNet"]
 
@@ -50,6 +55,8 @@ class PlainNet(nn.Module):
             (place.layer, place.side, place) for place in point.own_places
         ]
         if point.classifier is not None:
+            stand_in = NoLogits(classifier.out_features).to(classifier.weight)
+            trunk = replace_layer(trunk, point.classifier, stand_in)
             recorded.append((point.classifier, "input", "hidden"))
         # The parts of a layer before the layer, whose name then leads past them.
         for name, side, key in sorted(recorded, key=lambda each: -len(each[0])):

@@ -30,7 +30,7 @@ class Branches(nn.Module):
 
 def hear(module, point, x):
     trunk = replace_layer(module, point.classifier, nn.Identity())
-    with capture(trunk, point) as captured:
+    with capture(trunk, point, 3) as captured:
         trunk(x)
     hidden = captured["hidden"]
     return captured.get(point.places[0], hidden), hidden
@@ -298,7 +298,7 @@ def test_threads_do_not_hear_each_other():
     net = make_mlp(2, 2, (3,))
     point = find_attachment_point(net, torch.zeros(1, 2), 2, None)
     trunk = replace_layer(net, point.classifier, nn.Identity())
-    with capture(trunk, point) as captured:
+    with capture(trunk, point, 3) as captured:
         trunk(torch.ones(1, 2))
         other = threading.Thread(target=trunk, args=(torch.zeros(1, 2),))
         other.start()
