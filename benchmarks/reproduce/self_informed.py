@@ -43,9 +43,9 @@ from benchmarks.reproduce.self_informed_report import TASKS, draw, summarize
 from sklearn_structreg import ConfusionSpectralPartitioner
 from sklearn_structreg.core import StructuredClassifier, count_multiply_adds
 from sklearn_structreg.selfinformed import mean_average_precision_at_k
-from sklearn_structreg.selfinformed.attachment import find_attachment_point
 from sklearn_structreg.selfinformed.conditional import ConditionalNet
 from sklearn_structreg.selfinformed.heads import AugmentedNet
+from sklearn_structreg.selfinformed.places import find_attachment_point
 
 RESULTS = Path(__file__).parents[1] / "results"
 K = 5  # of the mean average precision
@@ -112,8 +112,9 @@ def training(n_epochs: int, task: str, seed: int) -> dict[str, Any]:
         "max_epochs": n_epochs,
         "batch_size": 128,
         "lr_schedule": "cosine",
-        "learning_rate": 0.05 if task == TASKS[1] else 0.1,
+        "learning_rate": 0.1 if task == TASKS[2] else 0.05,
         "weight_decay": 5e-4,
+        "standardize": False,
         "random_state": seed,
     }
 
@@ -139,7 +140,7 @@ def train_base(
 def keep_features(
     model: StructuredClassifier, held: np.ndarray, images: tuple[np.ndarray, ...]
 ) -> tuple[Features, int]:
-    """Return what the convolutions give, and what they cost."""
+    """Return what the convolutions give, standardized, and what they cost."""
     net = model.module_.eval()
     first = next(i for i, layer in enumerate(net) if isinstance(layer, nn.Linear))
     below = net[:first]
@@ -152,6 +153,8 @@ def keep_features(
 
     X, y, X_test, y_test = images
     F, F_test = run(torch.from_numpy(X)), run(torch.from_numpy(X_test))
+    mean, scale = F[~held].mean(axis=0), F[~held].std(axis=0) + 1e-6
+    F, F_test = (F - mean) / scale, (F_test - mean) / scale
     features = Features(F[~held], y[~held], F[held], y[held], F_test, y_test)
     cost = count_multiply_adds(below, torch.zeros(1, *SHAPE, device=device))
     return features, cost

@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from sklearn_structreg.core import make_convnet
-from sklearn_structreg.selfinformed.attachment import find_attachment_point
 from sklearn_structreg.selfinformed.conditional import ConditionalNet, PredictingNet
 from sklearn_structreg.selfinformed.heads import AugmentedNet
+from sklearn_structreg.selfinformed.places import find_attachment_point
 
 N_CLASSES, N_HEADS, N_ROWS, N_REPEATS = 100, 20, 32, 80
-SIZES = ((2,), (64,), (64, 64), (512, 512))
+SIZES = ((2,), (64,), (128,), (256,), (512, 512))
 
 
 def median_ms(modules: list[nn.Module], X: torch.Tensor) -> list[float]:

@@ -48,6 +48,7 @@ class HeadPlan:
     head_layer_sizes: Sequence[int] | str
     head_allocation: str
     head_epochs: float
+    head_kernel_size: int | None
     budget: float
     n_rounds: int
     fine_tune: bool
@@ -75,6 +76,7 @@ class Learner:
     scored: TrainingData
     name: str = ""
     fresh: bool = False
+    kernel_size: int | None = None
     net: StructuredNet | None = None
 
     def add_heads(
@@ -88,7 +90,9 @@ class Learner:
         """Add a round of heads and train them."""
         module = _without_regularizers(self.module, self.net)
         drawn = derive_seed(seed, 2, index)
-        module.add_heads(groups, sizes, seed=drawn, fresh=self.fresh)
+        module.add_heads(
+            groups, sizes, seed=drawn, fresh=self.fresh, kernel_size=self.kernel_size
+        )
         self._train(module, training, derive_seed(seed, 3, index), f"round-{index + 1}")
 
     def fine_tune(self, training: HeadTraining, seed: int) -> None:
@@ -122,8 +126,7 @@ def augment(
     """
     partitions: list[ClassPartition] = []
     sizes: list[Sizes] = []
-    spec, n_features = training.spec, learner.module.point.n_features
-    recipe = training.recipe
+    spec, recipe = training.spec, training.recipe
     n_epochs = math.ceil(plan.head_epochs * recipe.max_epochs)
     short = replace(training, recipe=replace(recipe, max_epochs=n_epochs))
     for index in range(plan.n_rounds):
@@ -138,7 +141,8 @@ def augment(
                 top_k=plan.top_k,
                 seed=derive_seed(seed, 1, index),
             )
-            widths = head_sizes(plan, partition, n_features, plan.n_base)
+            place = learner.module.point.place(index)
+            widths = head_sizes(plan, partition, place, plan.n_base)
         else:
             partition, widths = given[0][index], given[1][index]
         partitions.append(partition)

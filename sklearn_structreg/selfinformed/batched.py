@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from sklearn_structreg.selfinformed.attachment import Place
 from sklearn_structreg.selfinformed.heads import HeadRound
 
 __all__ = ["BatchedHeads", "batched"]
 
-MOST_PADDED = 2  # rows of a product by those that stand for something
+WEIGHTED = nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d
+# Multiply-adds that take as long, on one core, as to sort samples by head, and as to
+# call a head by itself.
+SORTING, CALLING = 3_000_000, 300_000
 
 
 class BatchedHeads:
@@ -22,15 +28,13 @@ class BatchedHeads:
     # of zero. Outputs beyond a group's go to a column after the last class.
 
     def __init__(self, heads: HeadRound) -> None:
-        stacks = [_linear_layers(head.get_submodule("hidden")) for head in heads.heads]
-        outputs = [head.get_submodule("output") for head in heads.heads]
-        layers = [*zip(*stacks, strict=True), outputs]
-        self.weights = [_stacked([_weight(part).T for part in same]) for same in layers]
-        self.biases = [
-            _stacked([part.bias.detach()[None] for part in same])
-            for same in layers[:-1]
-        ]
-        n_classes, width = heads.columns.numel(), self.weights[-1].shape[2]
+        stacks = [_weighted(head.get_submodule("hidden")) for head in heads.heads]
+        hidden = [*zip(*stacks, strict=True)]
+        self.weights = [_stacked([_weight(part) for part in same]) for same in hidden]
+        self.biases = [_stacked([part.bias.detach() for part in s]) for s in hidden]
+        outputs = [_weight(head.get_submodule("output")).T for head in heads.heads]
+        self.output = _stacked(outputs)
+        n_classes, width = heads.columns.numel(), self.output.shape[2]
         members = torch.full((len(heads.groups), width), n_classes)
         for row, group in zip(members, heads.groups, strict=True):
             row[: len(group)] = torch.tensor(group)
@@ -38,25 +42,40 @@ class BatchedHeads:
         flat = self.members.flatten()
         self.columns = flat.argsort()[:n_classes]
         self.n_groups = len(members)
+        n_weights = sum(weight.numel() for weight in self.weights)
+        self.cost = self.output.numel() + n_weights * self._n_positions(heads.place)
+
+    @staticmethod
+    def _n_positions(place: Place) -> int:
+        """Return the number of times that each weight is used for a sample."""
+        return 1
 
     def __call__(self, features: Tensor) -> Tensor:
         """Compute the addition to the logits, (n, n_classes)."""
-        added = self._run(features.expand(len(self.members), *features.shape))
+        added = self._run(features[None], slice(None))
         return added.transpose(0, 1).flatten(1).index_select(1, self.columns)
 
     def add_some(self, logits: Tensor, features: Tensor, wanted: Tensor) -> None:
-        """Add to logits (n, n_classes + 1) what the wanted heads (n, n_groups) do."""
+        """Add to logits (n, n_classes + 1) what the wanted heads (n, n_groups) do.
+
+        Other heads may add to the logits of their classes, which are not looked at.
+        """
+        if len(features) * self.cost <= SORTING:
+            logits[:, :-1] += self(features)
+            return
         groups, rows = wanted.T.nonzero(as_tuple=True)
         counts = wanted.sum(dim=0)
         most = int(counts.max())
-        if len(counts) * most > MOST_PADDED * len(rows):
+        n_padded = self.n_groups * most - len(rows)
+        if n_padded * self.cost > self.n_groups**2 * CALLING:
             self._add_one_by_one(logits, features, wanted)
             return
         place = torch.arange(len(rows), device=rows.device)
         place -= (counts.cumsum(0) - counts)[groups]
         table = rows.new_zeros(len(counts), most)
         table[groups, place] = rows
-        added = self._run(features[table])[groups, place]
+        sorted_rows = features.index_select(0, table.flatten()).view(*table.shape, -1)
+        added = self._run(sorted_rows, slice(None))[groups, place]
         where = rows[:, None], self.members[groups]
         logits.index_put_(where, added, accumulate=True)
 
@@ -64,16 +83,50 @@ class BatchedHeads:
         """Do the same where most rows want the same head."""
         for group in wanted.any(dim=0).nonzero().flatten().tolist():
             rows = wanted[:, group].nonzero()
-            values = features[rows.squeeze(1)]
-            for weight, bias in zip(self.weights, self.biases, strict=False):
-                values = torch.addmm(bias[group], values, weight[group]).relu_()
-            logits[rows, self.members[group]] += values @ self.weights[-1][group]
+            values = features[rows.T]
+            added = self._run(values, slice(group, group + 1))[0]
+            logits[rows, self.members[group]] += added
 
-    def _run(self, values: Tensor) -> Tensor:
-        """Run each head on its own rows, (n_groups, n, n_features)."""
-        for weight, bias in zip(self.weights, self.biases, strict=False):
-            values = torch.baddbmm(bias, values, weight).relu_()
-        return torch.bmm(values, self.weights[-1])
+    def _run(self, values: Tensor, some: slice) -> Tensor:
+        """Run some heads, each on rows of its own, or all on the same (1, n, ...)."""
+        n_heads = len(self.output[some])
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            part, own = weight[some], bias[some]
+            if len(values) == n_heads:
+                values = torch.baddbmm(own[:, None], values, part.mT).relu_()
+                continue
+            # The same rows for all heads: one product of matrices.
+            together = functional.linear(values[0], part.flatten(0, 1), own.flatten())
+            values = together.relu_().view(len(together), n_heads, -1).transpose(0, 1)
+        return torch.matmul(values, self.output[some])
+
+
+class BatchedConvolutions(BatchedHeads):
+    """The same for heads of convolutions, as groups of one convolution."""
+
+    def __init__(self, heads: HeadRound) -> None:
+        super().__init__(heads)
+        self.shape = heads.place.shape
+        functions = functional.conv1d, functional.conv2d, functional.conv3d
+        self.convolve = functions[len(self.shape) - 2]
+
+    @staticmethod
+    def _n_positions(place: Place) -> int:
+        """Return the number of times that each weight is used for a sample."""
+        return math.prod(place.shape[1:])
+
+    def _run(self, values: Tensor, some: slice) -> Tensor:
+        """Run some heads, each on rows of its own, or all on the same (1, n, ...)."""
+        n_heads = len(self.output[some])
+        n_sets, n_rows, _ = values.shape
+        maps = values.transpose(0, 1).reshape(n_rows, -1, *self.shape[1:])
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            kernels, own = weight[some].flatten(0, 1), bias[some].flatten()
+            same = weight.shape[-1] // 2
+            maps = self.convolve(maps, kernels, own, padding=same, groups=n_sets)
+            maps, n_sets = maps.relu_(), n_heads
+        means = maps.flatten(2).mean(dim=2).view(n_rows, n_sets, -1)
+        return torch.matmul(means.transpose(0, 1), self.output[some])
 
 
 _packed: WeakKeyDictionary[HeadRound, tuple[object, BatchedHeads | None]] = (
@@ -89,33 +142,38 @@ def batched(heads: HeadRound) -> BatchedHeads | None:
     key = [(p.data_ptr(), p._version, p.dtype) for p in heads.parameters()]
     known, found = _packed.get(heads, (None, None))
     if known != key:
-        stacks = [head.get_submodule("hidden") for head in heads.heads]
-        found = BatchedHeads(heads) if _are_plain(stacks) else None
+        kind = _kind_of([head.get_submodule("hidden") for head in heads.heads])
+        found = None if kind is None else kind(heads)
         _packed[heads] = key, found
     return found
 
 
-def _are_plain(stacks: Sequence[nn.Module]) -> bool:
-    """Whether stacks are of as many linear and ReLU layers, to which nobody listens."""
+def _kind_of(stacks: Sequence[nn.Module]) -> type[BatchedHeads] | None:
+    """Choose by the layers, which are to be alike and to have nobody that listens."""
     kinds = {tuple(type(part) for part in stack.children()) for stack in stacks}
     parts = [part for stack in stacks for part in stack.modules()]
-    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in parts)
-    depth = len(next(iter(kinds))) // 2
-    return kinds == {(nn.Linear, nn.ReLU) * depth} and not hooked
+    if len(kinds) > 1 or any(p._forward_hooks or p._forward_pre_hooks for p in parts):
+        return None
+    kind = next(iter(kinds))
+    inner = kind[1:-2] if kind[:1] == (nn.Unflatten,) else kind
+    pairs = {*zip(inner[::2], inner[1::2], strict=False)}
+    if len(inner) % 2 or not pairs <= {(layer, nn.ReLU) for layer in WEIGHTED}:
+        return None
+    return BatchedHeads if inner is kind else BatchedConvolutions
 
 
-def _linear_layers(hidden: nn.Module) -> list[nn.Module]:
-    return [part for part in hidden.children() if isinstance(part, nn.Linear)]
+def _weighted(hidden: nn.Module) -> list[nn.Module]:
+    return [part for part in hidden.children() if hasattr(part, "weight")]
 
 
 def _weight(layer: nn.Module) -> Tensor:
     return layer.get_parameter("weight").detach()
 
 
-def _stacked(matrices: Sequence[Tensor]) -> Tensor:
-    """Stack matrices, each filled up with zeros to the size of the largest."""
-    shape = [max(sizes) for sizes in zip(*(m.shape for m in matrices), strict=True)]
-    stack = matrices[0].new_zeros(len(matrices), *shape)
-    for place, matrix in zip(stack, matrices, strict=True):
-        place[: matrix.shape[0], : matrix.shape[1]] = matrix
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack tensors, each filled up with zeros to the size of the largest."""
+    shape = [max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True)]
+    stack = tensors[0].new_zeros(len(tensors), *shape)
+    for place, tensor in zip(stack, tensors, strict=True):
+        place[tuple(slice(size) for size in tensor.shape)] = tensor
     return stack

@@ -24,7 +24,7 @@ from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence, named_regularizers
 from sklearn_structreg.core.training import SAMPLE_ROWS, make_net
-from sklearn_structreg.selfinformed.attachment import find_attachment_point
+from sklearn_structreg.selfinformed.attachment import check_layers
 from sklearn_structreg.selfinformed.augmentation import (
     Groups,
     HeadPlan,
@@ -46,6 +46,7 @@ from sklearn_structreg.selfinformed.network import (
 )
 from sklearn_structreg.selfinformed.parameters import SelfInformedParameters
 from sklearn_structreg.selfinformed.partition import ClassPartition
+from sklearn_structreg.selfinformed.places import find_attachment_point
 from sklearn_structreg.selfinformed.predicting import PredictingHeads
 from sklearn_structreg.selfinformed.saving import MultiplyAdds, SavableHeads
 
@@ -137,7 +138,7 @@ class SelfInformedClassifier(
     _structure: ClassVar[tuple[str, ...]] = (
         *("estimator", "n_clusters", "head_layer_sizes", "head_allocation", "source"),
         *("top_k", "layer", "n_rounds", "module", "module_params", "budget"),
-        "hidden_layer_sizes",
+        *("hidden_layer_sizes", "head_kernel_size"),
     )
     _free_of_result: ClassVar[tuple[str, ...]] = (
         *StructuredClassifier._free_of_result,
@@ -176,6 +177,7 @@ class SelfInformedClassifier(
             super()._fit(X, y, sample_weight=sample_weight, **more)
             return
         check_layer_sizes(self.head_layer_sizes)
+        layer = check_layers(self.layer, self.n_rounds)
         known = classes_of(self.estimator)
         if known is not None and y is not None and np.isin(y, known).all():
             self.classes_ = known  # y may lack some of them
@@ -184,7 +186,8 @@ class SelfInformedClassifier(
         estimator = self._estimator_to_use()
         recipe, spec = self._make_recipe(), self._make_spec()
         expected = Expected(
-            self.n_features_in_, self.classes_, recipe.task, self.layer, spec
+            *(self.n_features_in_, self.classes_, recipe.task),
+            *(layer, self.head_kernel_size, spec),
         )
         weighted = sample_weight is not None
         check_estimator(
@@ -265,8 +268,10 @@ class SelfInformedClassifier(
         """Take the network of a fitted estimator, to add heads to."""
         spec, sample = self._make_spec(), self._sample_of(fold.train)
         network = network_of(fitted).to(spec.device, spec.dtype)
-        point = find_attachment_point(network, sample, len(self.classes_), self.layer)
-        return Learner(AugmentedNet(network, point), *fold, name, self.fresh_classifier)
+        how = check_layers(self.layer, self.n_rounds), self.head_kernel_size
+        point = find_attachment_point(network, sample, len(self.classes_), *how)
+        module = AugmentedNet(network, point)
+        return Learner(module, *fold, name, self.fresh_classifier, how[1])
 
     @property
     def _has_own_network(self) -> bool:

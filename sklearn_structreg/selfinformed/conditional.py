@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_structreg.selfinformed.batched import batched
+from sklearn_structreg.selfinformed.ends import Rescaling
 from sklearn_structreg.selfinformed.heads import AugmentedNet
 
 __all__ = ["ConditionalNet", "PredictingNet"]
@@ -17,14 +18,16 @@ class PredictingNet(nn.Module):
     def __init__(self, net: AugmentedNet) -> None:
         super().__init__()
         self.net = net
-        self.added = [batched(heads) or heads for heads in net.head_rounds()]
+        self.added = [
+            (heads.place, batched(heads) or heads) for heads in net.head_rounds()
+        ]
 
     def forward(self, X: Tensor) -> Tensor:
         """Compute the logits, (n, n_classes)."""
         features, hidden = self.net.extract(X)
         logits: Tensor = self.net.classifier(hidden)
-        for heads in self.added:
-            logits = logits + heads(features)
+        for place, heads in self.added:
+            logits = logits + heads(features[place])
         return logits
 
 
@@ -41,7 +44,7 @@ class ConditionalNet(nn.Module):
     def __init__(
         self,
         net: AugmentedNet,
-        gate: nn.Linear,
+        gate: nn.Linear | Rescaling,
         top_k: int,
         multilabel: bool = False,
         counted: bool = False,
@@ -50,7 +53,11 @@ class ConditionalNet(nn.Module):
         self.net, self.gate, self.multilabel = net, gate, multilabel
         self.top_k = min(top_k, gate.out_features)
         self.rounds = [
-            (heads.group_of(), heads if counted else batched(heads) or heads)
+            (
+                heads.place,
+                heads.group_of(),
+                heads if counted else batched(heads) or heads,
+            )
             for heads in net.head_rounds()
         ]
 
@@ -63,11 +70,11 @@ class ConditionalNet(nn.Module):
         # A column after the last class takes what fills products up.
         new = torch.cat([logits, logits.new_zeros(len(X), 1)], dim=1)
         evaluated = torch.ones_like(logits, dtype=torch.bool)
-        for group_of, heads in self.rounds:
+        for place, group_of, heads in self.rounds:
             wanted = logits.new_zeros(len(X), heads.n_groups, dtype=torch.bool)
             wanted.scatter_(1, group_of[best], True)
             evaluated &= wanted[:, group_of]
-            heads.add_some(new, features, wanted)
+            heads.add_some(new, features[place], wanted)
         new = new[:, :-1]
         if not self.multilabel:
             new = new + _log_mass(old, evaluated) - _log_mass(new, evaluated)

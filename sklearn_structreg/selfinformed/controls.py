@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from sklearn_structreg.core.convergence import warn_once
 from sklearn_structreg.selfinformed.classifier import SelfInformedClassifier
 from sklearn_structreg.selfinformed.network import epochs_of_folds, unwrap
 from sklearn_structreg.selfinformed.partition import ClassPartition
+from sklearn_structreg.selfinformed.widths import head_cost
 
 __all__ = ["ControlTable", "compare_controls"]
 
@@ -175,35 +175,27 @@ def _on(
 ) -> SelfInformedClassifier:
     """Fit with given groups, in heads that cost as much."""
     model: SelfInformedClassifier = clone(estimator)
-    features, n_classes = heads._point.n_features, len(heads.classes_)
     sizes = heads.head_layer_sizes_
     if partitions[0].n_clusters_ == 1:
-        pairs = zip(sizes, heads.partitions_, strict=True)
-        sizes = [[_one_head(*pair, features, n_classes)] for pair in pairs]
+        sizes = [[_one_head(heads, index)] for index in range(len(sizes))]
     with model._attempt(X, y, {}) as attempt, warn_once():
         attempt._fit(X, y, heads=(partitions, sizes))
     return model
 
 
-def _one_head(
-    sizes: list[tuple[int, ...]],
-    partition: ClassPartition,
-    n_features: int,
-    n_classes: int,
-) -> tuple[int, ...]:
-    """Return the hidden layers of one head that costs as much as several."""
-
-    def cost(layers: tuple[int, ...], n_outputs: int) -> int:
-        widths = [n_features, *layers, n_outputs]
-        return sum(a * b for a, b in pairwise(widths))
-
-    groups = partition.groups_
-    budget = sum(cost(s, g.size) for s, g in zip(sizes, groups, strict=True))
+def _one_head(heads: SelfInformedClassifier, index: int) -> tuple[int, ...]:
+    """Return the hidden layers of one head that costs as much as those of a round."""
+    place, kernel_size = heads._point.place(index), heads.head_kernel_size
+    sizes, groups = heads.head_layer_sizes_[index], heads.partitions_[index].groups_
+    budget = sum(
+        head_cost(place, layers, group.size, kernel_size)
+        for layers, group in zip(sizes, groups, strict=True)
+    )
     average = np.mean(sizes, axis=0)
     wide: tuple[int, ...] = tuple(1 for _ in average)
     for factor in np.linspace(0, len(groups), 1 + 16 * len(groups)):
         tried = tuple(max(1, round(n)) for n in (factor * average).tolist())
-        if cost(tried, n_classes) <= budget:
+        if head_cost(place, tried, len(heads.classes_), kernel_size) <= budget:
             wide = tried
     return wide
 

@@ -13,7 +13,12 @@ from sklearn_structreg.core import make_mlp
 from sklearn_structreg.core.checks import check_sizes
 from sklearn_structreg.core.inspection import find_layer, replace_layer
 from sklearn_structreg.core.randomness import seeded
-from sklearn_structreg.selfinformed.attachment import AttachmentPoint, capture
+from sklearn_structreg.selfinformed.attachment import AttachmentPoint, Place, capture
+from sklearn_structreg.selfinformed.ends import (
+    Rescaling,
+    as_logits,
+    first_tensor,
+)
 from sklearn_structreg.selfinformed.plain import PlainNet
 
 __all__ = ["AugmentedNet", "check_layer_sizes"]
@@ -31,11 +36,20 @@ class Head(nn.Module):
     """A stack of ReLU layers that adds to the logits of one group of classes."""
 
     def __init__(
-        self, n_features: int, layer_sizes: Sequence[int], n_outputs: int
+        self,
+        place: Place,
+        layer_sizes: Sequence[int],
+        n_outputs: int,
+        kernel_size: int | None = None,
     ) -> None:
         super().__init__()
-        n_units = layer_sizes[-1] if len(layer_sizes) else n_features
-        self.hidden = make_mlp(n_features, 1, layer_sizes)[:-1]
+        if kernel_size is None:
+            n_inputs = place.n_features
+            self.hidden = make_mlp(n_inputs, 1, layer_sizes)[:-1]
+        else:
+            n_inputs = place.shape[0]
+            self.hidden = _make_convolutions(place.shape, layer_sizes, kernel_size)
+        n_units = layer_sizes[-1] if len(layer_sizes) else n_inputs
         # The classifier layer has a bias already.
         self.output = nn.Linear(n_units, n_outputs, bias=False)
 
@@ -45,6 +59,21 @@ class Head(nn.Module):
         return added
 
 
+def _make_convolutions(
+    shape: tuple[int, ...], n_channels: Sequence[int], kernel_size: int
+) -> nn.Sequential:
+    """Make convolutions with ReLU, and the mean over positions, for flattened maps."""
+    n_axes, n_inputs = len(shape) - 1, shape[0]
+    convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[n_axes - 1]
+    pooling = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+    layers: list[nn.Module] = [nn.Unflatten(1, shape)]
+    for n in n_channels:
+        same = kernel_size // 2
+        layers += [convolution(n_inputs, n, kernel_size, padding=same), nn.ReLU()]
+        n_inputs = n
+    return nn.Sequential(*layers, pooling[n_axes - 1](1), nn.Flatten())
+
+
 class HeadRound(nn.Module):
     """The heads of one partition: every class is an output of exactly one of them."""
 
@@ -52,14 +81,16 @@ class HeadRound(nn.Module):
 
     def __init__(
         self,
-        n_features: int,
+        place: Place,
         groups: Sequence[Sequence[int]],
         layer_sizes: Sequence[Sequence[int]],
+        kernel_size: int | None = None,
     ) -> None:
         super().__init__()
+        self.place = place
         self.groups = [[int(index) for index in group] for group in groups]
         self.heads = nn.ModuleList(
-            Head(n_features, sizes, len(group))
+            Head(place, sizes, len(group), kernel_size)
             for group, sizes in zip(self.groups, layer_sizes, strict=True)
         )
         together = torch.tensor([index for group in self.groups for index in group])
@@ -106,11 +137,14 @@ class AugmentedNet(nn.Module):
     def __init__(self, old: nn.Module, point: AttachmentPoint) -> None:
         super().__init__()
         trunk = copy.deepcopy(old)
-        classifier = find_layer(trunk, point.classifier)
-        assert isinstance(classifier, nn.Linear)
-        self.point = point
-        self.trunk = replace_layer(trunk, point.classifier, nn.Identity())
-        self.classifier = classifier
+        classifier: nn.Module = Rescaling(point.n_hidden)
+        if point.classifier is None:
+            classifier.to(next(trunk.parameters()))
+        else:
+            classifier = find_layer(trunk, point.classifier)
+            trunk = replace_layer(trunk, point.classifier, nn.Identity())
+        assert isinstance(classifier, nn.Linear | Rescaling)
+        self.point, self.trunk, self.classifier = point, trunk, classifier
         self.rounds = nn.ModuleList()
         self.frozen = False
         self._reads_features = False
@@ -119,17 +153,21 @@ class AugmentedNet(nn.Module):
         """Compute the logits, (n, n_classes)."""
         features, hidden = self._split(X) if self._reads_features else self.extract(X)
         logits: Tensor = self.classifier(hidden)
-        for heads in self.rounds:
-            logits = logits + heads(features)
+        for heads in self.head_rounds():
+            logits = logits + heads(features[heads.place])
         return logits
 
-    def extract(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the trunk for the inputs of the heads and of the classifier layer."""
-        with capture(self.trunk, self.point) as captured:
-            self.trunk(X)
-        if "hidden" not in captured:
+    def extract(self, X: Tensor) -> tuple[dict[Place, Tensor], Tensor]:
+        """Run the trunk for the heads' inputs, by place, and the classifier layer's."""
+        point = self.point
+        with capture(self.trunk, point, self.classifier.out_features) as captured:
+            result = self.trunk(X)
+        if point.classifier is None:
+            captured["hidden"] = as_logits(first_tensor(result), point.link)
+        if len(captured) <= len(point.own_places):
             raise RuntimeError("heads read layers by hooks, which were not run here")
-        return captured["features"], captured["hidden"]
+        hidden = captured["hidden"]
+        return {p: captured.get(p, hidden) for p in point.places}, hidden
 
     def head_rounds(self) -> Iterator[HeadRound]:
         """Iterate over the rounds."""
@@ -149,6 +187,7 @@ class AugmentedNet(nn.Module):
         *,
         seed: int,
         fresh: bool = True,
+        kernel_size: int | None = None,
     ) -> None:
         """Freeze the network, and add a round of heads.
 
@@ -159,8 +198,13 @@ class AugmentedNet(nn.Module):
         earlier = [head for _, head in self.heads_by_group()]
         self.requires_grad_(False)
         with seeded(seed, torch.device("cpu")):
-            classifier = nn.Linear(old.in_features, old.out_features)
-            heads = HeadRound(self.point.n_features, groups, layer_sizes)
+            classifier = (
+                Rescaling(old.out_features)
+                if self.point.classifier is None
+                else nn.Linear(old.in_features, old.out_features)
+            )
+            place = self.point.place(len(self.rounds))
+            heads = HeadRound(place, groups, layer_sizes, kernel_size)
             if fresh:
                 self.classifier = classifier.to(device, dtype)
                 for head in earlier:
@@ -190,8 +234,10 @@ class AugmentedNet(nn.Module):
         """Make a plain network of copies of the layers, with the same outputs."""
         net = copy.deepcopy(self)
         plain = PlainNet(net.trunk, net.classifier, net.point)
-        for group, head in net.heads_by_group():
-            plain.add_head(group, head.hidden, head.output)
+        for heads in net.head_rounds():
+            for group, head in zip(heads.groups, heads.heads, strict=True):
+                assert isinstance(head, Head)
+                plain.add_head(heads.place, group, head.hidden, head.output)
         return plain
 
     # ---- the features of a frozen trunk, computed once -------------------------
@@ -199,13 +245,12 @@ class AugmentedNet(nn.Module):
     @property
     def n_kept(self) -> int:
         """The width of a row that `join` makes of a sample."""
-        point = self.point
-        return point.n_hidden + (0 if point.shared else point.n_features)
+        return self.point.n_hidden + sum(p.n_features for p in self.point.own_places)
 
     def join(self, X: Tensor) -> Tensor:
         """Compute the inputs of the heads and the classifier layer as one row each."""
         features, hidden = self.extract(X)
-        return hidden if self.point.shared else torch.cat([features, hidden], dim=1)
+        return torch.cat([*(features[p] for p in self.point.own_places), hidden], dim=1)
 
     @contextmanager
     def reading_features(self) -> Iterator[None]:
@@ -216,9 +261,9 @@ class AugmentedNet(nn.Module):
         finally:
             self._reads_features = False
 
-    def _split(self, row: Tensor) -> tuple[Tensor, Tensor]:
-        if self.point.shared:
-            return row, row
-        sizes = [self.point.n_features, self.point.n_hidden]
-        features, hidden = torch.split(row, sizes, dim=1)
-        return features, hidden
+    def _split(self, row: Tensor) -> tuple[dict[Place, Tensor], Tensor]:
+        own = self.point.own_places
+        sizes = [*(place.n_features for place in own), self.point.n_hidden]
+        *parts, hidden = torch.split(row, sizes, dim=1)
+        features = dict(zip(own, parts, strict=True))
+        return {p: features.get(p, hidden) for p in self.point.places}, hidden

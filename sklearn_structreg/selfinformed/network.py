@@ -34,7 +34,7 @@ from sklearn_structreg.core.sparse_rows import SparseRows
 from sklearn_structreg.core.standardization import take_standardization
 from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.training import SAMPLE_ROWS, build_network
-from sklearn_structreg.selfinformed.attachment import find_attachment_point
+from sklearn_structreg.selfinformed.places import find_attachment_point
 
 __all__ = [
     "Expected",
@@ -55,12 +55,13 @@ FEW_EPOCHS = 10
 
 @dataclass(frozen=True)
 class Expected:
-    """The data that a network must fit, and the layer that heads attach to."""
+    """The data that a network must fit, and the places that heads read."""
 
     n_features: int
     classes: NDArray[Any]
     task: Task
-    layer: str
+    layer: str | list[str]
+    kernel_size: int | None
     spec: TensorSpec
 
 
@@ -184,7 +185,9 @@ def _try_network(
         seed=0,
         task=expected.task,
     )
-    find_attachment_point(network, sample, n_classes, expected.layer)
+    find_attachment_point(
+        network, sample, n_classes, expected.layer, expected.kernel_size
+    )
 
 
 def epochs_of_folds(max_epochs: int) -> int:

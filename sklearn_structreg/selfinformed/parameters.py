@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 
 from sklearn_structreg.core.parameters import component, parameter
 
@@ -58,6 +58,15 @@ class SelfInformedParameters:
         as a share of the network's. A head has one unit at least, whatever it
         costs.""",
     )
+    head_kernel_size: int | None = parameter(
+        None,
+        [Options(Integral, {1, 3, 5, 7}), None],
+        "{1, 3, 5, 7} or None",
+        """With a size, the hidden layers of heads are convolutions with such kernels
+        and with as many channels as else units, averaged over all positions before the
+        output; heads then read maps, and ``layer="auto"`` is the last maps of more than
+        one position. None flattens what heads read.""",
+    )
     head_allocation: str = parameter(
         "misses",
         [StrOptions(set(ALLOCATIONS))],
@@ -101,14 +110,15 @@ class SelfInformedParameters:
         than two different samples per class. A fitted estimator scores the samples it
         is given here. An `eval_set` in `fit` takes the place of all this.""",
     )
-    layer: str = parameter(
+    layer: str | Sequence[str] = parameter(
         "auto",
-        [str],
-        "str",
+        [str, "array-like"],
+        "str or sequence of str",
         """The layer whose output the heads read, by its name in ``named_modules()``;
         "auto" is the input of the first fully-connected layer that all of the
         network's computation passes through, and never the samples themselves unless
-        the network is linear.""",
+        the network is linear. Where no fully-connected layer makes the logits, it may
+        be another layer, the last one. A sequence has a place for each round.""",
     )
     fresh_classifier: bool = parameter(
         False,

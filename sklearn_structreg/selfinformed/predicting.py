@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_structreg.core.training import PREDICTION_ROWS
 from sklearn_structreg.selfinformed.conditional import ConditionalNet, PredictingNet
+from sklearn_structreg.selfinformed.ends import Rescaling
 from sklearn_structreg.selfinformed.heads import AugmentedNet
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class PredictingHeads(Base):
     """Mixin: heads in one product, or on demand."""
 
     conditional: int | None
-    _gate: nn.Linear
+    _gate: nn.Linear | Rescaling
 
     def count_multiply_adds(self, X: ArrayLike | Dataset[Any]) -> float:
         """Count the multiply-adds that predictions for these samples cost.

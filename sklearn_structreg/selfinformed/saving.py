@@ -17,17 +17,16 @@ from sklearn_structreg.core.plain_values import from_plain, known_classes
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.training import SAMPLE_ROWS
-from sklearn_structreg.selfinformed.attachment import (
-    AttachmentPoint,
-    find_attachment_point,
-)
+from sklearn_structreg.selfinformed.attachment import AttachmentPoint, point_of
 from sklearn_structreg.selfinformed.augmentation import attach
+from sklearn_structreg.selfinformed.ends import Rescaling
 from sklearn_structreg.selfinformed.heads import AugmentedNet
 from sklearn_structreg.selfinformed.network import (
     network_of,
     unwrap,
 )
 from sklearn_structreg.selfinformed.partition import ClassPartition
+from sklearn_structreg.selfinformed.places import find_attachment_point
 from sklearn_structreg.selfinformed.widths import Sizes, head_sizes
 
 if TYPE_CHECKING:
@@ -52,7 +51,9 @@ class SavableHeads(Base):
     estimator_: Any
     partitions_: list[ClassPartition]
     multiply_adds_: MultiplyAdds
-    layer: str
+    layer: Any
+    head_kernel_size: int | None
+    fresh_classifier: bool
     head_layer_sizes: Any
     head_allocation: str
     head_layer_sizes_: list[Sizes]
@@ -60,7 +61,7 @@ class SavableHeads(Base):
     classes_: NDArray[Any]
     budget: float
     _point: AttachmentPoint
-    _gate: nn.Linear
+    _gate: nn.Linear | Rescaling
     _frozen: bool
 
     def _plain_parameters(self, *left_out: str) -> dict[str, Any]:
@@ -80,7 +81,11 @@ class SavableHeads(Base):
             "given": self._plain_given(),
             "partitions_": [plain_partition(each) for each in self.partitions_],
             "multiply_adds_": [*self.multiply_adds_],
-            "_gate": dict(self._gate.state_dict()),
+            "_gate": {
+                name: getattr(self._gate, name).detach()
+                for name in ("weight", "bias")
+                if getattr(self._gate, name) is not None
+            },
             "_point": asdict(self._point),
             "head_layer_sizes_": [[*map(list, one)] for one in self.head_layer_sizes_],
         }
@@ -112,14 +117,17 @@ class SavableHeads(Base):
         self.partitions_ = [partition_of(each, self.classes_) for each in partitions]
         # Files of before 0.1 have neither place nor sizes, which had other rules.
         point = fitted.get("_point")
-        self._point = AttachmentPoint(**point) if point else self._first_point()
+        self._point = point_of(point) if point else self._first_point()
         sizes = fitted.get("head_layer_sizes_") or [
             head_sizes(self, partition) for partition in self.partitions_
         ]
         self.head_layer_sizes_ = [[(*each,) for each in one] for one in sizes]
         weight, bias = gate["weight"], "bias" in gate
-        size = weight.shape[1], weight.shape[0]
-        self._gate = nn.Linear(*size, bias=bias, device="meta")
+        self._gate = (
+            Rescaling(len(weight))
+            if weight.ndim == 1
+            else nn.Linear(weight.shape[1], len(weight), bias=bias, device="meta")
+        )
         self._gate.load_state_dict(gate, assign=True)
 
     def _own_module(self) -> ModuleLike | None:
@@ -141,7 +149,12 @@ class SavableHeads(Base):
             self.partitions_, self.head_layer_sizes_, strict=True
         ):
             groups = [group.tolist() for group in partition.groups_]
-            module.add_heads(groups, sizes, seed=seed)
+            module.add_heads(
+                *(groups, sizes),
+                seed=seed,
+                fresh=self.fresh_classifier,
+                kernel_size=self.head_kernel_size,
+            )
         if not self._frozen:
             module.unfreeze()
         return attach(module, regularizers, sample, seed)

@@ -104,11 +104,6 @@ class Reshaped(nn.Module):
         return self.heads[0](self.body(x).relu()).view(-1, 4)
 
 
-class Doubled(Reshaped):
-    def forward(self, x):
-        return 2 * super().forward(x)
-
-
 NUMBERS = {
     "n_clusters": [-1, 2.5, True, "many", None],
     "head_allocation": ["random", 1],
@@ -123,6 +118,7 @@ NUMBERS = {
     "n_rounds": [0, 2.5, True],
     "conditional": [0, 2.5, True, "all"],
     "head_layer_sizes": [4, None, "all"],
+    "head_kernel_size": [0, 2, 9, "3"],
     "estimator": [3, "net", nn.Linear(6, 4)],
 }
 CLASSIFIERS = [
@@ -144,8 +140,7 @@ CLASSIFIERS = [
             ("frozen forest", FrozenEstimator(Forest()), "no torch module"),
             ("other inputs", Base(nn.Linear(5, 4)), r"does not take samples of shape \(6,\)"),
             ("other outputs", Base(nn.Linear(6, 7)), r"output of shape \(2, 7\)"),
-            ("no linear layer", Base(nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 4, 6), nn.Flatten())), "no fully-connected layer"),
-            ("changed logits", Base(Doubled()), "changes the outputs of its last"),
+            ("no layer but the last", Base(nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 4, 6), nn.Flatten())), "no layer that all computation"),
             ("out of range", Base(max_epochs=0), "'max_epochs' parameter"),
             ("fitted for other features", None, "fitted for 5 features, but X has 6"),
             ("fitted for other classes", None, "fitted for the classes"),
@@ -156,6 +151,10 @@ CLASSIFIERS = [
     Case("fitted for other classes", r"fitted for the classes \[0, 1, 2, 3\]", lambda m: m.fit(X, Y + 1), lambda: classifier(_base())),
     Case("no such layer", "no layer named 'head'", fit, classifier(Base(), layer="head")),
     Case("layer after the end", "has no tensor to read", fit, classifier(Base(nn.Sequential(nn.Linear(6, 4), nn.Identity())), layer="1")),
+    Case("places for other rounds", r"layer=\['0', 'auto'\] must be .* n_rounds=3", fit, classifier(Base(), layer=["0", "auto"], n_rounds=3)),
+    Case("places of no names", r"layer=\[0\] must be", fit, classifier(Base(), layer=[0])),
+    Case("convolutions on flat features", "heads read maps of several positions", fit, classifier(Base(), layer="0", head_kernel_size=3)),
+    Case("no maps to find", "no maps of several positions", fit, classifier(Base(), head_kernel_size=3)),
     Case("more groups than classes", "n_clusters=5 groups were asked for", fit, classifier(Base(), n_clusters=5)),
     Case("top_k of one for co-detections", "top_k=1 leaves no two classes", fit, classifier(Base(), top_k=1, source="random_codetection")),
     Case("top_k of all classes", "top_k=4", fit, classifier(Base(), top_k=4)),

@@ -9,10 +9,10 @@ from torch import nn
 
 from sklearn_structreg.core import make_mlp
 from sklearn_structreg.selfinformed import batched as room
-from sklearn_structreg.selfinformed.attachment import find_attachment_point
 from sklearn_structreg.selfinformed.batched import batched
 from sklearn_structreg.selfinformed.conditional import ConditionalNet, PredictingNet
 from sklearn_structreg.selfinformed.heads import AugmentedNet
+from sklearn_structreg.selfinformed.places import find_attachment_point
 
 ROUNDS = [
     ([[0, 3], [1, 2, 4], [5]], [(3,), (4,), (1,)]),
@@ -39,13 +39,18 @@ def test_one_product_is_every_head_by_itself(net, n_rows):
         torch.testing.assert_close(PredictingNet(net)(X), net(X))
 
 
-@pytest.mark.parametrize("most_padded", [0, 2, 1e9])
+@pytest.mark.parametrize(
+    ("sorting", "calling"),
+    [(1e18, 0), (0, 0), (0, 1e18)],
+    ids=["all", "each", "sorted"],
+)
 @pytest.mark.parametrize("top_k", [1, 3])
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_on_demand_is_every_wanted_head_by_itself(
-    net, top_k, multilabel, most_padded, monkeypatch
+    net, top_k, multilabel, sorting, calling, monkeypatch
 ):
-    monkeypatch.setattr(room, "MOST_PADDED", most_padded)
+    monkeypatch.setattr(room, "SORTING", sorting)
+    monkeypatch.setattr(room, "CALLING", calling)
     X, gate = torch.randn(40, 8), nn.Linear(7, 6)
     with torch.inference_mode():
         expected = ConditionalNet(net, gate, top_k, multilabel, counted=True)(X)

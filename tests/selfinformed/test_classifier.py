@@ -175,7 +175,7 @@ def test_heads_keep_to_the_budget(some_digits, budget):
     X, y = some_digits
     model = SelfInformedClassifier(budget=budget, image_shape=(1, 8, 8), **FAST)
     cost = model.fit(X, y).multiply_adds_
-    one_unit_each = model.n_clusters_ * (model.module_.point.n_features + 10)
+    one_unit_each = model.n_clusters_ * (model.module_.point.places[0].n_features + 10)
     added = cost.augmented - cost.base
     assert budget * cost.base - one_unit_each < added <= budget * cost.base
     shallow = SelfInformedClassifier(budget=1e-9, **FAST).fit(X, y)

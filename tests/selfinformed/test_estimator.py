@@ -140,10 +140,10 @@ def test_every_method_can_be_the_base(some_digits, base):
     assert not any(p.requires_grad for p in module.trunk.parameters())
     for name, weight in states(module.trunk).items():
         assert torch.equal(weight, states(off.module_.trunk)[name])
-    assert module.point.side == "input"
+    assert module.point.places[0].side == "input"
     sizes = [
         [
-            n_units * (module.point.n_features + group.size)
+            n_units * (module.point.places[0].n_features + group.size)
             for (n_units,), group in pairs
         ]
         for pairs in map(zip, model.head_layer_sizes_, groups_of(model))
@@ -277,3 +277,53 @@ def test_weights_for_a_base_that_takes_none_are_an_error(some_digits):
     net = NeuralNetClassifier(make_mlp(64, 10), max_epochs=1, verbose=0)
     with pytest.raises(ValueError, match="takes no sample_weight"):
         SelfInformedClassifier(net).fit(X, y, sample_weight=np.ones(600))
+
+
+def test_convolutional_heads_at_places_of_their_own(some_digits, tmp_path):
+    X, y = some_digits
+    model = SelfInformedClassifier(
+        image_shape=(1, 8, 8),
+        head_kernel_size=3,
+        layer=["auto", "1"],
+        n_rounds=2,
+        budget=0.2,
+        cv=None,
+        **FAST,
+    ).fit(X, y)
+    places = model.module_.point.places
+    assert [(p.layer, p.shape) for p in places] == [
+        ("5", (64, 2, 2)),
+        ("1", (32, 8, 8)),
+    ]
+    cost = model.multiply_adds_
+    assert cost.base < cost.augmented <= 1.4 * cost.base + 9 * 64 * 32 * 2 * 10
+    expected = model.predict_proba(X)
+    model.save(tmp_path / "model")
+    for other in (
+        SelfInformedClassifier.load(tmp_path / "model"),
+        pickle.loads(pickle.dumps(model)),
+    ):
+        np.testing.assert_allclose(other.predict_proba(X), expected, rtol=1e-5)
+    assert model.set_params(conditional=1).count_multiply_adds(X) < cost.augmented
+    again = model.set_params(conditional=None, warm_start=True).fit(X, y)
+    assert again.module_.point.places == places
+
+
+def test_any_end_through_a_file_and_back(some_digits, tmp_path):
+    X, y = some_digits
+    net = torch.nn.utils.parametrizations.weight_norm(nn.Linear(16, 10))
+    for end in (
+        nn.Sequential(net),
+        nn.Sequential(nn.Linear(16, 10), nn.Hardtanh(-9, 9)),
+    ):
+        module = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), *end)
+        model = SelfInformedClassifier(module=module, cv=None, **HEADS, **FAST).fit(
+            X, y
+        )
+        model.save(tmp_path / "model")
+        model.set_params(conditional=1)
+        loaded = SelfInformedClassifier.load(tmp_path / "model", module)
+        loaded.set_params(conditional=1)
+        np.testing.assert_allclose(
+            loaded.predict_proba(X), model.predict_proba(X), rtol=1e-5
+        )

@@ -10,9 +10,12 @@ from torch.nn import functional
 
 from sklearn_structreg.compaction import compact
 from sklearn_structreg.core import count_multiply_adds, make_convnet, make_mlp
-from sklearn_structreg.selfinformed.attachment import find_attachment_point
-from sklearn_structreg.selfinformed.conditional import ConditionalNet
+from sklearn_structreg.selfinformed import batched as room
+from sklearn_structreg.selfinformed.batched import BatchedConvolutions
+from sklearn_structreg.selfinformed.conditional import ConditionalNet, PredictingNet
 from sklearn_structreg.selfinformed.heads import AugmentedNet
+from sklearn_structreg.selfinformed.places import find_attachment_point
+from sklearn_structreg.selfinformed.widths import head_cost
 
 GROUPS = [[0, 3], [1, 2, 4]]
 
@@ -245,3 +248,88 @@ def test_a_classifier_layer_listed_twice_is_one_layer(x):
     assert torch.equal(net(x), old(x))
     net.add_heads(GROUPS, [(3,), ()], seed=0)
     assert net(x).shape == (6, 5)
+
+
+# ---- places of one's own, and convolutions ----------------------------------------
+
+
+@pytest.mark.parametrize("layers", [["auto", "2"], ["6", "auto"], ["2", "0"]])
+def test_each_round_reads_a_place_of_its_own(base, x, layers):
+    def reads(layer):
+        parts = list(base)[: 6 if layer == "auto" else int(layer) + 1]
+        parts = [nn.ReLU() if isinstance(part, nn.ReLU) else part for part in parts]
+        return nn.Sequential(*parts)(x).flatten(1)
+
+    net = AugmentedNet(base, find_attachment_point(base, x, 5, layers))
+    for seed in range(2):
+        net.add_heads(GROUPS, [(3,), (2,)], seed=seed)
+    net.eval()
+    expected = net.classifier(base[:8](x))
+    for layer, heads in zip(layers, net.rounds, strict=True):
+        expected = expected + heads(reads(layer))
+    torch.testing.assert_close(net(x), expected)
+    torch.testing.assert_close(net.simplified()(x), expected)
+    torch.testing.assert_close(PredictingNet(net)(x), expected)
+    with net.reading_features():
+        torch.testing.assert_close(net(net.join(x)), expected)
+    gate = nn.Linear(7, 5)
+    both = [
+        ConditionalNet(net, gate, 1, counted=counted)(x) for counted in (False, True)
+    ]
+    torch.testing.assert_close(*both)
+
+
+def test_places_may_lie_inside_of_each_other(x):
+    torch.manual_seed(0)
+    old = nn.Sequential(
+        nn.Flatten(), nn.Sequential(nn.Linear(64, 9), nn.ReLU()), nn.Linear(9, 5)
+    )
+    net = AugmentedNet(old, find_attachment_point(old, x, 5, ["1", "1.0"]))
+    for seed in range(2):
+        net.add_heads(GROUPS, [(3,), (2,)], seed=seed)
+    torch.testing.assert_close(net.simplified()(x), net(x))
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("sizes", [[(3,), (2,)], [(3, 2), (2, 4)], [(), ()]])
+@pytest.mark.parametrize("calling", [0, 1e18])
+def test_heads_of_convolutions(axes, sizes, calling, monkeypatch):
+    monkeypatch.setattr(room, "SORTING", 0)
+    monkeypatch.setattr(room, "CALLING", calling)
+    torch.manual_seed(0)
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+    apply = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
+    old = nn.Sequential(
+        conv(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 4**axes, 5)
+    ).eval()
+    x = torch.randn(6, 1, *[4] * axes)
+    point = find_attachment_point(old, x, 5, "auto", 3)
+    assert (point.places[0].layer, point.places[0].shape) == ("1", (4, *[4] * axes))
+    net = AugmentedNet(old, point)
+    net.add_heads(GROUPS, sizes, seed=0, kernel_size=3)
+    net.eval()
+    expected = old[:3](x) @ net.classifier.weight.T + net.classifier.bias
+    extra = 0
+    for group, head, widths in zip(GROUPS, net.rounds[0].heads, sizes, strict=True):
+        maps, n = old[:2](x), 4
+        convolutions = [part for part in head.hidden if isinstance(part, conv)]
+        for part, width in zip(convolutions, widths, strict=True):
+            maps = apply(maps, part.weight, part.bias, padding=1).relu()
+            extra, n = extra + 4**axes * 3**axes * n * width, width
+        extra += n * len(group)
+        expected[:, group] += maps.flatten(2).mean(2) @ head.output.weight.T
+    torch.testing.assert_close(net(x), expected)
+    torch.testing.assert_close(PredictingNet(net)(x), expected)
+    assert isinstance(PredictingNet(net).added[0][1], BatchedConvolutions)
+    assert count_multiply_adds(net, x) - count_multiply_adds(old, x) == extra
+    assert extra == sum(
+        head_cost(point.places[0], s, len(g), 3)
+        for s, g in zip(sizes, GROUPS, strict=True)
+    )
+    gate = nn.Linear(old[3].in_features, 5)
+    both = [
+        ConditionalNet(net, gate, 1, counted=counted)(x) for counted in (False, True)
+    ]
+    torch.testing.assert_close(*both)
+    torch.testing.assert_close(net.simplified()(x), expected)
+    torch.testing.assert_close(compact(net, x)(x), expected)

@@ -98,13 +98,13 @@ class SelfInformedDisplay:
         names = estimator.classes_ if display_labels is None else display_labels
         names = check_names(names, estimator.classes_)
         module = estimator.module_
-        heads = module.rounds[-1].heads
+        place = module.rounds[-1].place
         display = cls(
             [_name([str(names[i]) for i in group]) for group in partition.groups_],
-            [[part.out_features for part in h.hidden[::2]] for h in heads],
-            n_features=module.point.n_features,
+            [[*sizes] for sizes in estimator.head_layer_sizes_[-1]],
+            n_features=place.n_features,
             n_hidden=module.point.n_hidden,
-            shared=module.point.shared,
+            shared=module.point.shares(place),
             multiply_adds=tuple(estimator.multiply_adds_),
         )
         return display.plot(**plot_params)
