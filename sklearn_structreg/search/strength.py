@@ -81,6 +81,12 @@ class StrengthSearchCV(GridSearchCV):
     True
     """
 
+    @property
+    def n_features_in_(self) -> int:
+        """Features seen in `fit`, where the best candidate was fitted anew."""
+        n_features: int = super().n_features_in_
+        return n_features
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags = get_tags(self.estimator).target_tags
