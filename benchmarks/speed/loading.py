@@ -3,21 +3,24 @@
 - A `Dataset` of PNG pictures, decoded by two workers: the time of epochs by that of a
   bare `DataLoader` loop with the same workers, network and batches.
 - A memory map: the memory of the process above that before the fit, and with it.
-- Augmentation: random crops and flips of a mini-batch by `Training(augment=...)`, by
-  the time of the same ones for each image inside of a `Dataset`, as torchvision's
-  transforms are used.
+- Augmentation of images of 32 x 32: the time that a bare `DataLoader` adds to an epoch
+  which loads, crops and flips image by image, as torchvision's transforms do, by the
+  time that `Training(augment=...)` adds to one on arrays.
 
-Ratios are of medians over repeats, taking turns in one process. Run
-``python -m benchmarks.speed.loading`` (some minutes; ``--gigabytes 4`` for a memory map
-of that size).
+A ratio is the median over repeats, taking turns in one process. It is one of processor
+times, workers included, which other processes on the machine do not lengthen; for
+workers that of the passing time comes beside it. Run ``python -m
+benchmarks.speed.loading`` (some minutes; ``--gigabytes 4`` for a memory map of that
+size).
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import json
-import statistics
+import resource
 import subprocess
 import sys
 import tempfile
@@ -39,7 +42,7 @@ from sklearn_structreg.core import StructuredClassifier, Training, make_convnet
 RESULTS = Path(__file__).parents[1] / "results" / "loading.json"
 N_PICTURES, SIZE, BATCH_SIZE, N_WORKERS = 4_000, 64, 128, 2
 FEW, MANY = 1, 4  # epochs; their difference is timed
-SHIFT = 4
+SMALL, SHIFT = 32, 4
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -61,7 +64,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
-    """Images in memory, each cropped and flipped by itself."""
+    """Images in memory, each cropped and flipped by itself, as torchvision does."""
 
     def __init__(self, images: Tensor, targets: np.ndarray) -> None:
         self.images, self.targets = images, targets
@@ -70,7 +73,11 @@ class Augmented(Dataset[tuple[Tensor, int]]):
         return len(self.images)
 
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        return crop_and_flip(self.images[row : row + 1])[0], int(self.targets[row])
+        image = functional.pad(self.images[row], (SHIFT,) * 4)
+        top, left = torch.randint(0, 2 * SHIFT + 1, (2,)).tolist()
+        image = image[:, top : top + SMALL, left : left + SMALL]
+        image = image.flip(2) if torch.rand(1) < 0.5 else image
+        return image, int(self.targets[row])
 
 
 def encoded(picture: np.ndarray) -> bytes:
@@ -82,22 +89,20 @@ def encoded(picture: np.ndarray) -> bytes:
 
 def crop_and_flip(images: Tensor) -> Tensor:
     """Shift images at random by a few pixels, with zeros around; mirror every other."""
-    n, _, height, width = images.shape
-    padded = functional.pad(images, (SHIFT,) * 4)
-    top, left = torch.randint(0, 2 * SHIFT + 1, (2, n))
-    rows = top[:, None] + torch.arange(height)
-    columns = left[:, None] + torch.arange(width)
-    mirrored = torch.rand(n) < 0.5
-    columns[mirrored] = columns[mirrored].flip(1)
-    first = torch.arange(n)[:, None, None]
-    moved = padded.permute(0, 2, 3, 1)[first, rows[:, :, None], columns[:, None, :]]
-    return moved.permute(0, 3, 1, 2)
+    n, n_channels, height, width = images.shape
+    padded = functional.pad(images, (SHIFT,) * 4).flatten(2)
+    top, left = torch.randint(0, 2 * SHIFT + 1, (2, n, 1))
+    rows, columns = top + torch.arange(height), left + torch.arange(width)
+    columns = torch.where(torch.rand(n, 1) < 0.5, columns.flip(1), columns)
+    places = rows[:, :, None] * (width + 2 * SHIFT) + columns[:, None]
+    places = places.flatten(1)[:, None].expand(-1, n_channels, -1)
+    return padded.gather(2, places).reshape(images.shape)
 
 
 def small_net() -> nn.Module:
     """Build a network that costs little beside the decoding."""
     return nn.Sequential(
-        nn.AvgPool2d(4), make_convnet((3, SIZE // 4, SIZE // 4), 10, (32,), (8, 16))
+        nn.AdaptiveAvgPool2d(16), make_convnet((3, 16, 16), 10, (32,), (8, 16))
     )
 
 
@@ -132,21 +137,33 @@ def bare_loop(
             optimizer.step()
 
 
-def epochs_in_turns(n_repeats: int, *calls: Callable[[int], object]) -> list[float]:
-    """Return the median seconds of some epochs of each call."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(n_repeats):
-        for call, seconds in zip(calls, times, strict=True):
-            moments = [time.perf_counter()]
+def moment() -> np.ndarray:
+    """Return the processor time of this process and of workers that ended, and now."""
+    gc.collect()  # ends the workers of loaders that nothing refers to
+    spent = 0.0
+    for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(whose)
+        spent += usage.ru_utime + usage.ru_stime
+    return np.array([spent, time.perf_counter()])
+
+
+def epochs_in_turns(n_repeats: int, *calls: Callable[[int], object]) -> np.ndarray:
+    """Return seconds of some epochs: (n_calls, n_repeats, processor and passing)."""
+    seconds = np.zeros((len(calls), n_repeats, 2))
+    for call in calls:  # warm up
+        call(FEW)
+    for repeat in range(n_repeats):
+        for number, call in enumerate(calls):
+            moments = [moment()]
             for n_epochs in (FEW, MANY):
                 call(n_epochs)
-                moments.append(time.perf_counter())
-            few, many = np.diff(moments)
-            seconds.append(many - few)
-    return [statistics.median(seconds) for seconds in times]
+                moments.append(moment())
+            few, many = np.diff(moments, axis=0)
+            seconds[number, repeat] = many - few
+    return seconds
 
 
-def ratio_of_workers(n_repeats: int) -> float:
+def ratio_of_workers(n_repeats: int) -> tuple[float, float]:
     """Compare an estimator with the bare loop, both with workers."""
     pictures = Pictures(N_PICTURES)
     loading = {"num_workers": N_WORKERS}
@@ -155,23 +172,26 @@ def ratio_of_workers(n_repeats: int) -> float:
         lambda n: estimator(n, loader_params=loading).fit(pictures),
         lambda n: bare_loop(pictures, n, N_WORKERS),
     )
-    return own / bare
+    print("seconds of processor, and passing: own, bare\n", own, "\n", bare)
+    processor, passing = np.median(own / bare, axis=0)
+    return float(processor), float(passing)
 
 
 def gain_of_batches(n_repeats: int) -> float:
     """Compare augmentation of mini-batches with that of single images."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(N_PICTURES, 3, SIZE, SIZE, generator=generator)
+    images = torch.rand(N_PICTURES, 3, SMALL, SMALL, generator=generator)
     y = np.arange(N_PICTURES) % 10
     X = images.numpy()
-    batches, single, none = epochs_in_turns(
+    seconds = epochs_in_turns(
         n_repeats,
         lambda n: estimator(n, augment=crop_and_flip).fit(X, y),
-        lambda n: estimator(n).fit(Augmented(images, y)),
+        lambda n: bare_loop(Augmented(images, y), n, 0),
         lambda n: estimator(n).fit(X, y),
     )
-    print(f"seconds: batches {batches:.2f}, single {single:.2f}, none {none:.2f}")
-    return (single - none) / (batches - none)
+    batches, single, none = seconds[..., 0]
+    print("seconds of batches, single images, none\n", batches, single, none)
+    return float(np.median((single - none) / (batches - none)))
 
 
 MEASURE = """
@@ -228,8 +248,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)  # the labels are random
+    processor, passing = ratio_of_workers(arguments.repeats)
     found = {
-        "workers, by the bare loop": ratio_of_workers(arguments.repeats),
+        "workers, by the bare loop": processor,
+        "workers, passing time": passing,
         "augmentation, single images by batches": gain_of_batches(arguments.repeats),
         f"memory map of {arguments.gigabytes:g} GiB, MiB": memory_of_map(
             arguments.gigabytes

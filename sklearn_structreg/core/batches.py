@@ -34,7 +34,7 @@ Batch = tuple[Tensor, Tensor, Tensor | None]
 ``(b,)`` or None."""
 
 BLOCK_BYTES = 4 * 2**20  # a gathered block stays in a CPU's cache until it is used
-KEPT_BATCHES, KEPT_BYTES = 16, 2**27  # of an epoch; one batch at least
+KEPT_BATCHES, KEPT_BYTES = 16, 2**24  # of an epoch; one batch at least
 
 
 class Batches(Protocol):

@@ -15,7 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torch.utils.data import (
+    ConcatDataset,
+    Dataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 
 from sklearn_structreg.core.device import dtype_name
 from sklearn_structreg.core.randomness import kept_global_state, seed_globals
@@ -144,8 +150,9 @@ def sample_of(item: Any, row: int, shape: Sequence[int], dtype: torch.dtype) -> 
 
 def stack_samples(samples: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
     """Stack the samples of some rows, all of them finite."""
-    X = torch.stack([*samples])
-    if X.is_floating_point() and not bool(X.isfinite().all()):
+    X: Tensor = default_collate([*samples])  # which a worker does in shared memory
+    # The sum is faster, but may overflow.
+    if not (bool(X.sum().isfinite()) or bool(X.isfinite().all())):
         bad = int((~X.flatten(1).isfinite().all(dim=1)).int().argmax())
         raise ValueError(
             f"Row {rows[bad]} of the dataset holds NaN, infinity, or a number too "
@@ -161,6 +168,8 @@ def _sample(item: Any, row: int) -> Tensor:
         x = item[_name(item, SAMPLES, "sample", row)]
     else:
         x = item[0] if isinstance(item, tuple | list) and len(item) else item
+    if isinstance(x, Tensor):
+        return x
     try:
         if type(x).__module__.startswith("PIL."):
             x = np.array(x)
