@@ -21,7 +21,7 @@ extensions = [
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["auto_examples/*.ipynb", "auto_examples/*.py"]
+exclude_patterns = ["auto_examples/**.ipynb", "auto_examples/**.py"]
 
 templates_path = ["_templates"]
 autosummary_generate = True

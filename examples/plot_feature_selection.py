@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_selection import f_classif
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
 
 from sklearn_structreg import CGESSelector, StructuredClassifier
 from sklearn_structreg.cges import FeaturePathDisplay
@@ -66,6 +68,17 @@ ax.set(xscale="log", xlabel="features", ylabel="test accuracy (%)", xticks=sizes
 ax.set_xticklabels(sizes)
 ax.minorticks_off()
 ax.legend()
+
+# %%
+# In a pipeline
+# -------------
+# There each fold selects features of its own, as it must for an honest score.
+
+pipeline = make_pipeline(
+    CGESSelector(5, random_state=0), StructuredClassifier(random_state=0)
+)
+scores = cross_val_score(pipeline, X_train, y_train, cv=3)
+print(f"cross-validated accuracy {scores.mean():.3f}")
 
 # %%
 # The path
