@@ -81,6 +81,7 @@ for ax, number, label in zip(axes.flat, shown, predicted, strict=True):
     color = "black" if label == test.targets[number] else "tab:red"
     ax.set_title(label, fontsize=8, color=color)
     ax.axis("off")
+plt.show()
 
 # %%
 # A search over a dataset
@@ -135,4 +136,3 @@ predicted = model.predict(Parquet(root / "test.parquet"))
 labels = pq.read_table(root / "test.parquet")["label"].to_numpy()
 print(f"accuracy {np.mean(predicted == labels):.3f}")
 folder.cleanup()
-plt.show()

@@ -75,6 +75,7 @@ for name, values in accuracies.items():
     ax.plot(np.arange(len(smooth)) + 3, smooth, label=name)
 ax.set(xlabel="chunk", ylabel="accuracy (%), mean of 5 chunks", ylim=(0, 100))
 ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+plt.show()
 
 # %%
 # A file that is read line by line
@@ -117,4 +118,3 @@ print(predicted[:8])
 # beforehand. The same rows go to ``partial_fit`` in chunks, such as those of
 # ``pandas.read_csv(path, chunksize=1000)``, where one pass is all that there is.
 folder.cleanup()
-plt.show()
