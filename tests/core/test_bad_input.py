@@ -125,7 +125,6 @@ FIT_X = [
         Case(f"fit X: {name}", words, fit_with(x), classifier())
         for name, x, words in SAMPLES
     ),
-    Case("fit X: sparse", "Sparse data was passed", fit_with(sparse.csr_array(X)), classifier(), TypeError),
     Case("fit X: loader", "pass its dataset", fit_with(DataLoader(torch.zeros(20, 6)), None), classifier(), TypeError),
     Case("fit X: longer than y", "inconsistent numbers of samples", fit_with(X, Y[:-1]), classifier()),
     Case("fit X: meta tensor", "X is a meta tensor", fit_with(torch.zeros(20, 6, device="meta")), classifier(), TypeError),
@@ -170,7 +169,6 @@ for _n, _case in enumerate(PREDICT_X):
     if _case.on is on_regressor:
         PREDICT_X[_n] = _case._replace(name=f"regressor {_case.name}")
 PREDICT_X += [
-    Case("predict X: sparse", "Sparse data was passed", predict_with(sparse.csr_array(X)), on_classifier, TypeError),
     Case("predict X: far larger values", "values far larger", predict_with(1e300 * X), on_classifier),
     Case("predict before fit", "not fitted yet", predict_with(X), classifier()),
     Case("compact before fit", "not fitted yet", lambda m: m.compact(), classifier()),
