@@ -25,7 +25,7 @@ from sklearn_structreg.core.stacked_layers import StackedNetwork, is_chain, shap
 from sklearn_structreg.core.stacked_optimizer import BY_ENTRY, StackedOptimizer
 from sklearn_structreg.core.task import Task
 
-__all__ = ["Job", "groups_of", "train_together"]
+__all__ = ["Job", "can_stack", "groups_of", "train_together"]
 
 CACHE_BYTES = 32 * 2**20  # of weights, their gradients, and Adam's two moments
 FEWEST = 3  # members; fewer are trained as fast alone
@@ -68,10 +68,10 @@ class Job:
 
 
 def groups_of(jobs: Sequence[Job]) -> list[Sequence[Job]]:
-    """Divide jobs into groups to train together; one alone is better trained so."""
+    """Divide jobs that can be stacked into groups to train together."""
     by_key: dict[Any, dict[Any, list[Job]]] = {}
     for job in jobs:
-        streams = by_key.setdefault(_key(job) if _can_stack(job) else id(job), {})
+        streams = by_key.setdefault(_key(job), {})
         streams.setdefault(job.stream, []).append(job)
     groups: list[Sequence[Job]] = []
     for streams in by_key.values():
@@ -90,15 +90,20 @@ def _cut(members: Sequence[Job]) -> list[Sequence[Job]]:
     """Cut a group into parts that fit into a cache, or into jobs alone."""
     if not members:
         return []
-    weights = members[0].net.module_.parameters()
-    state = sum(4 * weight.numel() * weight.element_size() for weight in weights)
-    n_groups = -(-len(members) // max(1, CACHE_BYTES // state))
+    n_groups = -(-len(members) // _n_in_cache(members[0]))
     if len(members) < FEWEST * n_groups:
         n_groups = len(members)
     return [members[i::n_groups] for i in range(n_groups)]
 
 
-def _can_stack(job: Job) -> bool:
+def _n_in_cache(job: Job) -> int:
+    weights = job.net.module_.parameters()
+    state: int = sum(4 * w.numel() * w.element_size() for w in weights)
+    return max(1, CACHE_BYTES // max(1, state))
+
+
+def can_stack(job: Job) -> bool:
+    """Whether a job can be trained with others of its kind, and gains by it."""
     net, recipe = job.net, job.net.recipe
     return (
         recipe.optimizer in BY_ENTRY
@@ -114,6 +119,7 @@ def _can_stack(job: Job) -> bool:
         and not listens_to_batches(net.callbacks_)
         and all(each.can_stack for each in net.regularizers.values())
         and is_chain(net.module_)
+        and _n_in_cache(job) >= FEWEST
     )
 
 
@@ -168,6 +174,11 @@ class _Stack:
         bound = self.network.bound
         acting = [net.regularizers.with_hook("after_step") for net in self.nets]
         self.regularizers = list(zip(*acting, strict=True))
+        self.penalized = [
+            (number, net)
+            for number, net in enumerate(self.nets)
+            if net.regularizers.with_hook("penalty")
+        ]
         self.gradients = [b.whole.grad for b in bound if b.whole.grad is not None]
 
     def train_epoch(self) -> list[Job]:
@@ -263,7 +274,7 @@ class _Stack:
     def _step(self, losses: Tensor) -> None:
         torch._foreach_zero_(self.gradients)
         losses.sum().backward()  # type: ignore[no-untyped-call]
-        for k, net in enumerate(self.nets):
+        for k, net in self.penalized:
             penalty = net.regularizers.penalty(net.module_)
             if penalty is not None:
                 penalty.backward()  # type: ignore[no-untyped-call]

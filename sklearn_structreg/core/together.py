@@ -12,7 +12,7 @@ from typing import Any
 from sklearn_structreg.core.convergence import warn_once
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.estimator import StructuredEstimator
-from sklearn_structreg.core.stacking import groups_of, train_together
+from sklearn_structreg.core.stacking import can_stack, groups_of, train_together
 from sklearn_structreg.core.validation_data import gather_metadata
 
 __all__ = ["Fit", "fit_together"]
@@ -28,6 +28,7 @@ class Fit:
     metadata: dict[str, Any] = field(default_factory=dict)
     error: Exception | None = None
     seconds: float = 0.0
+    is_done: bool = False
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -39,27 +40,47 @@ class Fit:
             self.error = error
         self.seconds += time.perf_counter() - start
 
+    def alone(self) -> None:
+        """Fit as always."""
+        with self.attempt():
+            self.estimator.fit(self.X, self.y, **self.metadata)
+        self.is_done = True
 
-def fit_together(fits: Sequence[Fit]) -> None:
-    """Fit estimators, each as it would be alone."""
+
+def fit_together(fits: Sequence[Fit], *, alone: bool = True) -> None:
+    """Fit estimators, each as it would be alone.
+
+    `alone` is whether to fit those, too, that cannot join a stack, one by one.
+    """
     prepared, readings = [], _Readings()
     for fit in fits:
-        with fit.attempt():
-            if _can_join(fit.estimator):
-                prepared.append(_Prepared(fit, readings))
-            else:
-                fit.estimator.fit(fit.X, fit.y, **fit.metadata)
+        each = None
+        if _can_join(fit.estimator):
+            with fit.attempt():
+                each = _Prepared(fit, readings)
+            fit.is_done = fit.error is not None
+        if each is not None and can_stack(each.job):
+            prepared.append(each)
+        elif each is not None and alone:  # no second network is in memory meanwhile
+            _train([each])
+        elif alone and not fit.is_done:
+            fit.alone()
     _share_batches(prepared)
     by_job = {id(each.job): each for each in prepared}
     for jobs in groups_of([each.job for each in prepared]):
-        members = [by_job[id(job)] for job in jobs]
-        start = time.perf_counter()
-        train_together(jobs)
-        seconds = (time.perf_counter() - start) / len(jobs)
-        for member in members:
-            member.fit.seconds += seconds
-            with member.fit.attempt():
-                member.conclude()
+        _train([by_job[id(job)] for job in jobs])
+
+
+def _train(members: Sequence[_Prepared]) -> None:
+    """Train fits of one group."""
+    start = time.perf_counter()
+    train_together([member.job for member in members])
+    seconds = (time.perf_counter() - start) / len(members)
+    for member in members:
+        fit = member.fit
+        with fit.attempt():
+            member.conclude()
+        fit.seconds, fit.is_done = fit.seconds + seconds, True
 
 
 def _can_join(estimator: Any) -> bool:

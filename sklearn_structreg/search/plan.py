@@ -34,25 +34,38 @@ class Plan:
         elif self._next < len(self.fits):
             fit = self.fits[self._next]
             self._next += 1
+            if not fit.is_done:
+                fit.estimator, fit.X, fit.y, fit.metadata = (
+                    member.estimator,
+                    X,
+                    y,
+                    params,
+                )
+                fit.alone()
             if fit.error is not None:
                 raise fit.error
             member.estimator = fit.estimator
+            fit.estimator = fit.X = fit.y = None  # nobody else needs the memory
         else:
             member.estimator.fit(X, y, **params)
 
     def train(self, n_jobs: int | None) -> None:
-        """Train all that was noted; from here on it is handed out."""
+        """Train what was noted; from here on it is handed out.
+
+        Estimators to be trained alone wait for that, unless they can be in parallel.
+        """
         n = self.cv.n_splits
         splits = [self.fits[i::n] for i in range(n)]
         parallel = joblib.Parallel(n_jobs=n_jobs)
-        trained = parallel(joblib.delayed(_train_split)(fits) for fits in splits)
+        alone = joblib.effective_n_jobs(n_jobs) > 1
+        trained = parallel(joblib.delayed(_train_split)(fits, alone) for fits in splits)
         for i, fits in enumerate(trained):
             self.fits[i::n] = fits
         self._next = 0
 
 
-def _train_split(fits: Sequence[Fit]) -> Sequence[Fit]:
-    """Fit all candidates on the rows of one split."""
+def _train_split(fits: Sequence[Fit], alone: bool) -> Sequence[Fit]:
+    """Fit candidates on the rows of one split, those `alone` or not."""
     lasts: list[Fit] = []
     known: dict[str, Any] = {}
     for fit in fits:
@@ -60,10 +73,12 @@ def _train_split(fits: Sequence[Fit]) -> Sequence[Fit]:
             lasts.append(_last_step(fit, known))
         else:
             lasts.append(fit)
-    fit_together([fit for fit in lasts if fit.error is None])
+    fit_together([fit for fit in lasts if fit.error is None], alone=alone)
     for fit, last in zip(fits, lasts, strict=True):
-        fit.error, fit.seconds = last.error, last.seconds
         if last is not fit:
+            if not last.is_done and last.error is None:  # the steps before it are here
+                last.alone()
+            fit.error, fit.seconds, fit.is_done = last.error, last.seconds, True
             name, _ = fit.estimator.steps[-1]
             fit.estimator.steps[-1] = name, last.estimator
         fit.X = fit.y = None

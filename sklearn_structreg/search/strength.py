@@ -68,7 +68,8 @@ class StrengthSearchCV(GridSearchCV):
     trained by those of torch's optimizers that treat each weight by itself, at a
     constant rate or the cosine schedule, with all regularizers that leave the layers in
     place, and with early stopping. Options of `Training`, callbacks and checkpoints
-    need a training alone. A stack has as many members as a cache holds.
+    need a training alone. A stack has as many members as a cache holds. The rows of all
+    splits are in memory at once, as are the networks of a split that are stacked.
 
     Examples
     --------
