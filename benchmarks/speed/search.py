@@ -33,6 +33,7 @@ from sklearn.datasets import load_digits, make_classification
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from skorch import NeuralNetClassifier
 
+from benchmarks.value.section import write_page
 from sklearn_structreg import CGESClassifier, StrengthSearchCV
 from sklearn_structreg.core import make_convnet, make_mlp
 
@@ -167,8 +168,7 @@ def main() -> None:
             print(report({name: known[name]}), flush=True)
     results = {name: known[name] for name in make_cases() if name in known}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    lines = [f"    {line}".rstrip() for line in report(results).splitlines()]
-    PAGE.write_text("\n".join([".. code-block:: text", "", *lines, ""]), "utf-8")
+    write_page(PAGE, report(results))
 
 
 if __name__ == "__main__":

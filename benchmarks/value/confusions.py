@@ -30,6 +30,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from benchmarks.data import load_images
 from benchmarks.value.runs import Run, Runs
+from benchmarks.value.section import write_page
 from benchmarks.value.self_informed import features
 from sklearn_structreg import ConfusionSpectralPartitioner, SelfInformedClassifier
 
@@ -135,8 +136,7 @@ def main() -> None:
             print(f"{name}, seed {seed}: done", flush=True)
     table = report(runs)
     print(table)
-    lines = "\n".join(f"    {line}".rstrip() for line in table.splitlines())
-    PAGE.write_text(f".. code-block:: text\n\n{lines}\n")
+    write_page(PAGE, table)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from benchmarks.data import load_images
 from benchmarks.networks import compact_convnet
 from benchmarks.value import hierarchy
 from benchmarks.value.runs import Run, Runs
+from benchmarks.value.section import write_page
 from sklearn_structreg import SelfInformedClassifier, StructuredClassifier
 from sklearn_structreg.selfinformed import (
     compare_controls,
@@ -218,8 +219,7 @@ def main() -> None:
                 runs.once(key | {"seed": seed}, work)
     table = report(runs)
     print(table)
-    lines = "\n".join(f"    {line}".rstrip() for line in table.splitlines())
-    PAGE.write_text(f".. code-block:: text\n\n{lines}\n")
+    write_page(PAGE, table)
 
 
 if __name__ == "__main__":

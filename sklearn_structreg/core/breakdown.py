@@ -28,7 +28,7 @@ def reason_of(error: Exception, net: StructuredNet) -> str | None:
 
 
 def diverged(net: StructuredNet, epoch: int, loss: str = "training") -> str:
-    """Say that a loss is not finite any more."""
+    """Return the message for a loss that is not finite any more."""
     rate = net.optimizer_.param_groups[0]["lr"]
     raw = not any(isinstance(part, Standardize) for part in net.module_.modules())
     return (
@@ -39,7 +39,7 @@ def diverged(net: StructuredNet, epoch: int, loss: str = "training") -> str:
 
 
 def missing_figure(error: Exception, net: StructuredNet) -> str | None:
-    """Say which figures the history has, where a callback has looked for another."""
+    """Name the figures of the history, where a callback has looked for another."""
     if "history" not in str(error):
         return None
     figures = ", ".join(key for key in net.history[-1] if key != "batches")

@@ -253,7 +253,7 @@ class StructuredNet(SteppingNet):
         return self
 
     def forget_last_steps(self) -> None:
-        """Keep what predictions need, but no state of the optimizer."""
+        """Drop the state of the optimizer; predictions do without it."""
         self.optimizer_.state.clear()
         if self.average is not None:
             self.average = MovingAverage(self.average.decay)

@@ -62,7 +62,7 @@ class Bound:
 
 
 def shape_of(module: nn.Module) -> tuple[Any, ...]:
-    """Return what networks must have in common to be stacked."""
+    """Return the layers and shapes that networks of one stack share."""
     return tuple(
         (
             type(layer),

@@ -124,7 +124,7 @@ def can_stack(job: Job) -> bool:
 
 
 def _key(job: Job) -> Any:
-    """Return all that the members of a group have in common."""
+    """Return the properties that the members of a group share."""
     recipe = replace(job.net.recipe, learning_rate=0.0, optimizer_settings={})
     return (
         recipe,
