@@ -51,10 +51,10 @@ CASES = {
 # The functions of the torch path to profile.
 TORCH_STEPS = [
     "_first_round",
-    "_agglomerate",
+    "_link",
     "_contracted",
-    "_means",
-    "_edge_lengths",
+    "node_means",
+    "edge_lengths",
 ]
 
 

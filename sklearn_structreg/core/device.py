@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from multiprocessing import current_process
+
 import torch
 
 __all__ = ["dtype_name", "resolve_device", "resolve_dtype"]
@@ -10,7 +13,7 @@ __all__ = ["dtype_name", "resolve_device", "resolve_dtype"]
 def resolve_device(device: str | torch.device) -> torch.device:
     """Turn the `device` parameter into a device that is really there."""
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = _own_gpu() if torch.cuda.is_available() else "cpu"
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
@@ -31,6 +34,13 @@ def resolve_device(device: str | torch.device) -> torch.device:
             "device='auto' for the one that is there."
         )
     return resolved
+
+
+def _own_gpu() -> str:
+    """Return the GPU to use: workers of a pool, which are numbered, take turns."""
+    number = re.search(r"-(\d+)$", current_process().name)
+    n_devices = torch.cuda.device_count()
+    return "cuda" if number is None else f"cuda:{int(number[1]) % n_devices}"
 
 
 def resolve_dtype(name: str) -> torch.dtype:

@@ -1,7 +1,7 @@
 """ReNA as a scikit-learn transformer of features."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from numbers import Integral
 from typing import Any, Self
@@ -29,9 +29,10 @@ from sklearn_structreg.core.checks import check_table
 from sklearn_structreg.core.device import resolve_device
 from sklearn_structreg.core.parameters import Number
 from sklearn_structreg.core.versions import VersionedPickle
+from sklearn_structreg.dropcluster.blocks import cluster_blocks
 from sklearn_structreg.dropcluster.images import flatten_images, split_shape
 from sklearn_structreg.dropcluster.lattice import graph_edges, lattice_edges
-from sklearn_structreg.dropcluster.rena import rena
+from sklearn_structreg.dropcluster.rena import ReNAResult, rena
 from sklearn_structreg.dropcluster.tensors import as_tensor
 
 
@@ -186,11 +187,7 @@ class ReNAClusterer(
         images, dtypes = X, [np.float64, np.float32]
         X = validate_data(self, flatten_images(X), dtype=dtypes, order="C")
         n_features = X.shape[1]
-        if self.n_clusters > n_features:
-            raise ValueError(
-                f"n_clusters={self.n_clusters} is more than n_features={n_features}: "
-                "ask for at most one cluster per feature."
-            )
+        self._check_n_clusters(n_features)
         weight = None
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
@@ -206,6 +203,86 @@ class ReNAClusterer(
             sample_weight=weight,
             max_iter=self.max_iter,
         )
+        return self._conclude(result)
+
+    def fit_blocks(
+        self,
+        blocks: Iterable[Any],
+        *,
+        mapper: Callable[..., Iterable[Tensor]] = map,
+    ) -> Self:
+        """Find the clusters of features of data in blocks of rows, wherever they are.
+
+        The clusters are those of all rows together in double precision, up to the order
+        of sums. Every round reads all blocks once, and a block sends back a number for
+        each edge of the graph; some log2(n_features / n_clusters) rounds do.
+
+        Parameters
+        ----------
+        blocks : iterable of array-likes, or of references to them
+            Rows, (n_samples, n_features) or images as for `fit`, such as slices of a
+            memory map. It is iterated in every round, so not a generator.
+        mapper : callable, default=map
+            ``mapper(function, blocks)`` returns the function's value of each block:
+            another `map`, such as that of a `concurrent.futures` executor, or one that
+            runs where the blocks are, on a cluster.
+
+        Returns
+        -------
+        ReNAClusterer
+            The fitted object.
+
+        Raises
+        ------
+        ValueError
+            If neither `image_shape` nor `connectivity` tells the number of features, or
+            blocks do not have it; if there is no block.
+
+        Warns
+        -----
+        ConvergenceWarning
+            As in `fit`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.datasets import load_digits
+        >>> from sklearn_structreg.dropcluster import ReNAClusterer
+        >>> X = load_digits().data
+        >>> clusterer = ReNAClusterer(n_clusters=16, image_shape=(8, 8))
+        >>> in_blocks = clusterer.fit_blocks(np.array_split(X, 5)).labels_
+        >>> bool((in_blocks == clusterer.fit(X).labels_).all())
+        True
+        """
+        self._validate_params()
+        if self.connectivity is not None:
+            n_features = np.shape(self.connectivity)[0]
+        elif self.image_shape is not None:
+            n_features = prod(self.image_shape)
+        else:
+            raise ValueError(
+                "the number of features is not known before the blocks are read: set "
+                "image_shape, (n_features,) for a chain, or connectivity."
+            )
+        self._check_n_clusters(n_features)
+        shape, edges = self._graph(None, n_features)
+        edges = lattice_edges(shape) if edges is None else edges
+        result = cluster_blocks(
+            blocks, n_features, self.n_clusters, edges, self.max_iter, mapper
+        )
+        self.n_features_in_ = n_features
+        self._shape = self.image_shape
+        return self._conclude(result)
+
+    def _check_n_clusters(self, n_features: int) -> None:
+        if self.n_clusters > n_features:
+            raise ValueError(
+                f"n_clusters={self.n_clusters} is more than n_features={n_features}: "
+                "ask for at most one cluster per feature."
+            )
+
+    def _conclude(self, result: ReNAResult) -> Self:
+        """Keep the clusters, and warn if they are too many."""
         self.labels_: npt.NDArray[np.int64] = result.labels.flatten().cpu().numpy()
         self.n_clusters_ = int(result.n_clusters)
         self.n_iter_ = result.n_iter
@@ -217,7 +294,7 @@ class ReNAClusterer(
                 f"(join them, or ask for more clusters), or max_iter={self.max_iter} "
                 "is too low.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         return self
 

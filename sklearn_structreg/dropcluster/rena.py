@@ -8,6 +8,7 @@ channels being separate components of one graph; `_loops` does the same on a CPU
 channel at a time.
 """
 
+from collections.abc import Callable
 from math import log2
 from typing import Any, NamedTuple
 
@@ -132,14 +133,39 @@ def cluster_tensors(
     """Do the same as `cluster_compiled` by tensor operations."""
     n_channels, n_features = maps.flatten(2).shape[1:]
     ends, lengths, samples = _first_round(maps, edges, weight)
-    device = samples.device
-    labels = torch.arange(samples.shape[1], device=device)
-    channel = labels // n_features
-    count = torch.full((n_channels,), n_features, device=device)
     rows = samples.T.contiguous()  # of the nodes
+
+    def measure(merged: Tensor, ends: Tensor) -> Tensor:
+        nonlocal rows
+        rows = node_means(rows, merged)
+        return edge_lengths(rows, ends, weight)
+
+    labels, count, n_iter = agglomerate(
+        lengths, ends, (n_channels, n_features), n_clusters, max_iter, measure
+    )
+    start = count.cumsum(0) - count
+    return labels.view(n_channels, n_features) - start[:, None], count, n_iter
+
+
+def agglomerate(
+    lengths: Tensor,
+    ends: Tensor,
+    shape: tuple[int, int],
+    n_clusters: int,
+    max_iter: int,
+    measure: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor, int]:
+    """Merge the nodes of channels, ``shape`` in all, until `n_clusters` are left.
+
+    `measure` returns the lengths of edges after some nodes have been merged.
+    """
+    n_channels, n_features = shape
+    labels = torch.arange(n_channels * n_features, device=ends.device)
+    channel = labels // n_features
+    count = torch.full((n_channels,), n_features, device=ends.device)
     n_iter = 0
     while n_iter < max_iter and len(lengths) and bool((count > n_clusters).any()):
-        merged = _agglomerate(lengths, ends, channel, count - n_clusters)
+        merged = _link(lengths, ends, channel, count - n_clusters)
         n_iter += 1
         labels = merged.index_select(0, labels)
         n_nodes = int(merged.max()) + 1
@@ -149,11 +175,8 @@ def cluster_tensors(
         if bool(unfinished.any()):
             active = None if bool(unfinished.all()) else unfinished[channel]
             ends = _contracted(ends, merged, n_nodes, active)
-            rows = _means(rows, merged, n_nodes)
-            lengths = _edge_lengths(rows, ends, weight)
-
-    start = count.cumsum(0) - count
-    return labels.view(n_channels, n_features) - start[:, None], count, n_iter
+            lengths = measure(merged, ends)
+    return labels, count, n_iter
 
 
 def _checked(X: Tensor, sample_weight: Any) -> tuple[Tensor, Tensor | None]:
@@ -208,7 +231,7 @@ def _first_round(
 
     def measure(samples: Tensor) -> Tensor:
         if links is None:
-            return _edge_lengths(samples.T.contiguous(), edges, weight)
+            return edge_lengths(samples.T.contiguous(), edges, weight)
         table = lattice_lengths(samples, lattice_steps(shape), weight)
         return table.view(n_channels, -1).index_select(1, links).view(-1)
 
@@ -238,7 +261,7 @@ def _exponents(lengths: Tensor, samples: Tensor) -> Tensor:
     return exponent
 
 
-def _edge_lengths(rows: Tensor, ends: Tensor, weight: Tensor | None) -> Tensor:
+def edge_lengths(rows: Tensor, ends: Tensor, weight: Tensor | None) -> Tensor:
     """Return squared distances between the rows that edges join, (n_edges,)."""
     lengths = rows.new_empty(ends.shape[1])
     n_edges = max(1, _BLOCK // rows.shape[1])
@@ -253,9 +276,7 @@ def _edge_lengths(rows: Tensor, ends: Tensor, weight: Tensor | None) -> Tensor:
     return lengths
 
 
-def _agglomerate(
-    lengths: Tensor, ends: Tensor, channel: Tensor, budget: Tensor
-) -> Tensor:
+def _link(lengths: Tensor, ends: Tensor, channel: Tensor, budget: Tensor) -> Tensor:
     """Link nodes to their nearest neighbours and return each node's component.
 
     Edges are totally ordered by (length, number), so nearest-neighbour links form a
@@ -340,10 +361,10 @@ def _contracted(
     return torch.stack([low, key - low * n_nodes])
 
 
-def _means(rows: Tensor, merged: Tensor, n_nodes: int) -> Tensor:
+def node_means(rows: Tensor, merged: Tensor) -> Tensor:
     """Average the rows of each merged node, in the order of its members."""
     order = merged.sort(stable=True).indices
-    n_members = torch.bincount(merged, minlength=n_nodes)
+    n_members = torch.bincount(merged)
     start = n_members.cumsum(0) - n_members
     # Unlike index_add_, embedding_bag adds in a fixed order on a GPU too.
     return embedding_bag(order, rows, start, mode="sum").div_(n_members[:, None])

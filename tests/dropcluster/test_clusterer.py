@@ -1,4 +1,5 @@
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -106,6 +107,42 @@ def test_transform_averages_and_inverse_spreads(seed, k):
     back = clusterer.inverse_transform(clusterer.transform(X))
     np.testing.assert_allclose(back, X @ phi.T @ phi, atol=1e-13)
     np.testing.assert_allclose(back, spread, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "graph", [{"image_shape": (8, 8)}, {"connectivity": grid_to_graph(8, 8)}]
+)
+def test_blocks_of_rows_are_as_all_rows_together(digits, graph):
+    X = digits[0]
+    whole = ReNAClusterer(16, **graph).fit(X)
+    with ThreadPoolExecutor(2) as pool:
+        parts = ReNAClusterer(16, **graph).fit_blocks(
+            [X[:100], X[100:900].reshape(-1, 8, 8), X[900:].astype("float32")],
+            mapper=pool.map,
+        )
+    np.testing.assert_array_equal(parts.labels_, whole.labels_)
+    assert parts.n_iter_ == whole.n_iter_
+    np.testing.assert_array_equal(parts.transform(X), whole.transform(X))
+
+
+@pytest.mark.parametrize(
+    ("clusterer", "blocks", "message"),
+    [
+        (ReNAClusterer(4), [np.zeros((2, 9))], "set image_shape, .* or connectivity"),
+        (ReNAClusterer(4, image_shape=(3, 3)), iter([]), "there are no blocks"),
+        (ReNAClusterer(4, image_shape=(3, 3)), [np.zeros((2, 8))], "8 features a row"),
+        (ReNAClusterer(4, image_shape=(3, 3)), [[[np.nan] * 9]], "contains NaN"),
+        (ReNAClusterer(4, image_shape=(3,)), [np.zeros((2, 3))], "n_clusters=4 is"),
+        (
+            ReNAClusterer(4, image_shape=(3, 3)),
+            [[[1e200, *[0.0] * 8]]],
+            "divide the data",
+        ),
+    ],
+)
+def test_blocks_that_cannot_be_clustered(clusterer, blocks, message):
+    with pytest.raises(ValueError, match=message):
+        clusterer.fit_blocks(blocks)
 
 
 def test_weight_zero_is_absent_and_weight_k_is_k_copies(digits):
