@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
+from joblib import parallel_config
 from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, check_cv
@@ -122,9 +123,11 @@ class StrengthSearchCV(GridSearchCV):
         noting = GridSearchCV(
             **{**settings, "scoring": NoScore(scorer), "refit": False, "verbose": 0}
         )
-        noting.fit(X, y, **params)
+        with parallel_config("sequential"):  # the plan is in this process
+            noting.fit(X, y, **params)
         plan.train(self.n_jobs)
-        scored = GridSearchCV(**settings).fit(X, y, **params)
+        with parallel_config("sequential"):
+            scored = GridSearchCV(**settings).fit(X, y, **params)
         for name, value in vars(scored).items():
             if name.endswith("_"):
                 setattr(self, name, value)
