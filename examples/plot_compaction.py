@@ -48,11 +48,11 @@ print(report)
 # The network has fewer units and channels; the predictions stay the same.
 
 before = model.predict_proba(X_test)
-smaller = model.compact(in_place=True)
-after = model.predict_proba(X_test)
-print(smaller)
+smaller = model.compact()
+after = smaller.predict_proba(X_test)
+print(smaller.module_)
 print(f"largest change of a probability: {np.abs(after - before).max():.1e}")
-print(f"accuracy {model.score(X_test, y_test):.3f}")
+print(f"accuracy {smaller.score(X_test, y_test):.3f}")
 
 # %%
 # Layer by layer

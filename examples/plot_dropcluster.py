@@ -92,5 +92,5 @@ axes.set(xlabel="test accuracy of 3 seeds, and their mean")
 # ---------------
 # It has the same outputs and needs nothing of this package.
 
-print(model.compact())
+print(model.simplified_module())
 plt.show()

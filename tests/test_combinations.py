@@ -135,7 +135,7 @@ def test_together_they_train_pickle_resume_and_compact(images, params, regulariz
 
     plain = model.simplified_module()
     rows = torch.from_numpy(X).float().reshape(-1, *model.input_shape_)
-    for network in (plain, model.compact()):
+    for network in (plain, model.compact().simplified_module()):
         with torch.no_grad():
             outputs = network.eval()(rows).double().numpy()
         np.testing.assert_allclose(outputs, expected, atol=1e-4)
@@ -211,7 +211,7 @@ def test_all_at_once_for_numbers(images):
     assert model.predict(X).shape == y.shape
     rows = torch.from_numpy(X).float().reshape(-1, 1, 8, 8)
     with torch.no_grad():
-        outputs = model.compact()(rows).numpy() * model.target_scale_
+        outputs = model.compact().module_(rows).numpy() * model.target_scale_
     np.testing.assert_allclose(
         outputs + model.target_mean_, model.predict(X), atol=1e-3
     )
@@ -263,12 +263,6 @@ def test_other_regularizers_cannot_go_on(images):
             method(*images)
 
 
-def test_no_layers_can_be_taken_from_under_a_training(images):
-    model = StructuredClassifier(regularizers=[CGES(0.1), Blockout(2)], **FAST)
-    with pytest.raises(ValueError, match="cannot go on with the layers of 'blockout'"):
-        model.fit(*images).compact(in_place=True)
-
-
 def test_stochastic_depth_beside_the_others(images):
     others = [CGES(0.01), IterativePruning(0.5), Dropout(0.1), L2SP(0.1)]
     for regularizers in ([StochasticDepth(0.5), *others], [*others, StochasticDepth()]):
@@ -276,7 +270,7 @@ def test_stochastic_depth_beside_the_others(images):
         X, y = images
         expected = model.fit(X, y).decision_function(X)
         with torch.no_grad():
-            outputs = model.compact()(torch.from_numpy(X).float()).numpy()
+            outputs = model.compact().module_(torch.from_numpy(X).float()).numpy()
         np.testing.assert_allclose(outputs, expected, atol=1e-4)
     with pytest.raises(ValueError, match="[Nn]o residual branch"):
         StructuredClassifier(regularizers=[StochasticDepth()], **FAST).fit(*images)

@@ -77,7 +77,7 @@ def fit(way: str, alpha: float, seed: int) -> Run:
     n_left = sum(int(torch.count_nonzero(w)) for w in weights)
     before, after = (
         sum(p.numel() for p in module.parameters())
-        for module in (model.module_, model.compact())
+        for module in (model.module_, model.compact().module_)
     )
     return {
         "accuracy": float(model.score(X_test, y_test)),

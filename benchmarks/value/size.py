@@ -144,7 +144,7 @@ def train(kind: str, role: str, setting: Run, widths: Any, seed: int, data: Any)
     model.fit(X, y)
     seconds = time.perf_counter() - start
     if role == "compacted":
-        model.compact(in_place=True)
+        model = model.compact()
     found = widths_of(model.module_)
     return {
         "left": found,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from numbers import Integral
 from typing import Any, ClassVar, Self
@@ -144,6 +145,7 @@ class CrossValidated(SparseEstimator):
     # ---- fitting ---------------------------------------------------------------
 
     _needs_rows: ClassVar[bool] = True
+    _composes_networks: ClassVar[bool] = True
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Return who takes metadata in `fit`: the networks, the splitter, the scorer.
@@ -263,11 +265,14 @@ class CrossValidated(SparseEstimator):
         modules = [member.simplified_module() for member in self.estimators_]
         return (modules[0] if len(modules) == 1 else Average(modules)), None
 
-    def _check_simple(self) -> None:
-        raise ValueError(
-            "in_place=True is for a single training; compact one of estimators_, or "
-            "take the network that compact() returns."
-        )
+    def _compacted(self, unsupported: str) -> Any:
+        if not all(each._keeps_its_layers() for each in self.estimators_):
+            return super()._compacted(unsupported)  # one plain net of all
+        smaller = copy.copy(self)
+        smaller.estimators_ = [
+            each._compacted(unsupported) for each in self.estimators_
+        ]
+        return smaller
 
     def _plain_fitted(self) -> dict[str, Any]:
         """Write the first network as that of this estimator, the others beside it."""

@@ -210,6 +210,13 @@ class StructuredClassifier(ClassifierMixin, StructuredEstimator):
     def _n_outputs(self) -> int:
         return len(self.classes_)
 
+    def _as_plain(self) -> StructuredClassifier:
+        """Return a classifier of no method with the targets of this one."""
+        plain: StructuredClassifier = self._copy_as(
+            StructuredClassifier, "classes_", "multilabel_"
+        )
+        return plain
+
     # ---- predicting ------------------------------------------------------------
 
     def predict(self, X: ArrayLike | Dataset[Any]) -> NDArray[Any]:

@@ -116,6 +116,12 @@ class StructuredRegressor(RegressorMixin, StructuredEstimator):
         outputs = self._logits(X) * self.target_scale_ + self.target_mean_
         return outputs[:, 0] if self._one_dimensional else outputs
 
+    def _as_plain(self) -> StructuredRegressor:
+        """Return a regressor of no method with the targets of this one."""
+        targets = "target_mean_", "target_scale_", "_one_dimensional"
+        plain: StructuredRegressor = self._copy_as(StructuredRegressor, *targets)
+        return plain
+
     def _target_checks(self, y: Any) -> dict[str, bool]:
         return {} if y is None else {"multi_output": True, "y_numeric": True}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from numpy.typing import ArrayLike
@@ -26,6 +26,9 @@ from sklearn_structreg.core.training import make_net
 
 __all__ = ["Compactable"]
 
+# attributes that do not follow from the network
+SEEN = ("n_features_in_", "feature_names_in_", "input_shape_", "_metadata_request")
+
 
 class Compactable:
     """Mixin of estimators: `simplified_module`, `compact` and `size_report`."""
@@ -38,6 +41,10 @@ class Compactable:
     _make_regularizers: Any
     _make_recipe: Any
     _samples_to_predict: Any
+    _as_plain: Any
+    _built_by: dict[str, Any]
+    # whether its network is another one than the parameters describe
+    _composes_networks: ClassVar[bool] = False
 
     def simplified_module(self) -> nn.Module:
         """Return a plain network with the same outputs as the trained one.
@@ -61,36 +68,33 @@ class Compactable:
         first = take_standardization(module)
         return simplify_inserted(self.regularizers_.simplify(module)), first
 
-    def compact(
-        self, *, in_place: bool = False, unsupported: str = "raise"
-    ) -> torch.nn.Module:
-        """Return a physically smaller network with the same outputs.
+    def compact(self, *, unsupported: str = "raise") -> Any:
+        """Return a fitted estimator with a physically smaller network.
 
-        Units and channels that no layer reads go, and those that are constant are
-        folded into biases: see :func:`~sklearn_structreg.compaction.compact`.
+        It predicts as this one does. Units and channels that no layer reads go, and
+        those that are constant are folded into biases: see
+        :func:`~sklearn_structreg.compaction.compact`.
 
         Parameters
         ----------
-        in_place : bool, default=False
-            Whether the estimator takes up the smaller network, too. It predicts as
-            before, `module_` and all figures of it are smaller, and `partial_fit` and
-            warm starts go on with the smaller network and a new optimizer.
         unsupported : {"raise", "keep"}, default="raise"
             Whether layers without a rule of compaction are an error, or stay as they
             are.
 
         Returns
         -------
-        torch.nn.Module
-            On the device of `module_`, in evaluation mode.
+        estimator
+            With the smaller network as `module_`. `partial_fit` and warm starts go on
+            with it and a new optimizer; `fit` begins with the whole network again. It
+            is of this class, or a `StructuredClassifier` or `StructuredRegressor`
+            without regularizers where these have layers in the network, which are gone.
 
         Raises
         ------
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If the network cannot be compacted, by the layer's name; and with `in_place`
-            if a regularizer has layers in the network.
+            If the network cannot be compacted, by the layer's name.
 
         Examples
         --------
@@ -101,39 +105,56 @@ class Compactable:
         ...     alpha=0.7, penalty="group", max_epochs=20, random_state=0
         ... ).fit(X, y)
         >>> smaller = net.compact()
-        >>> smaller[0].out_features < net.module_[0].out_features
+        >>> smaller.module_[0].out_features < net.module_[0].out_features
         True
-        >>> bool(net.score(X, y) > 0.95)
+        >>> smaller.score(X, y) == net.score(X, y) > 0.95
         True
         """
-        network, first = self._simplify()
-        smaller = compact(network, self._sample(), unsupported=unsupported).eval()
-        if first is not None:
-            insert_layer(smaller, *first, before=True)
-        if in_place:
-            self._check_simple()
-            regularizers = self._make_regularizers()
-            module = regularizers.resume(
-                self.regularizers_, copy.deepcopy(smaller), self.net_.seed
-            )
-            self.net_ = make_net(
-                module,
-                regularizers,
-                self._make_recipe(),
-                seed=self.net_.seed,
-                history=self.history_,
-            )
-        return fold_standardization(smaller)
+        check_is_fitted(self, "net_")
+        return self._compacted(unsupported)
 
-    def _check_simple(self) -> None:
-        """Refuse to go on training where simplifying has taken layers away."""
-        for name, regularizer in self.regularizers_.items():
-            if type(regularizer).simplify is not Regularizer.simplify:
-                raise ValueError(
-                    f"in_place=True cannot go on with the layers of {name!r}, which a "
-                    "compacted network no longer has; take the network that compact() "
-                    "returns."
-                )
+    def _compacted(self, unsupported: str) -> Any:
+        """Return an estimator like this one with the compacted network."""
+        network, first = self._simplify()
+        network = compact(network, self._sample(), unsupported=unsupported).eval()
+        goes_on = self._keeps_its_layers()
+        smaller: Any = copy.copy(self) if goes_on else self._as_plain()
+        if self._composes_networks and not goes_on:
+            smaller.module, smaller.module_params = copy.deepcopy(network), None
+            smaller.standardize = first is not None
+            smaller._note_structure()
+        if first is not None:
+            insert_layer(network, *first, before=True)
+        regularizers = smaller._make_regularizers()
+        if goes_on:
+            network = regularizers.resume(self.regularizers_, network, self.net_.seed)
+        smaller.net_ = make_net(
+            network,
+            regularizers,
+            smaller._make_recipe(),
+            seed=self.net_.seed,
+            history=self.history_,
+        )
+        return smaller
+
+    def _keeps_its_layers(self) -> bool:
+        """Whether the regularizers can go on where their own layers are gone."""
+        return not self._composes_networks and all(
+            type(each).simplify is Regularizer.simplify
+            for each in self.regularizers_.values()
+        )
+
+    def _copy_as(self, kind: Any, *fitted: str) -> Any:
+        """Return an estimator of another class with the parameters and targets."""
+        names = {*kind._get_param_names()} - {"regularizers"}
+        result = kind(**{name: getattr(self, name) for name in names})
+        for name in (*fitted, *SEEN):
+            if name in vars(self):
+                setattr(result, name, vars(self)[name])
+        result._note_structure()
+        known = {*result._structure} & {*self._built_by}
+        result._built_by |= {name: self._built_by[name] for name in known}
+        return result
 
     def size_report(
         self,

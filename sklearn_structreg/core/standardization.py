@@ -23,6 +23,7 @@ __all__ = ["Standardize", "fold_standardization", "take_standardization"]
 
 BLOCK_ROWS = 4096
 BLOCK_ENTRIES = 2**18  # in double precision at a time
+TINY = 1e-30  # a batch normalization trains with no eps of zero
 
 
 class Standardize(nn.Module):
@@ -90,7 +91,7 @@ class Standardize(nn.Module):
         """Return a batch normalization that does the same in evaluation."""
         n_channels, n_dims = len(self.mean), max(1, self.mean.ndim - 1)
         kinds = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
-        norm = kinds[n_dims - 1](n_channels, eps=0.0, affine=False)
+        norm = kinds[n_dims - 1](n_channels, eps=TINY, affine=False)
         norm = norm.to(self.like)
         norm.running_mean.copy_(self.mean.flatten())  # type: ignore[union-attr]
         norm.running_var.copy_(self.factor.flatten() ** -2)  # type: ignore[union-attr]

@@ -135,6 +135,7 @@ class SelfInformedClassifier(
     module: ModuleLike = parameter_of(StructuredClassifier, "module")
 
     _needs_rows: ClassVar[bool] = True
+    _composes_networks: ClassVar[bool] = True
     _structure: ClassVar[tuple[str, ...]] = (
         *("estimator", "n_clusters", "head_layer_sizes", "head_allocation", "source"),
         *("top_k", "layer", "n_rounds", "module", "module_params", "budget"),
@@ -330,9 +331,3 @@ class SelfInformedClassifier(
             )
         if self.n_clusters != 0:
             resolve_top_k(self.top_k, n_classes, self.source)
-
-    def _check_simple(self) -> None:
-        raise ValueError(
-            "in_place=True would leave no heads to train or evaluate on demand; take "
-            "the network that compact() returns."
-        )

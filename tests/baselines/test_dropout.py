@@ -80,7 +80,7 @@ def test_on_it_changes_the_training_and_compacts_to_a_plain_network(images, kind
     assert losses[0] != losses[1]
     assert not inserted_layers(model.simplified_module())
     with torch.no_grad():
-        found = model.compact()(torch.tensor(images[0], dtype=torch.float32))
+        found = model.compact().module_(torch.tensor(images[0], dtype=torch.float32))
     np.testing.assert_allclose(
         found, model.decision_function(images[0]), rtol=1e-4, atol=1e-5
     )

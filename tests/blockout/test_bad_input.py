@@ -179,7 +179,6 @@ STRUCTURE = [
     Case("harden: X alone", "y", lambda m: m.harden(X), fitted),
     Case("harden: other X", "X has 5 features", lambda m: m.harden(X[:, :5], Y), fitted),
     Case("diagnose: unfitted", "not fitted yet", lambda m: m.diagnose(), classifier()),
-    Case("compact in place", "in_place=True cannot go on", lambda m: m.compact(in_place=True), fitted),
 ]  # fmt: skip
 
 PICTURES = [BlockoutDisplay, ExpectedClustersDisplay, NodeEmbeddingDisplay, ProbabilityHistoryDisplay]  # fmt: skip

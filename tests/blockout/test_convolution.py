@@ -156,7 +156,7 @@ def test_a_convolutional_net_trains_hardens_and_gets_smaller(digits):
     )
     assert hardened.multiply_adds[1] < 0.8 * hardened.multiply_adds[0]
     assert hardened.hardened_score > hardened.score - 0.05
-    compacted = model.compact()
+    compacted = model.compact().module_
     rows = torch.tensor(X).float().reshape(-1, 1, 8, 8)
     outputs = compacted.eval()(rows).detach().numpy()
     np.testing.assert_allclose(outputs, model.decision_function(X), atol=1e-4)

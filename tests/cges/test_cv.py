@@ -246,12 +246,15 @@ def test_files_pickles_and_compaction(rows, tmp_path):
             assert len(other.estimators_) == len(model.estimators_)
             assert other.alpha_ == 0.8
         smaller = model.compact()
-        with torch.no_grad():
-            outputs = smaller(torch.from_numpy(X).float()).numpy()
-        np.testing.assert_allclose(outputs, model.decision_function(X), atol=1e-4)
+        assert len(smaller.estimators_) == len(model.estimators_)
+        smaller.save(tmp_path / "smaller")
+        loaded = CGESClassifierCV.load(tmp_path / "smaller")
+        for each in (smaller, loaded):
+            assert each.n_parameters_ <= model.n_parameters_
+            np.testing.assert_allclose(
+                each.decision_function(X), model.decision_function(X), atol=1e-4
+            )
         assert model.size_report(X, n_repeats=0).n_parameters == model.n_parameters_
-        with pytest.raises(ValueError, match="in_place"):
-            model.compact(in_place=True)
 
 
 def test_in_a_grid_search(rows):

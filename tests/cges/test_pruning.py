@@ -301,7 +301,7 @@ def test_compaction_in_place_keeps_the_zeros_and_prunes_no_further(digits, densi
         alpha=0, target_density=density, warm_start=True, max_epochs=10, random_state=0
     ).fit(X, y)
     before = model.decision_function(X)
-    model.compact(in_place=True)
+    model = model.compact()
     n_left = n_nonzero(model.module_)
     zeros = [p == 0 for p in model.module_.parameters() if p.ndim > 1]
     assert sum(z.numel() for z in zeros) < 0.8 * 7400
@@ -381,7 +381,7 @@ def test_compaction_between_the_rounds_holds_the_zeros(digits):
     model = CGESClassifier(alpha=0, target_density=0.003, pruning_rounds=2, **FAST)
     for _ in range(3):  # the first round comes with the third
         model.partial_fit(X, y, classes=range(10))
-    model.compact(in_place=True)
+    model = model.compact()
     n_left = n_nonzero(model.module_)
     for _ in range(3):
         model.partial_fit(X, y)

@@ -25,7 +25,7 @@ FAST = {"max_epochs": 9, "hidden_layer_sizes": (30, 20), "random_state": 0}
 def share_left(estimator):
     """Count the multiply-adds of the compacted network over those of the whole one."""
     sample = torch.zeros(1, *estimator.input_shape_)
-    compacted = estimator.compact()
+    compacted = estimator.compact().module_
     whole = estimator.simplified_module()
     return count_multiply_adds(compacted, sample) / count_multiply_adds(whole, sample)
 
@@ -108,7 +108,9 @@ def test_the_latency_asked_for_is_reached(digits, monkeypatch):
     monkeypatch.setattr(targets, "measure_latencies", fake_latencies)
     model = CGESClassifier(target_latency=0.5, **FAST).fit(*digits)
     whole, part = fake_latencies(
-        [model.simplified_module(), model.compact()], torch.zeros(1, 64), 1
+        [net.simplified_module() for net in (model, model.compact())],
+        torch.zeros(1, 64),
+        1,
     )
     assert abs(part / whole - 0.5) <= 0.02
     assert model.regularizers_["cges"].reached_ == pytest.approx(part / whole)
@@ -131,10 +133,10 @@ def test_a_warm_start_holds_the_size_and_goes_on_to_a_smaller_one(digits):
     model.set_params(target_multiply_adds=0.2).fit(*digits)
     assert abs(share_left(model) - 0.2) <= 0.02
     assert bool((model.module_[2].weight[zeros.all(1)] == 0).all())
-    model.compact(in_place=True)
+    model = model.compact()
     n_left = weights(model.module_).numel()
     model.fit(*digits)
-    assert weights(model.compact()).numel() == n_left
+    assert weights(model.compact().module_).numel() == n_left
     model.set_params(target_multiply_adds=None, alpha=0).fit(*digits)
     assert model.sparsity_ < 0.01
 

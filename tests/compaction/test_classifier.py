@@ -12,7 +12,18 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
-from sklearn_structreg import CGESClassifier, CGESRegressor
+from sklearn_structreg import (
+    BlockoutClassifier,
+    BlockoutRegressor,
+    CGESClassifier,
+    CGESClassifierCV,
+    CGESRegressor,
+    DropClusterClassifier,
+    SelfInformedClassifier,
+    StructuredClassifier,
+    StructuredRegressor,
+)
+from sklearn_structreg.baselines import Dropout
 
 IGNORE = "ignore::sklearn.exceptions.ConvergenceWarning"
 FILTERS = {"penalty": "group", "groups": "filter", "alpha": 0.7}
@@ -35,7 +46,7 @@ def test_outputs_are_the_same(digits, images, groups, dtype):
     model = fitted(digits, images, dtype=dtype, **groups)
     assert model.score(*digits) > 0.5  # far from chance, so far from all zeros
     before = copy.deepcopy(model.module_.state_dict())
-    smaller = model.compact()
+    smaller = model.compact().simplified_module()
     assert count(smaller) < 0.9 * count(model.module_)
     assert not smaller.training
     X = torch.tensor(digits[0], dtype=getattr(torch, dtype))
@@ -48,15 +59,16 @@ def test_outputs_are_the_same(digits, images, groups, dtype):
         assert torch.equal(tensor, before[name])
 
 
-def test_in_place_the_estimator_predicts_as_before(digits):
+def test_the_smaller_estimator_predicts_as_before(digits, tmp_path):
     X, y = digits
-    model = fitted(digits, **FEATURES)
-    dense, n_epochs = copy.deepcopy(model), model.n_iter_
-    smaller = model.compact(in_place=True)
-    assert count(smaller) == count(model.module_) < count(dense.module_)
-    assert model.n_parameters_ == count(smaller)
-    assert model.n_iter_ == n_epochs
-    for fresh in (model, pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+    dense = fitted(digits, **FEATURES)
+    model, whole = dense.compact(), copy.deepcopy(dense.module_.state_dict())
+    assert type(model) is CGESClassifier
+    assert model.n_parameters_ == count(model.module_) < count(dense.module_)
+    assert model.n_iter_ == dense.n_iter_
+    model.save(tmp_path / "model")
+    loaded = CGESClassifier.load(tmp_path / "model")
+    for fresh in (model, loaded, pickle.loads(pickle.dumps(model))):
         np.testing.assert_array_equal(fresh.predict(X), dense.predict(X))
         np.testing.assert_allclose(
             fresh.predict_proba(X), dense.predict_proba(X), rtol=0, atol=1e-6
@@ -64,23 +76,57 @@ def test_in_place_the_estimator_predicts_as_before(digits):
     with pytest.raises(NotFittedError):
         clone(model).predict(X)
     assert clone(model).get_params() == dense.get_params()
+    model.partial_fit(X, y)
+    for name, tensor in dense.module_.state_dict().items():
+        assert torch.equal(tensor, whole[name])
     model.fit(X, y)  # a fit that does not go on starts with the whole network
     assert count(model.module_) == count(dense.module_)
 
 
 def test_a_regressor_predicts_as_before(digits):
     X, y = digits
-    model = CGESRegressor(max_epochs=10, random_state=0, **FEATURES | {"alpha": 0.1})
-    dense = copy.deepcopy(model.fit(X, y))
-    assert count(model.compact(in_place=True)) < count(dense.module_)
+    dense = CGESRegressor(max_epochs=10, random_state=0, **FEATURES | {"alpha": 0.1})
+    model = dense.fit(X, y).compact()
+    assert count(model.module_) < count(dense.module_)
     np.testing.assert_allclose(model.predict(X), dense.predict(X), rtol=0, atol=1e-4)
     assert model.score(X, y) > 0.5
+
+
+LAYERS_THAT_GO = {
+    "blockout": BlockoutClassifier(),
+    "dropcluster": DropClusterClassifier(image_shape=(1, 8, 8)),
+    "dropout": CGESClassifier(regularizers=[Dropout(0.2)]),
+    "raw": BlockoutClassifier(standardize=False),
+    "numbers": BlockoutRegressor(),
+    "heads": SelfInformedClassifier(n_clusters=3, cv=None),
+    "average": CGESClassifierCV(alphas=[0.3], cv=2, regularizers=[Dropout(0.2)]),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS_THAT_GO)
+def test_layers_of_regularizers_are_gone(digits, name, tmp_path):
+    X, y = digits[0][:400], digits[1][:400]
+    model = clone(LAYERS_THAT_GO[name]).set_params(max_epochs=3, random_state=0)
+    smaller = model.fit(X, y).compact()
+    plain = StructuredRegressor if name == "numbers" else StructuredClassifier
+    assert type(smaller) is plain
+    method = "predict" if name == "numbers" else "predict_proba"
+    expected = getattr(model, method)(X)
+    smaller.save(tmp_path / "model")
+    own = None if smaller.module == "auto" else smaller.module
+    for each in (smaller, plain.load(tmp_path / "model", module=own)):
+        np.testing.assert_allclose(getattr(each, method)(X), expected, atol=1e-4)
+    n_before = smaller.n_iter_
+    smaller.set_params(warm_start=True).fit(X, y)
+    assert smaller.n_iter_ == n_before + 3
+    assert smaller.partial_fit(X, y).score(X, y) > model.score(X, y) - 0.1
+    np.testing.assert_array_equal(getattr(model, method)(X), expected)
 
 
 def test_training_goes_on_with_the_smaller_network(digits):
     X, y = digits
     model = fitted(digits, warm_start=True, **FEATURES)
-    model.compact(in_place=True)
+    model = model.compact()
     shapes = [p.shape for p in model.module_.parameters()]
     twin = pickle.loads(pickle.dumps(model))
     for each in (model, twin):
@@ -96,21 +142,12 @@ def test_training_goes_on_with_the_smaller_network(digits):
     assert model.score(X, y) > 0.9
 
 
-def test_what_was_returned_does_not_train_along(digits):
-    model = fitted(digits, **FEATURES)
-    smaller = model.compact(in_place=True)
-    before = copy.deepcopy(smaller.state_dict())
-    model.partial_fit(*digits)
-    for name, tensor in smaller.state_dict().items():
-        assert torch.equal(tensor, before[name])
-
-
 @pytest.mark.filterwarnings(IGNORE)
 def test_all_weights_gone(digits):
     model = fitted(digits, images=True, alpha=50.0, penalty="group")
     assert model.sparsity_ == 1.0
     before = model.predict_proba(digits[0])
-    model.compact(in_place=True)
+    model = model.compact()
     assert model.n_parameters_ < 100
     np.testing.assert_allclose(model.predict_proba(digits[0]), before, atol=1e-6)
     model.partial_fit(*digits)
@@ -120,8 +157,7 @@ def test_a_search_s_best_estimator_can_be_compacted(blobs):
     search = GridSearchCV(
         CGESClassifier(max_epochs=3, random_state=0), {"alpha": [0.1, 1.0]}, cv=2
     ).fit(*blobs)
-    search.best_estimator_.compact(in_place=True)
-    assert search.predict(blobs[0]).shape == (90,)
+    assert search.best_estimator_.compact().predict(blobs[0]).shape == (90,)
 
 
 @pytest.mark.filterwarnings(IGNORE)
@@ -135,7 +171,7 @@ def test_errors(digits, blobs):
     model = CGESClassifier(with_bilinear, max_epochs=1).fit(*blobs)
     before = model.predict_proba(blobs[0])
     with pytest.raises(ValueError, match=r"The layer '2' \(Odd\)"):
-        model.compact(in_place=True)
+        model.compact()
     np.testing.assert_array_equal(model.predict_proba(blobs[0]), before)
 
 

@@ -5,7 +5,7 @@ import torch
 from compaction.networks import assert_same_outputs
 from torch import nn
 
-from sklearn_structreg import BlockoutClassifier, CGESClassifier, SelfInformedClassifier
+from sklearn_structreg import CGESClassifier, SelfInformedClassifier
 from sklearn_structreg.baselines import (
     DropBlock,
     DropBlock1d,
@@ -91,7 +91,10 @@ def test_a_sparse_network_with_another_regularizer(digits, regularizer):
         random_state=0,
     ).fit(X, y)
     images = torch.tensor(X.reshape(-1, 1, 8, 8), dtype=torch.float32)
-    for smaller in (model.compact(), compact(model.module_, images)):
+    for smaller in (
+        model.compact().simplified_module(),
+        compact(model.module_, images),
+    ):
         assert_same_outputs(model.module_, smaller, images)
         assert not any(part._forward_hooks for part in smaller.modules())
     assert model.size_report(X, n_repeats=0).n_compact > 0
@@ -113,7 +116,10 @@ def test_cges_on_a_network_that_holds_our_layers(digits):
     with torch.no_grad():
         model.module_[-1].weight[:, :64] = 0.0
     images = torch.tensor(X.reshape(-1, 1, 8, 8), dtype=torch.float32)
-    for smaller in (model.compact(), compact(model.module_, images)):
+    for smaller in (
+        model.compact().simplified_module(),
+        compact(model.module_, images),
+    ):
         assert_same_outputs(model.module_, smaller, images)
         assert not any(hasattr(x, "simplified") for x in smaller.modules())
         convolutions = [x for x in smaller.modules() if isinstance(x, nn.Conv2d)]
@@ -141,9 +147,3 @@ def test_specialist_heads(digits):
     ).fit(X, y)
     batch = torch.tensor(X[:50], dtype=torch.float32)
     assert_same_outputs(model.module_, compact(model.module_, batch), batch)
-
-
-def test_in_place_is_refused_where_the_layers_are_needed_for_training(digits):
-    model = BlockoutClassifier(max_epochs=1, random_state=0).fit(*digits)
-    with pytest.raises(ValueError, match="cannot go on with the layers of 'blockout'"):
-        model.compact(in_place=True)

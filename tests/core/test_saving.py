@@ -127,7 +127,7 @@ def test_a_compacted_network(digits, path, images, own):
         params["module"] = params["module"] if images else nn.Linear(64, 10)
     model = CGESClassifier(**params).fit(X, y)
     n_before = model.n_parameters_
-    model.compact(in_place=True)
+    model = model.compact()
     assert own or model.n_parameters_ < n_before
     model.save(path)
     loaded = CGESClassifier.load(path, params.get("module"))

@@ -461,7 +461,7 @@ def test_a_regressor(images):
     assert model.n_clusters_ == 7
     assert set(model.layer_hopkins(X[:10], "0")) == {"0"}
     assert model.score(X, y) > 0
-    assert model.compact()(torch.zeros(1, 1, 8, 8)).shape == (1, 1)
+    assert model.compact().module_(torch.zeros(1, 1, 8, 8)).shape == (1, 1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -167,7 +167,6 @@ CLASSIFIERS = [
     Case("unfitted count", "not fitted yet", lambda m: m.count_multiply_adds(X), classifier()),
     Case("no partial_fit", "partial_fit", lambda m: m.partial_fit(X, Y), classifier(), AttributeError),
     Case("predict other features", "X has 5 features", lambda m: m.predict(X[:, :5]), fitted),
-    Case("compact in place", "in_place=True would leave no heads", lambda m: m.compact(in_place=True), fitted),
 ]  # fmt: skip
 
 # ---- the partitioner ---------------------------------------------------------------

@@ -94,7 +94,11 @@ def test_heads_read_raw_samples_standardized(some_digits, params):
     expected = model.fit(X, y).decision_function(X)
     rows = torch.from_numpy(X).float().reshape(-1, *model.input_shape_)
     with torch.no_grad():
-        for network in (model.module_, model.simplified_module(), model.compact()):
+        for network in (
+            model.module_,
+            model.simplified_module(),
+            model.compact().module_,
+        ):
             np.testing.assert_allclose(network(rows), expected, atol=1e-4)
 
 
