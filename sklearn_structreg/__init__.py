@@ -8,7 +8,7 @@ from sklearn_structreg.cges import (
     CGESRegressorCV,
     CGESSelector,
 )
-from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
+from sklearn_structreg.core import StructuredClassifier, StructuredRegressor, export
 from sklearn_structreg.core.versions import __version__
 from sklearn_structreg.dropcluster import (
     DropClusterClassifier,
@@ -40,4 +40,5 @@ __all__ = [
     "StructuredClassifier",
     "StructuredRegressor",
     "__version__",
+    "export",
 ]

@@ -3,6 +3,7 @@
 from sklearn_structreg.compaction.counting import count_multiply_adds
 from sklearn_structreg.core.classifier import StructuredClassifier
 from sklearn_structreg.core.dataset_rows import as_rows
+from sklearn_structreg.core.deployment import ExportReport, export
 from sklearn_structreg.core.insertion import insert_layer, remove_layers
 from sklearn_structreg.core.modules import make_convnet, make_mlp
 from sklearn_structreg.core.options import Training
@@ -12,6 +13,7 @@ from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.regularizer_callback import RegularizerCallback
 
 __all__ = [
+    "ExportReport",
     "LearningRateDisplay",
     "Regularizer",
     "RegularizerCallback",
@@ -20,6 +22,7 @@ __all__ = [
     "Training",
     "as_rows",
     "count_multiply_adds",
+    "export",
     "insert_layer",
     "make_convnet",
     "make_mlp",

@@ -21,6 +21,7 @@ from sklearn_structreg.core.batches import Batches
 from sklearn_structreg.core.checkpoint import Checkpoint
 from sklearn_structreg.core.convergence import note_failure, note_problem, warn_once
 from sklearn_structreg.core.data import TrainingData
+from sklearn_structreg.core.deployment import Exportable
 from sklearn_structreg.core.interruption import called_at_prompt
 from sklearn_structreg.core.nested_regularizers import NestedRegularizers
 from sklearn_structreg.core.net import StructuredNet
@@ -60,6 +61,7 @@ class StructuredEstimator(
     ReadsData,
     NestedRegularizers,
     Compactable,
+    Exportable,
     Savable,
     VersionedPickle,
     CallbackSupportMixin,

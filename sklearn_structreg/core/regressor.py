@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from sklearn_structreg.core.checks import check_table
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.dataset_items import dataset_targets
+from sklearn_structreg.core.deployed import TargetScale
 from sklearn_structreg.core.estimator import StructuredEstimator
 from sklearn_structreg.core.parameters import component, parameter_of
 from sklearn_structreg.core.targets import (
@@ -115,6 +116,9 @@ class StructuredRegressor(RegressorMixin, StructuredEstimator):
         """
         outputs = self._logits(X) * self.target_scale_ + self.target_mean_
         return outputs[:, 0] if self._one_dimensional else outputs
+
+    def _target_scale(self) -> TargetScale:
+        return TargetScale(self.target_mean_, self.target_scale_, self._one_dimensional)
 
     def _as_plain(self) -> StructuredRegressor:
         """Return a regressor of no method with the targets of this one."""

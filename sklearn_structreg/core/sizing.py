@@ -56,9 +56,15 @@ class Compactable:
         torch.nn.Module
             A copy, in evaluation mode.
         """
+        return self._plain_network()
+
+    def _plain_network(self, dtype: torch.dtype | None = None) -> nn.Module:
+        """Simplify the network; fold mean and scale in this precision."""
         module, first = self._simplify()
         if first is not None:
             insert_layer(module, *first, before=True)
+        if dtype is not None:
+            module = module.to(dtype)
         return fold_standardization(module)
 
     def _simplify(self) -> tuple[nn.Module, tuple[str, Standardize] | None]:
@@ -111,7 +117,11 @@ class Compactable:
         True
         """
         check_is_fitted(self, "net_")
+        self._check_one_network()
         return self._compacted(unsupported)
+
+    def _check_one_network(self) -> None:
+        """Refuse predictions that are not those of one network for all samples."""
 
     def _compacted(self, unsupported: str) -> Any:
         """Return an estimator like this one with the compacted network."""

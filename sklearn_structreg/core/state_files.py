@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["add_tensor", "decode", "encode", "is_plain", "read_state", "write_state"]
+__all__ = [
+    *("add_tensor", "decode", "encode", "is_plain", "read_state", "replacing"),
+    "write_state",
+]
 
 KIND = "__kind__"
 PLAIN = (type(None), bool, int, float, str, Tensor, np.generic)
@@ -44,15 +48,23 @@ def write_state(path: str | os.PathLike[str], state: Any) -> None:
     OSError
         If the file cannot be written, as on a full disk.
     """
-    path, tensors = Path(path).resolve(), dict[str, Tensor]()
+    tensors: dict[str, Tensor] = {}
     text = json.dumps(encode(state, tensors))
     metadata = {"state": text, "digest": _digest(text, tensors)}
+    with replacing(path) as unfinished:
+        save_file(tensors, unfinished, metadata)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a file to write; it takes the place of `path` unless there is an error."""
+    path = Path(path).resolve()
     own = f"{os.getpid()}-{threading.get_ident()}"
     unfinished = path.with_name(f".{path.name}.{own}.unfinished")
     try:
         unfinished.touch()
         mode = (path if path.exists() else unfinished).stat().st_mode
-        save_file(tensors, unfinished, metadata)
+        yield unfinished
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         unfinished.chmod(mode)  # safetensors would let nobody else read it

@@ -321,6 +321,13 @@ class SelfInformedClassifier(
         common = {name: getattr(self, name) for name in COMMON}
         return StructuredClassifier(**common | {"checkpoint": None})
 
+    def _check_one_network(self) -> None:
+        if self.conditional is not None:
+            raise ValueError(
+                f"conditional={self.conditional} evaluates heads on demand, which a "
+                "plain network cannot do; set conditional=None."
+            )
+
     def _check_groups(self, data: TrainingData) -> None:
         """Check the parameters of the groups before any work is done."""
         n_classes = len(self.classes_)
