@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import copy
 import statistics
-import time
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = [
     "LayerCount",
     "check_call",
+    "count_bytes",
     "count_layers",
     "count_multiply_adds",
     "measure_latencies",
     "uncompiled",
 ]
 
-N_WARM_UPS = 3
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -140,20 +141,19 @@ def measure_latencies(
     modules: list[nn.Module], batch: Tensor, n_repeats: int
 ) -> list[float]:
     """Measure the median seconds of a forward pass; the modules take turns."""
-    twins = [copy.deepcopy(module).eval() for module in modules]
-    times: list[list[float]] = [[] for _ in twins]
-    with torch.inference_mode():
-        for _ in range(N_WARM_UPS + n_repeats):  # turns: noise falls on all alike
-            for twin, record in zip(twins, times, strict=True):
-                record.append(_seconds(twin, batch))
-    return [statistics.median(record[N_WARM_UPS:]) for record in times]
+    timers = [
+        Timer(
+            "module(batch)",
+            globals={"module": copy.deepcopy(module).eval(), "batch": batch},
+            num_threads=torch.get_num_threads(),
+        )
+        for module in modules
+    ]
+    with torch.inference_mode():  # in turns: noise falls on all alike
+        turns = [[timer.timeit(1).median for timer in timers] for _ in range(n_repeats)]
+    return [statistics.median(times) for times in zip(*turns, strict=True)]
 
 
-def _seconds(module: nn.Module, batch: Tensor) -> float:
-    if batch.is_cuda:
-        torch.cuda.synchronize(batch.device)
-    start = time.perf_counter()
-    module(batch)
-    if batch.is_cuda:
-        torch.cuda.synchronize(batch.device)
-    return time.perf_counter() - start
+def count_bytes(module: nn.Module) -> int:
+    """Count the bytes of a safetensors file of the weights."""
+    return len(save({n: t.cpu().clone() for n, t in module.state_dict().items()}))

@@ -16,13 +16,14 @@ from sklearn_structreg.compaction.compact import compact, simplified_copy
 from sklearn_structreg.compaction.counting import (
     LayerCount,
     check_call,
+    count_bytes,
     count_layers,
     count_multiply_adds,
     measure_latencies,
     uncompiled,
 )
 
-__all__ = ["LayerSize", "SizeReport", "size_report"]
+__all__ = ["LayerSize", "SizeReport", "size_report", "written"]
 
 Row = list[str]
 
@@ -48,6 +49,8 @@ class SizeReport:
     n_parameters, n_nonzero, n_compact : int
         Parameters of the network; those of them that are not zero; parameters of the
         compacted network.
+    n_bytes, compact_bytes : int
+        Sizes of safetensors files of the two networks.
     flops : int
         Floating-point operations per sample by `torch.utils.flop_counter`: two for each
         multiply-add of matrix products and convolutions.
@@ -58,7 +61,11 @@ class SizeReport:
         The same count as `flops` for the compacted network.
     latency, compact_latency : float or None
         Median time of a forward pass in seconds per batch, before and after
-        compaction, measured in turns; None where it was not measured.
+        compaction, measured in turns by `torch.utils.benchmark`; None where it was not
+        measured.
+    n_plain, plain_flops, plain_bytes, plain_latency : int, int, int, float or None
+        The same of the plain network, which the method has not changed: an estimator's
+        report has it. None where there is none.
     batch_size, device, n_threads : int, str, int
         Samples per batch; device and threads of the measurement.
     layers : tuple
@@ -85,6 +92,12 @@ class SizeReport:
     device: str
     n_threads: int
     layers: tuple[LayerSize, ...]
+    n_bytes: int
+    compact_bytes: int
+    n_plain: int | None = None
+    plain_flops: int | None = None
+    plain_bytes: int | None = None
+    plain_latency: float | None = None
     left_out: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -109,16 +122,36 @@ class SizeReport:
             f"{self.device}{threads}.{left_out}"
         )
 
+    def measures(self) -> dict[str, tuple[float | None, ...]]:
+        """Return every measure of the plain, the trained and the compacted network.
+
+        Returns
+        -------
+        dict of str to tuple
+            "parameters", "FLOPs", "file" in bytes, and "latency" in seconds.
+        """
+        return {
+            "parameters": (self.n_plain, self.n_parameters, self.n_compact),
+            "FLOPs": (self.plain_flops, self.flops, self.compact_flops),
+            "file": (self.plain_bytes, self.n_bytes, self.compact_bytes),
+            "latency": (self.plain_latency, self.latency, self.compact_latency),
+        }
+
     def _totals(self) -> list[Row]:
-        table = [
-            ["", "all", "not zero", "", "compacted", ""],
-            ["parameters", *_counts(self.n_parameters, self.n_nonzero, self.n_compact)],
-            ["FLOPs", *_counts(self.flops, self.nonzero_flops, self.compact_flops)],
-        ]
-        if self.latency is not None and self.compact_latency is not None:
-            ratio = _percent(self.compact_latency, self.latency)
-            times = [f"{1e3 * t:.3f} ms" for t in (self.latency, self.compact_latency)]
-            table.append(["latency", times[0], "", "", times[1], ratio])
+        nonzero = {"parameters": self.n_nonzero, "FLOPs": self.nonzero_flops}
+        with_plain = self.n_plain is not None
+        table = [["", *["plain"] * with_plain, "trained"]]
+        table[0] += [*[""] * with_plain, "not zero", "", "compacted", ""]
+        for name, (plain, trained, compacted) in self.measures().items():
+            if trained is None:
+                continue
+            row = [name, written(name, trained)]
+            if with_plain:
+                row[1:] = [written(name, plain), row[1], _percent(trained, plain)]
+            whole = plain if with_plain else trained
+            for part in (nonzero.get(name), compacted):
+                row += [written(name, part), _percent(part, whole)]
+            table.append(row)
         return table
 
     def _rows(self) -> list[Row]:
@@ -140,6 +173,7 @@ def size_report(
     sample_batch: Tensor,
     *,
     compacted: nn.Module | None = None,
+    plain: nn.Module | None = None,
     n_repeats: int = 21,
     unsupported: str = "raise",
     left_out: Sequence[str] = (),
@@ -154,8 +188,10 @@ def size_report(
         Samples on the module's device; latency is measured on all of them at once.
     compacted : torch.nn.Module or None, default=None
         The network that `compact` made of the module; None compacts it here.
+    plain : torch.nn.Module or None, default=None
+        The network without the method, to set the others against.
     n_repeats : int, default=21
-        Timed passes of each network, in turns; 0 leaves latency out.
+        Measurements of each network, in turns; 0 leaves latency out.
     unsupported : {"raise", "keep"}, default="raise"
         As in `compact`.
     left_out : sequence of str, default=()
@@ -191,9 +227,10 @@ def size_report(
     >>> with torch.no_grad():
     ...     _ = net[2].weight[:, :3].zero_()
     >>> print(size_report(net, torch.zeros(8, 4), n_repeats=0))
-                all  not zero          compacted
-    parameters   37        31  83.8 %         16  43.2 %
-    FLOPs        60        48  80.0 %         24  40.0 %
+                trained  not zero          compacted
+    parameters       37        31  83.8 %         16  43.2 %
+    FLOPs            60        48  80.0 %         24  40.0 %
+    file         0.4 kB                       0.4 kB  80.9 %
     FLOPs are per sample.
     <BLANKLINE>
     layer          parameters  not zero  compacted  FLOPs  not zero  compacted
@@ -207,8 +244,8 @@ def size_report(
     if compacted is None:
         compacted = compact(module, sample_batch, unsupported=unsupported)
     check_call(compacted, sample_batch, "compacted")
-    sample, plain = sample_batch[:1], simplified_copy(uncompiled(module))
-    dense, small = count_layers(plain, sample), count_layers(compacted, sample)
+    sample, dense_net = sample_batch[:1], simplified_copy(uncompiled(module))
+    dense, small = count_layers(dense_net, sample), count_layers(compacted, sample)
     if small.keys() != dense.keys():
         raise ValueError(
             "compacted has other layers than module; pass the result of "
@@ -223,11 +260,20 @@ def size_report(
         )
         for name, layer in dense.items()
     )
-    flops = 2 * count_multiply_adds(plain, sample)
+    flops = 2 * count_multiply_adds(dense_net, sample)
     zero_flops = sum(layer.flops - layer.nonzero_flops for layer in layers)
-    latencies: Sequence[float | None] = (None, None)
+    networks = [module, compacted, *([] if plain is None else [plain])]
+    latencies: list[float | None] = [None] * len(networks)
     if n_repeats:
-        latencies = measure_latencies([module, compacted], sample_batch, int(n_repeats))
+        latencies = [*measure_latencies(networks, sample_batch, int(n_repeats))]
+    of_plain: dict[str, Any] = {}
+    if plain is not None:
+        of_plain = {
+            "n_plain": sum(p.numel() for p in plain.parameters()),
+            "plain_flops": 2 * count_multiply_adds(plain, sample),
+            "plain_bytes": count_bytes(plain),
+            "plain_latency": latencies[2],
+        }
     return SizeReport(
         n_parameters=sum(layer.n_parameters for layer in layers),
         n_nonzero=sum(layer.n_nonzero for layer in layers),
@@ -241,18 +287,24 @@ def size_report(
         device=str(sample_batch.device),
         n_threads=torch.get_num_threads(),
         layers=layers,
+        n_bytes=count_bytes(dense_net),
+        compact_bytes=count_bytes(compacted),
+        **of_plain,
         left_out=tuple(left_out),
     )
 
 
-def _counts(total: int, nonzero: int, compacted: int) -> Row:
-    """Write three counts, the last two with their shares of the first."""
-    shares = [_percent(nonzero, total), _percent(compacted, total)]
-    return [f"{total:,}", f"{nonzero:,}", shares[0], f"{compacted:,}", shares[1]]
+def written(name: str, value: float | None) -> str:
+    """Write a measure with its unit."""
+    if value is None:
+        return ""
+    if name == "latency":
+        return f"{1e3 * value:.3f} ms"
+    return f"{value / 1e3:,.1f} kB" if name == "file" else f"{value:,}"
 
 
-def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else ""
+def _percent(part: float | None, whole: float | None) -> str:
+    return f"{100 * part / whole:.1f} %" if whole and part is not None else ""
 
 
 def _aligned(table: list[Row], n_words: int) -> list[str]:

@@ -11,12 +11,14 @@ from sklearn_structreg.core.rate_finder import LearningRateDisplay
 from sklearn_structreg.core.regressor import StructuredRegressor
 from sklearn_structreg.core.regularizer import Regularizer
 from sklearn_structreg.core.regularizer_callback import RegularizerCallback
+from sklearn_structreg.core.size_display import SizeDisplay
 
 __all__ = [
     "ExportReport",
     "LearningRateDisplay",
     "Regularizer",
     "RegularizerCallback",
+    "SizeDisplay",
     "StructuredClassifier",
     "StructuredRegressor",
     "Training",

@@ -109,7 +109,7 @@ class Exportable:
         """Write the network to a file that runs without this package.
 
         The file is loaded again and compared with the estimator before it takes its
-        place: see :func:`~sklearn_structreg.core.export` for the parameters, the result
+        place: see :func:`~sklearn_structreg.export` for the parameters, the result
         and the errors. That function takes pipelines, too.
 
         Parameters
@@ -395,7 +395,7 @@ def _compared_rows(
             spec = replace(spec, dtype=precision, device=torch.device("cpu"))
             return data.first_rows(len(logits), spec).to(precision), logits
     dense: Any = X.toarray() if issparse(X) else X  # type: ignore[attr-defined]
-    return torch.from_numpy(np.asarray(dense, np.float64)).to(precision), logits
+    return torch.tensor(np.asarray(dense, np.float64), dtype=precision), logits
 
 
 def _typical_rows(estimator: Any) -> NDArray[np.float64]:

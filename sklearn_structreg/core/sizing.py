@@ -14,9 +14,11 @@ from torch.utils.data import Dataset
 
 from sklearn_structreg.compaction import SizeReport, compact, size_report
 from sklearn_structreg.core.checks import is_integer
+from sklearn_structreg.core.device import dtype_name
 from sklearn_structreg.core.insertion import insert_layer, simplify_inserted
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.regularizer import Regularizer
+from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.standardization import (
     Standardize,
     fold_standardization,
@@ -42,6 +44,7 @@ class Compactable:
     _make_recipe: Any
     _samples_to_predict: Any
     _as_plain: Any
+    _skeleton: Any
     _built_by: dict[str, Any]
     # whether its network is another one than the parameters describe
     _composes_networks: ClassVar[bool] = False
@@ -174,7 +177,11 @@ class Compactable:
         n_repeats: int = 21,
         unsupported: str = "raise",
     ) -> SizeReport:
-        """Report how large the network is: weights not zero, compacted, and latency.
+        """Report the size of the plain, the trained and the compacted network.
+
+        The plain one is as the parameters describe it, without regularizers, and
+        without heads. Counted are parameters, operations, the bytes of a file and the
+        time of a prediction.
 
         Parameters
         ----------
@@ -183,8 +190,7 @@ class Compactable:
         batch_size : int, default=128
             Latency is measured on the first so many samples at once.
         n_repeats : int, default=21
-            How often the network and the compacted one are timed, in turns; 0 leaves
-            latency out.
+            How often the networks are timed, in turns; 0 leaves latency out.
         unsupported : {"raise", "keep"}, default="raise"
             As in `compact`.
 
@@ -192,18 +198,28 @@ class Compactable:
         -------
         SizeReport
             Prints as a table; see :func:`~sklearn_structreg.compaction.size_report`.
+            :class:`~sklearn_structreg.core.SizeDisplay` draws it.
         """
         data, spec = self._samples_to_predict(X)
         if not is_integer(batch_size):
             raise ValueError(f"batch_size={batch_size!r} must be a positive integer.")
         left_out = [r.left_out() for r in self.regularizers_.values()]
+        sample = data.first_rows(int(batch_size), spec).to(spec.dtype)
         return size_report(
             self.simplified_module(),
-            data.first_rows(int(batch_size), spec).to(spec.dtype),
+            sample,
+            plain=fold_standardization(self._untrained_network()).to(sample),
             n_repeats=n_repeats,
             unsupported=unsupported,
             left_out=list(dict.fromkeys(itertools.chain(*left_out))),
         )
+
+    def _untrained_network(self) -> nn.Module:
+        """Build the network as the first fit did, without regularizers."""
+        dtype = dtype_name(next(self.module_.parameters()).dtype)
+        settings = {"dtype": dtype, "seed": self.net_.seed}
+        network: nn.Module = self._skeleton(RegularizerSequence(), settings)
+        return network.eval()
 
     def _sample(self) -> Tensor:
         """Return a few random samples on the network's device."""

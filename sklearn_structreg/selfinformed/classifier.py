@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 from sklearn.utils.metaestimators import available_if
-from torch import Tensor
+from torch import Tensor, nn
 
+from sklearn_structreg.compaction.compact import simplified_copy
 from sklearn_structreg.core import StructuredClassifier, count_multiply_adds
 from sklearn_structreg.core.checkpoint import Checkpoint
 from sklearn_structreg.core.convergence import note_failure, noted
@@ -320,6 +321,10 @@ class SelfInformedClassifier(
             return self.estimator
         common = {name: getattr(self, name) for name in COMMON}
         return StructuredClassifier(**common | {"checkpoint": None})
+
+    def _untrained_network(self) -> nn.Module:
+        """Take the network without heads."""
+        return simplified_copy(network_of(self.estimator_))
 
     def _check_one_network(self) -> None:
         if self.conditional is not None:

@@ -3,13 +3,21 @@
 import json
 import time
 
+import pytest
 import torch
 from compaction.networks import ResNet, randomize
+from sklearn.base import clone
 from torch import nn
 
-from sklearn_structreg import CGESClassifier
+from sklearn_structreg import (
+    BlockoutRegressor,
+    CGESClassifier,
+    CGESClassifierCV,
+    DropClusterClassifier,
+    SelfInformedClassifier,
+)
 from sklearn_structreg.compaction import compact, size_report
-from sklearn_structreg.core import count_multiply_adds
+from sklearn_structreg.core import SizeDisplay, count_multiply_adds
 
 
 def convnet():
@@ -125,12 +133,13 @@ def test_the_network_is_left_as_it_was():
 def test_text():
     report = size_report(convnet(), torch.zeros(3, 2, 8, 8), n_repeats=3)
     lines = str(report).splitlines()
-    assert lines[0].split() == ["all", "not", "zero", "compacted"]
+    assert lines[0].split() == ["trained", "not", "zero", "compacted"]
     assert lines[1].split() == [
         *("parameters", "409", "285", "69.7", "%", "308", "75.3", "%"),
     ]
-    assert lines[3].startswith("latency")
-    assert "per batch of 3 on cpu" in lines[4]
+    assert lines[3].startswith("file")
+    assert lines[4].startswith("latency")
+    assert "per batch of 3 on cpu" in lines[5]
     assert [line.split()[:2] for line in lines[-3:]] == [
         ["0", "Conv2d"],
         ["1", "BatchNorm2d"],
@@ -161,7 +170,7 @@ def test_data_as_json():
     assert data["latency"] == report.latency
 
 
-def test_a_classifier_s_report(digits):
+def test_a_classifier_s_report(digits, tmp_path):
     images, y = digits
     model = CGESClassifier(
         alpha=0.01, penalty="group", image_shape=(1, 8, 8), max_epochs=3
@@ -170,11 +179,68 @@ def test_a_classifier_s_report(digits):
     assert report.batch_size == 20
     assert report.n_parameters == model.n_parameters_
     assert report.n_nonzero == model.n_nonzero_parameters_
-    assert report.n_compact == sum(p.numel() for p in model.compact().parameters())
+    assert report.n_compact == sum(
+        p.numel() for p in model.compact().module_.parameters()
+    )
     assert 0 < report.latency < 10
+    assert report.n_plain == report.n_parameters
+    assert report.plain_flops == report.flops
+    assert 4 * report.n_plain < report.plain_bytes < 4 * report.n_plain + 1000
+    model.compact().export(tmp_path / "net.safetensors", outputs=["logits"])
+    n_bytes = (tmp_path / "net.safetensors").stat().st_size
+    assert abs(report.compact_bytes - n_bytes) < 1500  # of metadata
     zeros = report.flops - report.nonzero_flops
     by_hand = 0
     for name, positions in [("0", 64), ("3", 16), ("7", 1), ("9", 1)]:
         weight = model.module_.get_parameter(f"{name}.weight")
         by_hand += 2 * positions * int((weight == 0).sum())
     assert zeros == by_hand
+
+
+PLAIN = 64 * 100 + 100 + 100 * 10 + 10
+CASES = [
+    (BlockoutRegressor(), 64 * 100 + 100 + 100 + 1, 1),
+    (SelfInformedClassifier(n_clusters=3, cv=None), PLAIN, None),
+    (CGESClassifierCV(alphas=[0.3], cv=2), PLAIN, 2),
+    (DropClusterClassifier(), PLAIN, 1),
+]
+
+
+@pytest.mark.parametrize(("model", "n_plain", "times"), CASES)
+def test_the_plain_network_is_without_the_method(digits, model, n_plain, times):
+    X, y = digits[0][:300], digits[1][:300]
+    model = clone(model).set_params(max_epochs=1, random_state=0).fit(X, y)
+    report = model.size_report(X, n_repeats=1)
+    assert report.n_plain == n_plain
+    assert report.plain_flops == 2 * (n_plain - 100 - (n_plain - 6500) // 101)
+    assert report.plain_latency > 0
+    if times is None:
+        assert report.n_parameters > n_plain
+    else:
+        assert report.n_parameters == times * n_plain
+    head, parameters = str(report).splitlines()[:2]
+    assert head.split() == ["plain", "trained", "not", "zero", "compacted"]
+    assert parameters.split()[1:3] == [f"{n_plain:,}", f"{report.n_parameters:,}"]
+    smaller = model.compact().size_report(X, n_repeats=0)
+    assert smaller.n_parameters == report.n_compact
+
+
+def test_display():
+    pair = Sleeper(4, 8), Sleeper(4, 2)
+    report = size_report(
+        pair[0], torch.zeros(3, 4), compacted=pair[1], plain=Sleeper(4, 16), n_repeats=1
+    )
+    display = SizeDisplay(report).plot()
+    assert [t.get_text() for t in display.ax_.get_yticklabels()] == [
+        *("parameters", "FLOPs", "file", "latency")
+    ]
+    plain, trained, compacted = display.ax_.containers
+    assert [bar.get_width() for bar in plain] == [100] * 4
+    assert [bar.get_width() for bar in trained][:2] == [50, 50]
+    assert compacted[1].get_width() == pytest.approx(100 * 8 / 64)
+    report = size_report(pair[0], torch.zeros(3, 4), compacted=pair[1], n_repeats=0)
+    display = SizeDisplay(report).plot(ax=display.ax_.figure.subplots())
+    assert [each.get_label() for each in display.ax_.containers] == [
+        *("trained", "compacted")
+    ]
+    assert len(display.ax_.get_yticks()) == 3

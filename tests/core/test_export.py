@@ -99,7 +99,7 @@ def test_files_run_elsewhere_with_the_same_outputs(rows, tmp_path, name):
     compact = name != "own network"  # has parametrizations
     report = export(model, tmp_path / "model.pt2", check=X[:9], compact=compact)
     program = torch.export.load(report.path).module()
-    runs = [lambda part: program(torch.from_numpy(part))]
+    runs = [lambda part: program(torch.tensor(part))]
     if name in ONNX:
         report = export(model, tmp_path / "model.onnx")
         session = onnxruntime.InferenceSession(report.path)
