@@ -230,7 +230,7 @@ def size_report(
                 trained  not zero          compacted
     parameters       37        31  83.8 %         16  43.2 %
     FLOPs            60        48  80.0 %         24  40.0 %
-    file         0.4 kB                       0.4 kB  80.9 %
+    file         0.4 kB                       0.3 kB  77.7 %
     FLOPs are per sample.
     <BLANKLINE>
     layer          parameters  not zero  compacted  FLOPs  not zero  compacted

@@ -273,8 +273,9 @@ def _export(
     module = _deployed(small, names, folded, precision)
     metadata = _metadata(estimator, [*steps, ("", estimator)][0][1], names)
     with torch.no_grad(), replacing(path) as file:
-        two = rows[[0, -1]]  # a batch of one row is never traced as one of any size
-        file.write_bytes(FORMATS[form].write(module, two, metadata))
+        # One row would be traced as no batch of any size, and rows are in the file.
+        blank = torch.zeros_like(rows[[0, 0]])
+        file.write_bytes(FORMATS[form].write(module, blank, metadata))
         found = [*FORMATS[form].load(file, module)(rows)]
         difference = _difference(estimator, names, found, logits)
         if not difference <= tolerance:

@@ -64,9 +64,12 @@ def _traced(module: nn.Module, sample: Tensor) -> Any:
     """Return the network as a program of torch.export, for batches of any size."""
     sizes = {INPUT: {0: torch.export.Dim("batch")}}
     with explaining("The network cannot be exported, as torch.export says: {}."):
-        return torch.export.export(
+        program = torch.export.export(
             module, (sample,), dynamic_shapes=sizes, strict=False
         )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # the paths of this machine
+    return program
 
 
 def _as_tuple(outputs: Any) -> tuple[Tensor, ...]:
@@ -106,6 +109,8 @@ def _write_onnx(module: Any, sample: Tensor, metadata: Metadata) -> bytes:
             verbose=False,
         )
     proto = written.model_proto
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # notes on the tracing
     onnx.helper.set_model_props(proto, dict(metadata))
     serialized: bytes = proto.SerializeToString()
     return serialized
