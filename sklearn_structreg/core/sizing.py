@@ -62,12 +62,12 @@ class Compactable:
         return self._plain_network()
 
     def _plain_network(self, dtype: torch.dtype | None = None) -> nn.Module:
-        """Simplify the network; fold mean and scale in this precision."""
+        """Simplify the network; with `dtype` in this precision, and on the CPU."""
         module, first = self._simplify()
         if first is not None:
             insert_layer(module, *first, before=True)
         if dtype is not None:
-            module = module.to(dtype)
+            module = module.to("cpu", dtype)
         return fold_standardization(module)
 
     def _simplify(self) -> tuple[nn.Module, tuple[str, Standardize] | None]:
