@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
+from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from sklearn_structreg.compaction.compact import simplified_copy
+from sklearn_structreg.core.comparison import compared_rows, largest_difference
 from sklearn_structreg.core.deployed import (
     OUTPUTS,
     Deployed,
@@ -27,19 +25,16 @@ from sklearn_structreg.core.deployed import (
     TargetScale,
 )
 from sklearn_structreg.core.device import dtype_name, resolve_dtype
-from sklearn_structreg.core.messages import explaining, shown
+from sklearn_structreg.core.messages import shown
 from sklearn_structreg.core.model_files import FORMATS, INPUT, check_packages
-from sklearn_structreg.core.pipelines import Step, fold_steps, take_apart
+from sklearn_structreg.core.pipelines import fold_steps, take_apart
 from sklearn_structreg.core.saving import check_place
-from sklearn_structreg.core.standardization import Standardize
 from sklearn_structreg.core.state_files import replacing
 from sklearn_structreg.core.versions import __version__
 
 __all__ = ["ExportReport", "Exportable", "export"]
 
-N_ROWS = 8  # random ones, where no rows are given
 PRECISIONS = ("float32", "float64")
-REFUSED = "The network does not take random rows: {}; pass rows of yours as check."
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 
 
@@ -268,7 +263,7 @@ def _export(
         n_features = getattr(steps[0][1], "n_features_in_", 0)
         folded = fold_steps(steps, n_features, estimator.input_shape_)
     check_packages(form)
-    rows, logits = _compared_rows(estimator, steps, folded, check, precision)
+    rows, logits = compared_rows(estimator, steps, folded, check, precision)
     small = estimator.compact() if compact else estimator
     module = _deployed(small, names, folded, precision)
     metadata = _metadata(estimator, [*steps, ("", estimator)][0][1], names)
@@ -277,7 +272,7 @@ def _export(
         blank = torch.zeros_like(rows[[0, 0]])
         file.write_bytes(FORMATS[form].write(module, blank, metadata))
         found = [*FORMATS[form].load(file, module)(rows)]
-        difference = _difference(estimator, names, found, logits)
+        difference = largest_difference(estimator, names, found, logits)
         if not difference <= tolerance:
             raise ValueError(
                 f"The file differs from the estimator by {difference:.1e} on "
@@ -365,84 +360,3 @@ def _signature(tensor: Tensor) -> str:
     """Write type and shape of a batch."""
     sizes = ", ".join(map(str, tensor.shape[1:]))
     return f"{dtype_name(tensor.dtype)} (batch,{f' {sizes}' if sizes else ''})"
-
-
-# ---- the comparison ----------------------------------------------------------------
-
-
-def _compared_rows(
-    estimator: Any,
-    steps: Sequence[Step],
-    folded: FoldedSteps | None,
-    given: Any,
-    precision: torch.dtype,
-) -> tuple[Tensor, NDArray[np.float64]]:
-    """Return rows as the file takes them, and the estimator's logits for them."""
-    X = given
-    if X is None:
-        X = _typical_rows(estimator)
-        X = X.reshape(len(X), -1) if folded is None else folded.inverse(X)
-    arrived = X
-    with (
-        explaining(REFUSED) if given is None else nullcontext(),
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings("ignore", "X does not have valid feature names")
-        for _, step in steps:
-            arrived = step.transform(arrived)
-        logits = estimator._logits(arrived)
-        if folded is None:
-            data, spec = estimator._samples_to_predict(X)
-            spec = replace(spec, dtype=precision, device=torch.device("cpu"))
-            return data.first_rows(len(logits), spec).to(precision), logits
-    dense: Any = X.toarray() if issparse(X) else X  # type: ignore[attr-defined]
-    return torch.tensor(np.asarray(dense, np.float64), dtype=precision), logits
-
-
-def _typical_rows(estimator: Any) -> NDArray[np.float64]:
-    """Draw rows with the means and scales of the training, if the network has them."""
-    shape = (N_ROWS, *estimator.input_shape_)
-    rows = np.random.default_rng(0).standard_normal(shape)
-    layers = estimator.module_.modules()
-    first = next((each for each in layers if isinstance(each, Standardize)), None)
-    if first is None:
-        return rows
-    mean, factor = (x.cpu().numpy() for x in (first.mean, first.factor))
-    typical: NDArray[np.float64] = rows / factor + mean
-    return typical
-
-
-def _difference(
-    estimator: Any,
-    names: Sequence[str],
-    found: Sequence[Tensor],
-    logits: NDArray[np.float64],
-) -> float:
-    """Return the largest difference of an output from what the logits stand for."""
-    differences = [0.0]
-    for name, output in zip(names, found, strict=True):
-        got, expected = output.double().numpy(), logits
-        if name == "label":
-            chances = estimator._probabilities(logits)
-            differences.append(_lost_chance(output.numpy(), logits, chances))
-            continue
-        if name == "probabilities":
-            expected = estimator._probabilities(logits)
-        if name == "prediction":  # in standard deviations
-            target = estimator._target_scale()
-            got = (got.reshape(logits.shape) - target.mean) / target.scale
-        size = max(1.0, float(np.abs(expected).max()))
-        differences.append(float(np.abs(got - expected).max()) / size)
-    return float(np.max(differences))
-
-
-def _lost_chance(
-    labels: NDArray[np.int64],
-    logits: NDArray[np.float64],
-    chances: NDArray[np.float64],
-) -> float:
-    """Return by how much labels are less probable than the right ones: 0 for these."""
-    if labels.ndim == 2:
-        return float((np.abs(2 * chances - 1) * (labels != (logits > 0))).max())
-    taken = np.take_along_axis(chances, labels[:, None], axis=1)[:, 0]
-    return float((chances.max(axis=1) - taken).max())
