@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from sklearn_structreg.core.checks import is_integer
 from sklearn_structreg.core.insertion import as_maps, check_drop_rate
+from sklearn_structreg.core.processes import draw_for_rows
 from sklearn_structreg.core.randomness import own_generator
 
 __all__ = ["DropBlock1d", "DropBlock2d", "DropBlock3d"]
@@ -124,18 +126,23 @@ class _DropBlock(nn.Module):
             axis - side + 1 for axis, side in zip(shape, self.block_size, strict=True)
         ]
         size = (n_samples, n_channels if self.per_channel else 1, *places)
+        mask = draw_for_rows(partial(self._draw_mask, x, shape), size)
+        return (maps * mask).view_as(x)
+
+    def _draw_mask(
+        self, x: Tensor, shape: Sequence[int], size: Sequence[int]
+    ) -> Tensor:
+        """Draw the factors of maps of a shape, whose blocks may start in `size`."""
         rate = block_seed_rate(self.drop_rate, self.block_size, shape)
         source = own_generator(x.device)
         if x.is_cpu and rate < self.sparse and not torch.compiler.is_compiling():
             starts = draw_seeds(rate, size, source)
             keep = scatter_blocks(starts, size, self.block_size, shape)
             factor = keep.numel() / max(1, int(keep.count_nonzero()))
-            mask = keep.to(x.dtype).mul_(factor)
-        else:
-            seeds = torch.rand(size, device=x.device, generator=source) < rate
-            mask = grow_blocks(seeds.float(), self.block_size)
-            mask = (mask * (mask.numel() / mask.sum().clamp_min(1))).to(x.dtype)
-        return (maps * mask).view_as(x)
+            return keep.to(x.dtype).mul_(factor)
+        seeds = torch.rand(size, device=x.device, generator=source) < rate
+        mask = grow_blocks(seeds.float(), self.block_size)
+        return (mask * (mask.numel() / mask.sum().clamp_min(1))).to(x.dtype)
 
     def simplified(self) -> nn.Module:
         """Return the identity: the layer acts in training only."""

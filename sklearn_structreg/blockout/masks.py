@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sklearn_structreg.core.processes import draw_for_rows
 from sklearn_structreg.core.randomness import own_generator
 
 __all__ = [
@@ -25,9 +26,12 @@ __all__ = [
 def draw_memberships(probabilities: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
     r"""Draw :math:`C \sim B(1, P)` by the generator of the training; `shape` leads."""
     P = probabilities.detach()
-    return torch.bernoulli(
-        P.expand(*shape, *P.shape), generator=own_generator(P.device)
-    )
+
+    def draw(shape: tuple[int, ...]) -> Tensor:
+        source = own_generator(P.device)
+        return torch.bernoulli(P.expand(*shape, *P.shape), generator=source)
+
+    return draw_for_rows(draw, shape)
 
 
 def with_gradient(drawn: Tensor, probabilities: Tensor, gradient: str) -> Tensor:

@@ -40,6 +40,7 @@ from sklearn_structreg.core.dataset_items import dataset_targets
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component, parameter, parameter_of
+from sklearn_structreg.core.processes import from_first
 from sklearn_structreg.core.task import Task
 
 __all__ = ["CGESClassifierCV", "CGESRegressorCV"]
@@ -175,7 +176,7 @@ class CrossValidated(SparseEstimator):
         model = self._member().set_params(warm_start=self.warm_path)
         scorer = check_scoring(model, self.scoring)
         random_state, largest = check_random_state(self.random_state), 2**31 - 1
-        seeds = [int(random_state.randint(largest)) for _ in folds]
+        seeds = from_first(lambda: [int(random_state.randint(largest)) for _ in folds])
         in_parallel = Parallel(n_jobs=self.n_jobs)
         scores = in_parallel(
             delayed(score_fold)(model, data, fold, strengths, seed, scorer, X, y)

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context, clone, is_classifier
 from sklearn.feature_selection import SelectorMixin
 from sklearn.model_selection import check_cv
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -28,6 +27,7 @@ from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
 from sklearn_structreg.core.estimator import StructuredEstimator
 from sklearn_structreg.core.parameters import component, parameter
 from sklearn_structreg.core.plain_values import from_plain, to_plain
+from sklearn_structreg.core.processes import draw_seed
 from sklearn_structreg.core.saving import PlainState, check_place, read_estimator
 from sklearn_structreg.core.state_files import write_state
 from sklearn_structreg.core.targets import check_weight
@@ -183,9 +183,7 @@ class CGESSelector(SelectorMixin, VersionedPickle, PlainState, BaseEstimator):
                 f"n_features_to_select={wanted} is more than n_features={n_features}; "
                 "select fewer."
             )
-        seed = int(
-            check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        )
+        seed = draw_seed(self.random_state)
         if wanted == "cv":
             n_selected = self._cross_validate(rows, targets, weight, seed)
         elif isinstance(wanted, Integral):

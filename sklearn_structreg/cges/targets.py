@@ -29,6 +29,7 @@ from sklearn_structreg.compaction.counting import (
 from sklearn_structreg.compaction.graph import layer_name, trace
 from sklearn_structreg.compaction.liveness import follow
 from sklearn_structreg.core.parameters import component, parameter
+from sklearn_structreg.core.processes import from_first
 from sklearn_structreg.core.standardization import fold_standardization
 
 if TYPE_CHECKING:
@@ -367,7 +368,8 @@ class ReachTarget(Callback):
                 weight = layer.get_parameter("weight").detach()
                 weight.fill_(0.01).masked_fill_(masks[name], 0.0)
         batch = self._batch(module, TIMED_ROWS)
-        return latency_share(whole, compact(part, batch, unsupported="keep"), batch)
+        small = compact(part, batch, unsupported="keep")
+        return from_first(lambda: latency_share(whole, small, batch))
 
     def _batch(self, module: nn.Module, n_rows: int) -> Tensor:
         """Return so many samples of zeros."""

@@ -8,7 +8,8 @@ it fits, and handed out in slices: no Python code per row, one gather per block.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import repeat
 from typing import Any, Protocol
 
 import torch
@@ -174,34 +175,53 @@ class DatasetBatches:
         """Return the number of rows."""
         return len(self.rows)
 
-    def epoch(self, seed: int | None) -> Iterator[Batch]:
-        """Yield every row once, shuffled by `seed` or in order where it is None."""
-        rows = self.rows[_row_order(len(self.rows), seed)]
-        batches = torch.split(rows, self.sizes)
-        self._order.batches = [[seed or 0, *batch.tolist()] for batch in batches]
-        loaded = self._loaded(batches)
-        yield from loaded if seed is None else first_kept(loaded, self._kept)
+    def epoch(
+        self, seed: int | None, part: Callable[[int], slice] = slice
+    ) -> Iterator[Batch]:
+        """Yield every row once, shuffled by `seed` or in order where it is None.
 
-    def _loaded(self, batches: Iterable[Tensor]) -> Iterator[Batch]:
-        for X, batch in zip(self._loader, batches, strict=True):
+        Of so many samples of a mini-batch those of `part` are loaded; others are zeros.
+        """
+        rows = self.rows[_row_order(len(self.rows), seed)]
+        batches, parts = torch.split(rows, self.sizes), [*map(part, self.sizes)]
+        self._order.batches = [
+            [seed or 0, *batch[part].tolist()]
+            for batch, part in zip(batches, parts, strict=True)
+        ]
+        loaded = self._loaded(batches, parts)
+        yield from loaded if seed is None else first_kept(loaded, self._kept, parts)
+
+    def _loaded(
+        self, batches: Iterable[Tensor], parts: Iterable[slice]
+    ) -> Iterator[Batch]:
+        for own, batch, part in zip(self._loader, batches, parts, strict=True):
             weight = None if self.weight is None else self.weight[batch]
+            X = own.to(self.device, non_blocking=True)
+            if len(own) < len(batch):
+                X = X.new_zeros(len(batch), *X.shape[1:])
+                X[part] = own
             yield (
-                X.to(self.device, non_blocking=True),
+                X,
                 self.y[batch].to(self.device),
                 None if weight is None else weight.to(self.device),
             )
 
 
-def first_kept(batches: Iterator[Batch], kept: list[Batch] | None) -> Iterator[Batch]:
-    """Pass mini-batches on, and put copies of the first ones in place of others."""
+def first_kept(
+    batches: Iterator[Batch],
+    kept: list[Batch] | None,
+    parts: Iterable[slice] = repeat(slice(None)),
+) -> Iterator[Batch]:
+    """Pass mini-batches on, and put copies of parts of the first in place of others."""
     if kept is None:
         yield from batches
         return
     kept.clear()
     n_bytes = 0
-    for X, y, weight in batches:
+    for (X, y, weight), part in zip(batches, parts, strict=False):
         if len(kept) < KEPT_BATCHES and n_bytes < KEPT_BYTES:
-            kept.append((X.clone(), y, weight))
+            some = None if weight is None else weight[part]
+            kept.append((X[part].clone(), y[part], some))
             n_bytes += X.nbytes
         yield X, y, weight
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import resolve_device
 from sklearn_structreg.core.fingerprint import fingerprint, fingerprint_of_samples
 from sklearn_structreg.core.net_state import restore_training, training_state
+from sklearn_structreg.core.processes import from_first
 from sklearn_structreg.core.state_files import read_state, write_state
 from sklearn_structreg.core.versions import versions
 
@@ -49,7 +51,7 @@ class Checkpoint:
         self.seed, self.identity = seed, dict(identity)
         if self.folder is not None:
             self.conditions = conditions(device)
-            self._take_over(_read(self._path("fit")))
+            self._take_over(from_first(partial(_read, self._path("fit"))))
 
     @classmethod
     def of_fit(
@@ -75,6 +77,9 @@ class Checkpoint:
 
     def begin(self) -> None:
         """Write down whose folder this is."""
+        from_first(self._begin)
+
+    def _begin(self) -> None:
         if self.folder is None or self._path("fit").exists():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +150,7 @@ class Stage:
         Callbacks have begun their training. A net without a file writes its first one:
         what cannot be written shows before any work is done.
         """
-        state = _read(self.path)
+        state = from_first(partial(_read, self.path))
         if state is None:
             self.write(net)
             return False
@@ -161,9 +166,8 @@ class Stage:
     def write(self, net: Any, *, ended: bool = False) -> None:
         """Write the state of a net at the end of an epoch."""
         self.checkpoint.begin()
-        write_state(
-            self.path, {"format": FORMAT, "ended": ended, **training_state(net)}
-        )
+        state = {"format": FORMAT, "ended": ended, **training_state(net)}
+        from_first(partial(write_state, self.path, state))
 
 
 def identity_of(

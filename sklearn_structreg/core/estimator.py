@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import check_random_state
 from skorch.history import History
 from torch import nn
 from torch.utils.data import Dataset
@@ -27,6 +26,7 @@ from sklearn_structreg.core.nested_regularizers import NestedRegularizers
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.net_state import snapshot
 from sklearn_structreg.core.parameters import component
+from sklearn_structreg.core.processes import draw_seed, one_voice
 from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.core.reading import ReadsData
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
@@ -170,12 +170,13 @@ class StructuredEstimator(
     def _attempt(self, X: Any, y: Any, metadata: dict[str, Any]) -> Iterator[Self]:
         """Yield a copy to fit, and become as it is then, unless that fails."""
         metadata = {name: each for name, each in metadata.items() if each is not None}
-        with fit_task(
+        task = fit_task(
             self,
             {"X": X, "y": y, "metadata": metadata or None},
             n_epochs=self._n_epochs_at_most(),
             reconstruct=lambda net: attempt._attributes_at(net),
-        ):
+        )
+        with one_voice(), task:
             attempt = copy.copy(self)
             if not (self.warm_start and hasattr(self, "net_")):
                 for name in [name for name in vars(attempt) if name.endswith("_")]:
@@ -243,7 +244,8 @@ class StructuredEstimator(
         """Train for an epoch on these rows; `known` are fitted attributes."""
         attempt = copy.copy(self)
         attempt.__dict__.update(known)
-        attempt._fit_further(X, y, sample_weight)
+        with one_voice():
+            attempt._fit_further(X, y, sample_weight)
         self.__dict__ = attempt.__dict__
 
     def _fit_further(self, X: Any, y: Any, sample_weight: Any) -> None:
@@ -344,8 +346,7 @@ class StructuredEstimator(
         check_unchanged(SimpleNamespace(**self._built_by), self, self._structure)
 
     def _draw_seed(self) -> int:
-        random_state = check_random_state(self.random_state)
-        return int(random_state.randint(np.iinfo(np.int32).max))
+        return draw_seed(self.random_state)
 
     # ---- outputs ---------------------------------------------------------------
 

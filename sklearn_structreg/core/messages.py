@@ -35,7 +35,7 @@ def explaining(sentence: str) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        if isinstance(error, ValueError) and _is_ours(error):
+        if isinstance(error, ValueError | ConnectionError) and _is_ours(error):
             raise
         lines = str(error).strip().splitlines() or ["no reason given"]
         reason = textwrap.shorten(lines[0], LONGEST_REASON, placeholder="...")

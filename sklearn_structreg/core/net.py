@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sklearn_structreg.core.averaging import MovingAverage
-from sklearn_structreg.core.batches import Batch, Batches
+from sklearn_structreg.core.batches import Batch, Batches, DatasetBatches
 from sklearn_structreg.core.breakdown import diverged, missing_figure, reason_of
 from sklearn_structreg.core.checkpoint import Stage
 from sklearn_structreg.core.figures import EpochFigures
@@ -31,6 +31,7 @@ from sklearn_structreg.core.interruption import (
 )
 from sklearn_structreg.core.net_state import CopyOfState
 from sklearn_structreg.core.optimizers import begin_momentum, move
+from sklearn_structreg.core.processes import here
 from sklearn_structreg.core.randomness import Draws, derive_seed
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
@@ -158,6 +159,9 @@ class StructuredNet(SteppingNet):
         self.n_epochs_to_train = self.max_epochs if epochs is None else epochs
         self._valid, self.batch_size = valid, train.sizes[0]
         begin_momentum(self.optimizer_)
+        self._processes = here()
+        if self._processes is not None:
+            self._processes.check(torch.device(self.device), self.recipe)
         self._forward = compiled(self.module_) if self.recipe.compile else None
 
     def end(self, train: Batches) -> StructuredNet:
@@ -288,7 +292,8 @@ class StructuredNet(SteppingNet):
         augments = training and self.recipe.augment is not None
         if training and self.average is not None:
             self.average.begin_epoch(self.module_)
-        for batch in iterator.epoch(seed if training else None):
+        epoch_seed = seed if training else None
+        for batch in self._epoch(iterator, epoch_seed, whole=augments):
             with draws:
                 if augments:
                     batch = self._augmented(batch)
@@ -313,6 +318,15 @@ class StructuredNet(SteppingNet):
         self.record_epoch(
             prefix, figures.loss(), figures.accuracy(), len(figures.sizes)
         )
+
+    def _epoch(
+        self, batches: Batches, seed: int | None, *, whole: bool
+    ) -> Iterator[Batch]:
+        """Go through mini-batches; other processes' shares are loaded on request."""
+        processes = None if whole or self._listened else self._processes
+        if processes is None or not isinstance(batches, DatasetBatches):
+            return batches.epoch(seed)
+        return batches.epoch(seed, processes.rows)
 
     def record_epoch(
         self, prefix: str, loss: float, accuracy: float | None, n_batches: int
@@ -360,7 +374,8 @@ class StructuredNet(SteppingNet):
 
     def __getstate__(self) -> dict[str, Any]:
         # skorch would pickle the module twice, as it was given and as it was trained.
-        state = {name: v for name, v in vars(self).items() if name != "module"}
+        left = "module", "_processes"
+        state = {name: v for name, v in vars(self).items() if name not in left}
         if getattr(self, "module_", None) is not None and self.device != "cpu":
             device = torch.device("cpu")
             module, optimizer = copy.deepcopy((self.module_, self.optimizer_))

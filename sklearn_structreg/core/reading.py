@@ -9,8 +9,10 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_structreg.core.checkpoint import identity_of
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.device import dtype_name, resolve_device, resolve_dtype
+from sklearn_structreg.core.processes import here
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.samples import check_samples
 from sklearn_structreg.core.streams import Stream
@@ -21,6 +23,8 @@ from sklearn_structreg.core.validation_data import (
 )
 
 __all__ = ["ReadsData"]
+
+OWN = ("module", "random_state")  # of each process; those of the first one count
 
 
 class ReadsData(BaseEstimator):
@@ -80,6 +84,9 @@ class ReadsData(BaseEstimator):
         self._validates = eval_set is not None
         if eval_set is not None:
             data = replace(data, held_out=self._read_eval_set(eval_set))
+        if (processes := here()) is not None:
+            identity = identity_of(self, data, y, sample_weight)
+            processes.check_alike({n: identity[n] for n in identity if n not in OWN})
         return data
 
     def _read_eval_set(self, eval_set: Any) -> TrainingData:

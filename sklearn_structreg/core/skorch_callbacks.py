@@ -7,10 +7,15 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from skorch.callbacks import Callback, InputShapeSetter
+from skorch.callbacks import (
+    Callback,
+    Checkpoint,
+    InputShapeSetter,
+    TrainEndCheckpoint,
+)
 from skorch.callbacks.scoring import ScoringBase
 
-__all__ = ["check_callbacks", "listens_to_batches"]
+__all__ = ["check_callbacks", "listens_to_batches", "writes"]
 
 BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
@@ -57,6 +62,14 @@ def listens_to_batches(callbacks: Iterable[tuple[str, Callback]]) -> bool:
         for _, callback in callbacks
         for hook in BATCH_HOOKS
     )
+
+
+def writes(item: Any) -> bool:
+    """Whether a callback of skorch, or a pair with its name, leaves files or prints."""
+    callback = item[1] if _is_pair(item) else item
+    kind = callback if inspect.isclass(callback) else type(callback)
+    keeps = issubclass(kind, Checkpoint | TrainEndCheckpoint)
+    return keeps or kind.__module__ == "skorch.callbacks.logging"
 
 
 def _is_pair(item: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,10 +16,13 @@ from sklearn_structreg.core.batches import Batch
 from sklearn_structreg.core.inspection import explaining_training
 from sklearn_structreg.core.messages import explaining, shown
 from sklearn_structreg.core.optimizers import with_rates
+from sklearn_structreg.core.processes import Processes, Share
 from sklearn_structreg.core.recipe import Recipe
 from sklearn_structreg.core.sequence import RegularizerSequence
 
 __all__ = ["SteppingNet", "compiled"]
+
+ALONE = nullcontext()
 
 
 def compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -43,6 +47,7 @@ class SteppingNet(NeuralNet):
     average: MovingAverage | None
     _listened: bool
     _forward: Callable[[Tensor], Tensor] | None
+    _processes: Processes | None = None  # that divide the training which runs
 
     def get_params_for_optimizer(
         self, prefix: str, named_parameters: Iterable[tuple[str, nn.Parameter]]
@@ -79,6 +84,7 @@ class SteppingNet(NeuralNet):
     def train_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Take one optimizer step, then let the regularizers act."""
         X, y, weight = batch
+        share = self._share(X)
         groups = self.optimizer_.param_groups
         step: dict[str, Tensor] = {}
 
@@ -87,7 +93,7 @@ class SteppingNet(NeuralNet):
                 for parameter in group["params"]:
                     parameter.grad = None
             try:
-                y_pred = self._run(X)
+                y_pred = self._run(X, share)
             except Exception:
                 with explaining_training(X):  # no context in every step: it takes time
                     raise
@@ -95,7 +101,10 @@ class SteppingNet(NeuralNet):
             penalty = self.regularizers.penalty(self.module_)
             if penalty is not None:
                 loss = loss + penalty
-            loss.backward()  # type: ignore[no-untyped-call]
+            with share or ALONE:  # a layer may run again for its gradients
+                loss.backward()  # type: ignore[no-untyped-call]
+            if share is not None:
+                share.processes.average_gradients(self.module_)
             if self.recipe.clip_grad_norm is not None:
                 weights = [p for group in groups for p in group["params"]]
                 nn.utils.clip_grad_norm_(weights, self.recipe.clip_grad_norm)
@@ -116,8 +125,16 @@ class SteppingNet(NeuralNet):
             self.average.after_step()
         return step
 
-    def _run(self, X: Tensor) -> Tensor:
+    def _share(self, X: Tensor) -> Share | None:
+        """Return the share of a mini-batch to compute, if there are other processes."""
+        return None if self._processes is None else self._processes.share(len(X))
+
+    def _run(self, X: Tensor, share: Share | None) -> Tensor:
         """Run the network in training, in the precision asked for."""
+        if share is not None:
+            with share:
+                outputs = self._run(X[share.rows], None)
+            return share.gather(outputs)
         forward = self._forward or self.module_
         if self.recipe.precision == "float32":
             return forward(X)
@@ -142,6 +159,10 @@ class SteppingNet(NeuralNet):
     def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Return loss and logits of a batch, without gradients."""
         X, y, weight = batch
+        share = self._share(X)
         with torch.no_grad():
-            y_pred = self.module_(X)
+            if share is None:
+                y_pred = self.module_(X)
+            else:
+                y_pred = share.gather(self.module_(X[share.rows]))
             return {"loss": self.criterion_(y_pred, y, weight), "y_pred": y_pred}

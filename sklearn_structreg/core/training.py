@@ -24,12 +24,14 @@ from sklearn_structreg.core.losses import WeightedLoss
 from sklearn_structreg.core.messages import explaining
 from sklearn_structreg.core.modules import ModuleLike, build_module
 from sklearn_structreg.core.net import ClassifierNet, RegressorNet, StructuredNet
+from sklearn_structreg.core.processes import here
 from sklearn_structreg.core.progress import TrainingBar
 from sklearn_structreg.core.randomness import seeded
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.schedules import RateSchedule
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.sklearn_callbacks import reported_epochs
+from sklearn_structreg.core.skorch_callbacks import writes
 from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.trial import (
     check_parameters,
@@ -85,6 +87,8 @@ def build_network(
             insert_layer(network, "", standardize, before=True)
         check_parameters(network)
         network = network.to(device=sample.device, dtype=dtype)
+        if (processes := here()) is not None:
+            processes.synchronize(network)
         try_prediction(network, sample, n_outputs, task)
         if target is not None:
             loss = WeightedLoss(task, criterion)
@@ -216,6 +220,9 @@ def _callbacks(
         callbacks.append(("early_stopping", stop))
     if recipe.verbose >= 2:
         callbacks.append(("progress_bar", TrainingBar(n_batches)))
+    processes = here()
+    if processes is not None and processes.rank > 0:
+        return [*callbacks, *(each for each in recipe.callbacks if not writes(each))]
     return [*callbacks, *recipe.callbacks]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sklearn_structreg.core.checks import check_integer, check_share
 from sklearn_structreg.core.insertion import CONVOLUTIONS, as_maps, check_drop_rate
+from sklearn_structreg.core.processes import draw_for_rows
 from sklearn_structreg.dropcluster.clusters import find_clusters, resolve_clusters
 from sklearn_structreg.dropcluster.masks import cluster_mask, draw_clusters
 from sklearn_structreg.dropcluster.tensors import as_numbers
@@ -209,7 +210,7 @@ class _DropCluster(nn.Module):
             )
         if self.training and self.drop_rate > 0:
             n_draws = (len(x),) if self.mask_per == "sample" else ()
-            mask = self.draw_mask(n_draws).to(x.dtype)
+            mask = draw_for_rows(self.draw_mask, n_draws).to(x.dtype)
         elif self.unstructured is not None or self._n_unstructured:
             # Not by the count alone: averaged models copy buffers in place.
             ones = [1] * self.n_dims

@@ -15,6 +15,7 @@ from sklearn.utils import _safe_indexing, check_random_state, indexable
 
 from sklearn_structreg.core import StructuredClassifier
 from sklearn_structreg.core.convergence import warn_once
+from sklearn_structreg.core.processes import draw_seed
 from sklearn_structreg.selfinformed.classifier import SelfInformedClassifier
 from sklearn_structreg.selfinformed.network import epochs_of_folds, unwrap
 from sklearn_structreg.selfinformed.partition import ClassPartition
@@ -131,7 +132,7 @@ def compare_controls(
     splits = list(check_cv(cv, y, classifier=True).split(X, y))
     scores, costs = np.zeros((2, 1 + len(CONTROLS), len(splits)))
     for column, (train, test) in enumerate(splits):
-        seed = int(rng.randint(np.iinfo(np.int32).max))
+        seed = draw_seed(rng)
         given = _safe_indexing(X, train), _safe_indexing(y, train)
         for row, model in enumerate(_contestants(estimator, *given, seed)):
             held_out = _safe_indexing(X, test), _safe_indexing(y, test)
