@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from sklearn_structreg import (
 from sklearn_structreg.baselines import Dropout
 from sklearn_structreg.core import Training
 from sklearn_structreg.core.net import StructuredNet
+from sklearn_structreg.core.state_files import read_state
 from sklearn_structreg.dropcluster import DropCluster
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -118,9 +120,9 @@ def state_of(model):
     return tensors, figures, model.predict(X)
 
 
-def fit_alone(model, fit):
+def fit_alone(fit):
     """Fit as one process does, in a thread of its own."""
-    model = clone(model)
+    model = clone(fit.func.__self__)
     if "checkpoint" in model.get_params():
         model.set_params(checkpoint=None)
     call = getattr(model, fit.func.__name__)
@@ -132,15 +134,15 @@ def fit_alone(model, fit):
 
 def run(folder):
     """Fit all on these processes, the first one also alone; keep the results."""
-    found = {}
+    found = {"left": read_state(next(Path(folder).rglob("training*")))["history"]}
     for name, fit in cases(f"{folder}/fit").items():
-        model = fit.func.__self__
         np.random.seed(RANK)  # noqa: NPY002 (the first one's counts)
         found[name] = [state_of(fit())]
+        found[f"{name}, loaded"] = [Pictures.n_loaded]
         if RANK == 0:
             np.random.seed(RANK)  # noqa: NPY002
-            found[name].append(state_of(fit_alone(model, fit)))
-    found["loaded"] = Pictures.n_loaded
+            found[name].append(state_of(fit_alone(fit)))
+            found[f"{name}, loaded"].append(Pictures.n_loaded)
     torch.save(found, f"{folder}/{RANK}.pt")
 
 
@@ -155,7 +157,7 @@ def talk():
 
 
 def die_in_the_midst(folder):
-    """Fit with a checkpoint until the last process is killed."""
+    """Fit with a checkpoint until a process is killed; torchrun starts all again."""
     record = StructuredNet.record_epoch
 
     def recording(net, *args):
@@ -169,7 +171,7 @@ def die_in_the_midst(folder):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[2:] == ["die"]:
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         die_in_the_midst(sys.argv[1])
     talk()
     warnings.simplefilter("ignore")

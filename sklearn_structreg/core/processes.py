@@ -82,7 +82,14 @@ def _join() -> None:
     if torch.cuda.is_available() and number < torch.cuda.device_count():
         torch.cuda.set_device(number)
     with _explaining():
-        distributed.init_process_group()
+        found = distributed.rendezvous("env://")  # type: ignore[attr-defined]
+        store, rank, size = next(found)
+        # torchrun keeps the store where it starts all again: other keys each time.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = distributed.PrefixStore(  # type: ignore[attr-defined]
+            f"attempt {attempt}", store
+        )
+        distributed.init_process_group(store=store, rank=rank, world_size=size)
     atexit.register(_leave)
 
 
@@ -100,8 +107,8 @@ def _explaining() -> Iterator[None]:
         reason = textwrap.shorten(str(error), LONGEST_REASON, placeholder="...")
         raise ConnectionError(
             f"Another process of this training has ended or does not answer ({reason})"
-            "; start all of them again, and let each call fit: with checkpoint='folder' "
-            "it goes on from its last whole epoch."
+            "; start all of them again, and let each call fit: with "
+            "checkpoint='folder' it goes on from its last whole epoch."
         ) from error
 
 
