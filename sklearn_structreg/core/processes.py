@@ -12,6 +12,7 @@ import atexit
 import io
 import multiprocessing
 import os
+import re
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -104,7 +105,8 @@ def _explaining() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = textwrap.shorten(str(error), LONGEST_REASON, placeholder="...")
+        said = re.sub(r"\[\S*:\d+\] ", "", str(error))  # without gloo's line of code
+        reason = textwrap.shorten(said, LONGEST_REASON, placeholder="...")
         raise ConnectionError(
             f"Another process of this training has ended or does not answer ({reason})"
             "; start all of them again, and let each call fit: with "
