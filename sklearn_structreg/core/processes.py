@@ -164,6 +164,9 @@ class Processes:
                 "compile=True is for a training on one process; set compile=False, or "
                 "start one process."
             )
+        self._check_device(device)
+
+    def _check_device(self, device: torch.device) -> None:
         if device.type not in ("cpu", "cuda"):
             raise ValueError(
                 f"device={device.type!r} cannot train on several processes; set "
@@ -194,6 +197,7 @@ class Processes:
 
     def synchronize(self, module: nn.Module) -> None:
         """Give all processes the first one's weights and buffers."""
+        self._check_device(next(module.parameters()).device)
         with torch.no_grad(), _explaining():
             for tensor in (*module.parameters(), *module.buffers()):
                 whole = tensor.detach().contiguous()
