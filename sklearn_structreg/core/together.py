@@ -143,5 +143,7 @@ def _share_batches(fits: Sequence[_Prepared]) -> None:
     for fit in fits:
         job, recipe = fit.job, fit.job.net.recipe
         held_out = recipe.early_stopping, recipe.validation_fraction
-        key = id(fit.data), job.net.seed, tuple(job.train.sizes), held_out
+        alike = job.train.n_batches == 1 and not recipe.early_stopping
+        seed = None if alike else job.net.seed
+        key = id(fit.data), seed, tuple(job.train.sizes), held_out
         job.train, job.valid = known.setdefault(key, (job.train, job.valid))
