@@ -55,6 +55,7 @@ class CrossValidated(SparseEstimator):
     _plain_class: ClassVar[type[SparseEstimator]]
 
     alpha: ClassVar[float]  # type: ignore[misc] # no parameter: `alphas` is
+    n_members: ClassVar[int] = 1  # type: ignore[misc] # nor this: `final` is
     alphas: int | ArrayLike = parameter(
         4,
         [Interval(Integral, 1, None, closed="left"), "array-like"],
@@ -126,20 +127,6 @@ class CrossValidated(SparseEstimator):
         check_is_fitted(self, "estimators_")
         modules = [each.module_ for each in self.estimators_]
         return modules[0] if len(modules) == 1 else Average(modules)
-
-    @property
-    def feature_importances_(self) -> NDArray[np.float64]:
-        """Norms of the first layer's weights over the input features."""
-        check_is_fitted(self, "estimators_")
-        each = [member.feature_importances_ for member in self.estimators_]
-        importances: NDArray[np.float64] = np.mean(each, axis=0)
-        return importances
-
-    @property
-    def sparsity_(self) -> float:
-        """Fraction of exact zeros among the penalised weights."""
-        check_is_fitted(self, "estimators_")
-        return float(np.mean([member.sparsity_ for member in self.estimators_]))
 
     # ---- fitting ---------------------------------------------------------------
 

@@ -112,18 +112,20 @@ class Compactable:
             insert_layer(smaller, *first, before=True)
         if in_place:
             self._check_simple()
-            regularizers = self._make_regularizers()
-            module = regularizers.resume(
-                self.regularizers_, copy.deepcopy(smaller), self.net_.seed
-            )
-            self.net_ = make_net(
-                module,
-                regularizers,
-                self._make_recipe(),
-                seed=self.net_.seed,
-                history=self.history_,
-            )
+            self._take_up(copy.deepcopy(smaller), unsupported)
         return fold_standardization(smaller)
+
+    def _take_up(self, smaller: nn.Module, unsupported: str) -> None:
+        """Go on with a smaller network, and `unsupported` layers as before."""
+        regularizers = self._make_regularizers()
+        module = regularizers.resume(self.regularizers_, smaller, self.net_.seed)
+        self.net_ = make_net(
+            module,
+            regularizers,
+            self._make_recipe(),
+            seed=self.net_.seed,
+            history=self.history_,
+        )
 
     def _check_simple(self) -> None:
         """Refuse to go on training where simplifying has taken layers away."""

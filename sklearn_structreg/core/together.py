@@ -11,7 +11,6 @@ from typing import Any
 
 from sklearn_structreg.core.convergence import warn_once
 from sklearn_structreg.core.data import TrainingData
-from sklearn_structreg.core.estimator import StructuredEstimator
 from sklearn_structreg.core.stacking import can_stack, groups_of, train_together
 from sklearn_structreg.core.validation_data import gather_metadata
 
@@ -55,7 +54,7 @@ def fit_together(fits: Sequence[Fit], *, alone: bool = True) -> None:
     prepared, readings = [], _Readings()
     for fit in fits:
         each = None
-        if _can_join(fit.estimator):
+        if getattr(fit.estimator, "_can_join", False):
             with fit.attempt():
                 each = _Prepared(fit, readings)
             fit.is_done = fit.error is not None
@@ -81,18 +80,6 @@ def _train(members: Sequence[_Prepared]) -> None:
         with fit.attempt():
             member.conclude()
         fit.seconds, fit.is_done = fit.seconds + seconds, True
-
-
-def _can_join(estimator: Any) -> bool:
-    return (
-        isinstance(estimator, StructuredEstimator)
-        and type(estimator)._fit is StructuredEstimator._fit
-        and type(estimator)._train_on is StructuredEstimator._train_on
-        and not hasattr(estimator, "net_")
-        and estimator.checkpoint is None
-        and not estimator.verbose
-        and not getattr(estimator, "_skl_callbacks", None)
-    )
 
 
 class _Readings:
