@@ -40,6 +40,7 @@ from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component, parameter, parameter_of
 from sklearn_structreg.core.task import Task
+from sklearn_structreg.core.together import can_train_together
 
 __all__ = ["CGESClassifierCV", "CGESRegressorCV"]
 
@@ -168,10 +169,14 @@ class CrossValidated(SparseEstimator):
         )
         chosen = self._choose(strengths, np.array(scores))
         self._note_structure()
-        self.estimators_ = in_parallel(
-            delayed(train_last)(model, data, strengths[: chosen + 1], seed)
-            for seed in (seeds if self.final == "average" else seeds[:1])
+        seeds = seeds if self.final == "average" else seeds[:1]
+        n_seeds = 0 if self.warm_path else len(seeds)
+        together = can_train_together(model, data, seeds[0], n_seeds)
+        trained = in_parallel(
+            delayed(train_last)(model, data, strengths[: chosen + 1], part)
+            for part in ([seeds] if together else [[seed] for seed in seeds])
         )
+        self.estimators_ = [each for part in trained for each in part]
         for member in self.estimators_:
             note_failure(member.net_, data, self._make_spec())
 
