@@ -149,8 +149,9 @@ class StackedNetwork(nn.Module):
             return _Convolution(first, self._bind(layers), shared), False
         if type(first) in NORMS and not shared:
             return self._stack_norms(layers), False
-        after_product = bool(self.layers) and isinstance(self.layers[-1], _Linear)
-        if type(first) is nn.ReLU and after_product:
+        last = self.layers[-1] if self.layers else None
+        own_memory = isinstance(last, _Linear) and not last.shared  # no view of another
+        if type(first) is nn.ReLU and own_memory:
             return nn.ReLU(inplace=True), shared
         same = type(first) in ALIKE
         if isinstance(first, Standardize):
@@ -235,12 +236,15 @@ class _Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
-        if self.shared:
-            products: Tensor = weight.flatten(0, 1) @ x.t()
-            products = products.view(*weight.shape[:2], -1)
-        else:
+        if not self.shared:
             products = torch.bmm(weight, x)
-        return products if bias is None else products.add_(bias[:, :, None])
+            return products if bias is None else products.add_(bias[:, :, None])
+        weights, columns = weight.flatten(0, 1), x.t()
+        if bias is None:
+            products = weights @ columns
+        else:
+            products = torch.addmm(bias.flatten()[:, None], weights, columns)
+        return products.view(*weight.shape[:2], -1)
 
 
 class _Convolution(nn.Module):
