@@ -10,9 +10,16 @@ regularizer; 10 strengths on 5 folds, without the refit. Cases:
 - maps: digits as images, two convolutions
 - folds: digits in groups of unequal size, so that no two folds have the same batches
 
+And other networks that are trained as one, beside trainings one by one:
+
+- members: `n_members=8` beside one network, on digits; so are members of CGES
+- seeds: a search over ten seeds, on digits
+- folds' strengths: `CGESClassifierCV` on digits, and on a wide made table, 100 x 2,000
+
 Processor seconds of one thread, medians over repeats in turns. Run
 ``python -m benchmarks.speed.search`` (some ten minutes; ``--only digits`` and
-``--repeats 1`` for less). Writes benchmarks/results/search.json and docs/search.inc.
+``--repeats 1`` for less). Writes benchmarks/results/search.json, docs/search.inc and
+docs/search_together.inc.
 """
 
 from __future__ import annotations
@@ -26,16 +33,23 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_digits, make_classification
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from skorch import NeuralNetClassifier
 
 from benchmarks.value.section import write_page
-from sklearn_structreg import CGESClassifier, StrengthSearchCV
-from sklearn_structreg.core import make_convnet, make_mlp
+from sklearn_structreg import CGESClassifier, CGESClassifierCV, StrengthSearchCV
+from sklearn_structreg.core import (
+    StructuredClassifier,
+    make_convnet,
+    make_mlp,
+    together,
+)
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "search.json"
@@ -43,6 +57,7 @@ PAGE = ROOT / "docs" / "search.inc"
 STRENGTHS = {"alpha": list(np.geomspace(0.03, 3.0, 10))}
 AIMS = {"digits": (5.0, 10.0), "rows": (2.5, 5.0)}
 SKORCH = "skorch's net"
+TOGETHER = ROOT / "docs" / "search_together.inc"
 
 
 class Case(NamedTuple):
@@ -136,6 +151,90 @@ def run(case: Case, repeats: int) -> dict[str, Any]:
     }
 
 
+class Pair(NamedTuple):
+    """Something that is trained as one, another training, and the aim of a ratio."""
+
+    label: str
+    as_one: Callable[[], Any]
+    other: Callable[[], Any]
+    aim: str
+
+
+def make_pairs() -> dict[str, Pair]:
+    """Return the other trainings by name."""
+    X, y, *_ = digits()
+    wide = made(100, 2_000, (100,), 1)
+    plain, sparse = StructuredClassifier(random_state=0), CGESClassifier(random_state=0)
+    short = clone(sparse).set_params(max_epochs=20)
+    seeds = {"random_state": list(range(10))}
+    how = {"cv": 5, "refit": False}
+    cv, cv_wide = (CGESClassifierCV(max_epochs=n, random_state=0) for n in (20, 100))
+
+    def eight(net: Any) -> Any:
+        return clone(net).set_params(n_members=8)
+
+    def one_by_one(net: Any, X: np.ndarray, y: np.ndarray) -> None:
+        with patch.object(together, "FEWEST", np.inf):
+            net.fit(X, y)
+
+    return {
+        "members": Pair(
+            "8 members / one network",
+            partial(eight(plain).fit, X, y),
+            partial(plain.fit, X, y),
+            "at most 2",
+        ),
+        "CGES members": Pair(
+            "8 members / one network, CGES",
+            partial(eight(sparse).fit, X, y),
+            partial(sparse.fit, X, y),
+            "at most 2",
+        ),
+        "seeds": Pair(
+            "10 seeds x 5 folds / one by one",
+            partial(StrengthSearchCV(short, seeds, **how).fit, X, y),
+            partial(GridSearchCV(short, seeds, **how).fit, X, y),
+            "",
+        ),
+        "cv": Pair(
+            "CGESClassifierCV / one by one",
+            partial(cv.fit, X, y),
+            partial(one_by_one, cv, X, y),
+            "",
+        ),
+        "wide cv": Pair(
+            "the same on 100 x 2,000 / one by one",
+            partial(cv_wide.fit, wide.X, wide.y),
+            partial(one_by_one, cv_wide, wide.X, wide.y),
+            "",
+        ),
+    }
+
+
+def run_pair(pair: Pair, repeats: int) -> dict[str, float]:
+    """Time both in turns; return medians."""
+    seconds: dict[str, list[float]] = {"as one": [], "other": []}
+    for _ in range(repeats):
+        for name, fit in zip(seconds, (pair.as_one, pair.other), strict=True):
+            start = time.process_time()
+            fit()
+            seconds[name].append(time.process_time() - start)
+    return {name: median(each) for name, each in seconds.items()}
+
+
+def report_pairs(results: dict[str, dict[str, float]]) -> str:
+    """Return the table of ratios."""
+    lines = [f"{'processor time':40}{'as one':>9}{'other':>9}{'ratio':>8}   aim"]
+    pairs = make_pairs()
+    for name, each in results.items():
+        one, other = each["as one"], each["other"]
+        lines.append(
+            f"{pairs[name].label:40}{one:7.1f} s{other:7.1f} s{one / other:8.2f}   "
+            f"{pairs[name].aim}".rstrip()
+        )
+    return "\n".join(lines)
+
+
 def report(results: dict[str, Any]) -> str:
     """Return the table of speed-ups."""
     lines = [
@@ -166,9 +265,15 @@ def main() -> None:
         if given.only is None or name in given.only:
             known[name] = run(make(), given.repeats)
             print(report({name: known[name]}), flush=True)
+    for name, pair in make_pairs().items():
+        if given.only is None or name in given.only:
+            known[name] = run_pair(pair, given.repeats)
+            print(report_pairs({name: known[name]}), flush=True)
     results = {name: known[name] for name in make_cases() if name in known}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    pairs = {name: known[name] for name in make_pairs() if name in known}
+    RESULTS.write_text(json.dumps(results | pairs, indent=1) + "\n")
     write_page(PAGE, report(results))
+    write_page(TOGETHER, report_pairs(pairs))
 
 
 if __name__ == "__main__":

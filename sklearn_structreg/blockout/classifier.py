@@ -100,7 +100,7 @@ class BlockoutClassifier(LearnedStructure, BlockoutParameters, StructuredClassif
         """
         check_is_fitted(self, "net_")
         P = self.cluster_probabilities_[-1]
-        if not ends_at_outputs(self.module_, self.input_shape_):
+        if not ends_at_outputs(self._one_module, self.input_shape_):
             raise ValueError(
                 f"The {len(P)} nodes of the last set are not the "
                 f"{len(self.classes_)} classes; name a chain in layers that ends at "

@@ -21,14 +21,14 @@ __all__ = ["LearnedStructure"]
 class LearnedStructure:
     """Mixin: the cluster probabilities, and networks made of them."""
 
-    module_: Any
+    _one_module: Any
     score: Any
     _logits: Any
 
     @property
     def cluster_probabilities_(self) -> list[NDArray[Any]]:
         """P of every node set, from the inputs of the first layer to the outputs."""
-        sets = node_sets(self.module_)
+        sets = node_sets(self._one_module)
         return [nodes.probabilities.detach().cpu().numpy() for nodes in sets]
 
     @property
@@ -48,7 +48,7 @@ class LearnedStructure:
             masked weights (Eq. 5).
         """
         check_is_fitted(self, "net_")
-        return fold(self.module_)
+        return fold(self._one_module)
 
     def harden(
         self,
@@ -81,8 +81,8 @@ class LearnedStructure:
         check_is_fitted(self, "net_")
         if (X is None) != (y is None):
             raise ValueError("Pass both X and y to compare scores, or neither.")
-        layers, sets = blockout_layers(self.module_), node_sets(self.module_)
-        name_of = {part: name for name, part in self.module_.named_modules()}
+        layers, sets = blockout_layers(self._one_module), node_sets(self._one_module)
+        name_of = {part: name for name, part in self._one_module.named_modules()}
         hardened = harden_network(
             self.fold(),
             [name_of[layer] for layer in layers],
@@ -115,5 +115,5 @@ class LearnedStructure:
             If the probabilities started so near to 0 or 1 that outcomes are all alike.
         """
         check_is_fitted(self, "net_")
-        starts = [nodes.init_probability for nodes in node_sets(self.module_)]
+        starts = [nodes.init_probability for nodes in node_sets(self._one_module)]
         return diagnose(self.cluster_probabilities_, starts)

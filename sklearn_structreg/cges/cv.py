@@ -42,6 +42,7 @@ from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.parameters import component, parameter, parameter_of
 from sklearn_structreg.core.processes import from_first
 from sklearn_structreg.core.task import Task
+from sklearn_structreg.core.together import can_train_together
 
 __all__ = ["CGESClassifierCV", "CGESRegressorCV"]
 
@@ -57,6 +58,7 @@ class CrossValidated(SparseEstimator):
     _plain_class: ClassVar[type[SparseEstimator]]
 
     alpha: ClassVar[float]  # type: ignore[misc] # no parameter: `alphas` is
+    n_members: ClassVar[int] = 1  # type: ignore[misc] # nor this: `final` is
     alphas: int | ArrayLike = parameter(
         4,
         [Interval(Integral, 1, None, closed="left"), "array-like"],
@@ -129,20 +131,6 @@ class CrossValidated(SparseEstimator):
         modules = [each.module_ for each in self.estimators_]
         return modules[0] if len(modules) == 1 else Average(modules)
 
-    @property
-    def feature_importances_(self) -> NDArray[np.float64]:
-        """Norms of the first layer's weights over the input features."""
-        check_is_fitted(self, "estimators_")
-        each = [member.feature_importances_ for member in self.estimators_]
-        importances: NDArray[np.float64] = np.mean(each, axis=0)
-        return importances
-
-    @property
-    def sparsity_(self) -> float:
-        """Fraction of exact zeros among the penalised weights."""
-        check_is_fitted(self, "estimators_")
-        return float(np.mean([member.sparsity_ for member in self.estimators_]))
-
     # ---- fitting ---------------------------------------------------------------
 
     _needs_rows: ClassVar[bool] = True
@@ -184,10 +172,14 @@ class CrossValidated(SparseEstimator):
         )
         chosen = self._choose(strengths, np.array(scores))
         self._note_structure()
-        self.estimators_ = in_parallel(
-            delayed(train_last)(model, data, strengths[: chosen + 1], seed)
-            for seed in (seeds if self.final == "average" else seeds[:1])
+        seeds = seeds if self.final == "average" else seeds[:1]
+        n_seeds = 0 if self.warm_path else len(seeds)
+        together = can_train_together(model, data, seeds[0], n_seeds)
+        trained = in_parallel(
+            delayed(train_last)(model, data, strengths[: chosen + 1], part)
+            for part in ([seeds] if together else [[seed] for seed in seeds])
         )
+        self.estimators_ = [each for part in trained for each in part]
         for member in self.estimators_:
             note_failure(member.net_, data, self._make_spec())
 

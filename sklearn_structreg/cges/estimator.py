@@ -47,6 +47,10 @@ class SparseEstimator(CGESParameters, TargetParameters, PruningParameters, Base)
     @property
     def feature_importances_(self) -> NDArray[np.float64]:
         """Norms of the first layer's weights over the input features."""
+        if several := self._several():
+            each = [network.feature_importances_ for network in several]
+            importances: NDArray[np.float64] = np.mean(each, axis=0)
+            return importances
         name = self._penalised()[0]
         return first_layer_norms(self.module_, name, self.input_shape_)
 
@@ -57,6 +61,8 @@ class SparseEstimator(CGESParameters, TargetParameters, PruningParameters, Base)
         Weights that the penalty leaves out count in `n_nonzero_parameters_` only; they
         are in ``regularizers_["cges"].left_out_``.
         """
+        if several := self._several():
+            return float(np.mean([network.sparsity_ for network in several]))
         names = self._penalised()
         return weight_sparsity(self.module_, names)[0]
 
@@ -71,6 +77,11 @@ class SparseEstimator(CGESParameters, TargetParameters, PruningParameters, Base)
         """Learnable parameters that are not zero."""
         check_is_fitted(self, "net_")
         return count_parameters(self.module_)[1]
+
+    def _several(self) -> list[SparseEstimator]:
+        """Return the estimators of several networks, whose figures are averaged."""
+        several: list[SparseEstimator] = vars(self).get("estimators_", [])
+        return several
 
     def _penalised(self) -> list[str]:
         """Name the penalised weights in forward order."""

@@ -168,6 +168,7 @@ def _path_network(
         "lr_schedule": None,
         "warm_start": False,
         "checkpoint": None,
+        "n_members": 1,
         "random_state": seed,
     }
     kind = StructuredRegressor if is_regressor(estimator) else StructuredClassifier

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -30,6 +31,7 @@ from torch.utils.data import Dataset, Subset
 from sklearn_structreg.cges.path import train_along
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.messages import shown
+from sklearn_structreg.core.together import can_train_together, train_on_together
 
 __all__ = ["Average", "Fold", "routed", "score_fold", "split_rows", "train_last"]
 
@@ -135,18 +137,32 @@ def score_fold(
 
 
 def train_last(
-    model: Any, data: TrainingData, strengths: NDArray[np.float64], seed: int
-) -> Any:
+    model: Any, data: TrainingData, strengths: NDArray[np.float64], seeds: Sequence[int]
+) -> list[Any]:
     """Train at the last of the strengths, if need be along all of them."""
+    if len(seeds) > 1:  # only where one training serves all of them
+        return train_cold(model, data, strengths[-1:].repeat(len(seeds)), seeds)
     strengths = strengths if model.warm_start else strengths[-1:]
-    *_, last = train_path(model, data, strengths, seed)
-    return last.set_params(warm_start=False)
+    *_, last = train_path(model, data, strengths, seeds[0])
+    return [last.set_params(warm_start=False)]
+
+
+def train_cold(
+    model: Any, data: TrainingData, strengths: NDArray[np.float64], seeds: Sequence[int]
+) -> list[Any]:
+    """Train new networks at strengths, from seeds, in one training."""
+    models = [copy.copy(model).set_params(alpha=float(alpha)) for alpha in strengths]
+    train_on_together(models, data, seeds)
+    return models
 
 
 def train_path(
     model: Any, data: TrainingData, strengths: NDArray[np.float64], seed: int
 ) -> Iterator[Any]:
     """Train at all strengths, where `warm_start` is on each from the one before."""
+    n_strengths = 0 if model.warm_start else len(strengths)
+    if can_train_together(model, data, seed, n_strengths):
+        return iter(train_cold(model, data, strengths, [seed] * n_strengths))
     n_later = math.ceil(LATER_EPOCHS * model.max_epochs)
 
     def train(model: Any) -> None:

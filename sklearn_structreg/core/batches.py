@@ -7,14 +7,15 @@ it fits, and handed out in slices: no Python code per row, one gather per block.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any, Protocol
 
 import torch
 from skorch.dataset import Dataset as SkorchDataset
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sklearn_structreg.core.dataset_items import read_samples
@@ -26,8 +27,10 @@ __all__ = [
     "Batches",
     "DatasetBatches",
     "TensorBatches",
+    "all_after",
     "batch_sizes",
     "first_kept",
+    "side_by_side",
 ]
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
@@ -110,12 +113,18 @@ class TensorBatches(SkorchDataset):
 
     def epoch(self, seed: int | None) -> Iterator[Batch]:
         """Yield every row once, shuffled by `seed` or in order where it is None."""
+        yield from self._batches(self._order(seed))
+
+    def _order(self, seed: int | None) -> Tensor:
         order = _row_order(sum(self.sizes), None if self.n_batches == 1 else seed)
-        if self.rows is not None:
-            order = self.rows[order]
+        return order if self.rows is None else self.rows[order]
+
+    def _batches(self, order: Tensor) -> Iterator[Batch]:
+        """Yield rows in an order, (n,), or in several beside each other, (n, K)."""
         order, start = order.to(self._X.device), 0
-        for first in range(0, self.n_batches, self.batches_per_block):
-            sizes = self.sizes[first : first + self.batches_per_block]
+        per_block = max(1, self.batches_per_block * len(order) // order.numel())
+        for first in range(0, self.n_batches, per_block):
+            sizes = self.sizes[first : first + per_block]
             rows = order[start : start + sum(sizes)]
             start += len(rows)
             weight: Iterable[Tensor | None] = [None] * len(sizes)
@@ -131,8 +140,41 @@ class TensorBatches(SkorchDataset):
     def _slices(
         self, tensor: Tensor | SparseTensor, rows: Tensor, sizes: list[int]
     ) -> list[Tensor]:
-        block = tensor.index_select(0, rows).to(self.device)
-        return list(torch.split(block, sizes))
+        block = tensor.index_select(0, rows.flatten()).to(self.device)
+        return list(torch.split(block.view(*rows.shape, *block.shape[1:]), sizes))
+
+
+def side_by_side(parts: Sequence[TensorBatches], seeds: Sequence[Any]) -> Iterator[Any]:
+    """Yield mini-batches of the same sizes with all samples (b, K, ...), and so on."""
+    first = parts[0]
+    of_parts = zip(parts, seeds, strict=True)
+    if all(_is_same(part._X, first._X) and part.weight is None for part in parts):
+        yield from first._batches(torch.stack([p._order(s) for p, s in of_parts], 1))
+        return
+    for batches in zip(*(p.epoch(s) for p, s in of_parts), strict=True):
+        X, y, weights = zip(*batches, strict=True)
+        weight = None
+        if any(w is not None for w in weights):
+            one = torch.ones(len(y[0]), dtype=X[0].dtype, device=X[0].device)
+            weight = torch.stack([one if w is None else w for w in weights], dim=1)
+        yield torch.stack(X, dim=1), torch.stack(y, dim=1), weight
+
+
+def all_after(
+    layer: nn.Module, parts: Sequence[TensorBatches | None]
+) -> list[TensorBatches | None] | None:
+    """Return the same mini-batches of samples that a layer has acted on, if few."""
+    samples = [part._X for part in parts if part is not None]
+    known = {X.data_ptr(): X for X in samples if isinstance(X, Tensor)}
+    sparse = any(isinstance(X, SparseTensor) for X in samples)
+    if sparse or sum(X.nbytes for X in known.values()) > KEPT_BYTES:
+        return None
+    results = {key: layer(X) for key, X in known.items()}
+    others = [copy.copy(part) for part in parts]
+    for other in others:
+        if other is not None and isinstance(other._X, Tensor):
+            other._X = results[other._X.data_ptr()]
+    return others
 
 
 class DatasetBatches:
@@ -279,6 +321,13 @@ def _row_order(n_rows: int, seed: int | None) -> Tensor:
     if seed is None:
         return torch.arange(n_rows)
     return torch.randperm(n_rows, generator=torch.Generator().manual_seed(seed))
+
+
+def _is_same(one: Tensor | SparseTensor, two: Tensor | SparseTensor) -> bool:
+    """Whether samples, and so their targets, are the same memory."""
+    if isinstance(one, Tensor) and isinstance(two, Tensor):
+        return one.data_ptr() == two.data_ptr() and one.shape == two.shape
+    return one is two
 
 
 def _fits(n_bytes: int, device: torch.device) -> bool:

@@ -69,6 +69,11 @@ class StructuredClassifier(ClassifierMixin, StructuredEstimator):
         Epochs trained.
     learning_rate_ : float
         The rate that the training began with.
+    estimators_ : list of estimators
+        Only with several `n_members`: each as an estimator that was fitted alone, with
+        a `random_state` of its own. `net_`, `regularizers_`, `history_` and `n_iter_`
+        are those of the first, and attributes or displays of a single network's
+        structure are theirs alone.
 
     See Also
     --------

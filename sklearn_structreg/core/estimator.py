@@ -22,6 +22,7 @@ from sklearn_structreg.core.convergence import note_failure, note_problem, warn_
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.deployment import Exportable
 from sklearn_structreg.core.interruption import called_at_prompt
+from sklearn_structreg.core.members import Ensemble, Members
 from sklearn_structreg.core.nested_regularizers import NestedRegularizers
 from sklearn_structreg.core.net import StructuredNet
 from sklearn_structreg.core.net_state import snapshot
@@ -31,10 +32,8 @@ from sklearn_structreg.core.randomness import derive_seed
 from sklearn_structreg.core.reading import ReadsData
 from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.regularizer import check_unchanged
-from sklearn_structreg.core.saving import Savable
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.shared_parameters import NetworkParameters
-from sklearn_structreg.core.sizing import Compactable
 from sklearn_structreg.core.sklearn_callbacks import CallbackSupportMixin, fit_task
 from sklearn_structreg.core.stacking import Job
 from sklearn_structreg.core.standardization import Standardize
@@ -60,9 +59,8 @@ class StructuredEstimator(
     NetworkParameters,
     ReadsData,
     NestedRegularizers,
-    Compactable,
+    Members,
     Exportable,
-    Savable,
     VersionedPickle,
     CallbackSupportMixin,
     BaseEstimator,
@@ -77,6 +75,7 @@ class StructuredEstimator(
         "module_params",
         "hidden_layer_sizes",
         "standardize",
+        "n_members",
     )
     _free_of_result: ClassVar[tuple[str, ...]] = (  # may change where a fit goes on
         *("checkpoint", "device", "verbose", "warm_start"),
@@ -86,7 +85,9 @@ class StructuredEstimator(
 
     @property
     def module_(self) -> nn.Module:
-        """The trained module."""
+        """The trained module, or one that holds those of all members."""
+        if self._is_ensemble:
+            return Ensemble([each.module_ for each in self.estimators_], self._task)
         module: nn.Module = self.net_.module_
         return module
 
@@ -163,7 +164,10 @@ class StructuredEstimator(
         """
         more = gather_metadata(sample_weight, eval_set, groups, X_val, y_val)
         with self._attempt(X, y, more) as attempt, warn_once():
-            attempt._fit(X, y, **more)
+            if self.n_members > 1:
+                attempt._fit_members(X, y, **more)
+            else:
+                attempt._fit(X, y, **more)
         return self
 
     @contextmanager
@@ -186,7 +190,7 @@ class StructuredEstimator(
 
     def _n_epochs_at_most(self) -> int | None:
         """Return the number of epochs of a fit, if it is known before."""
-        return self.max_epochs
+        return self.max_epochs if self.n_members == 1 else None
 
     def _attributes_at(self, net: StructuredNet) -> dict[str, Any] | None:
         """Return the attributes of an estimator whose fit ends with this net."""
@@ -211,10 +215,24 @@ class StructuredEstimator(
             )
         note_failure(self.net_, data, self._make_spec())
 
-    def _set_up(self, data: TrainingData) -> Job:
+    @property
+    def _can_join(self) -> bool:
+        """Whether `fit` is one fresh training, which can be part of a stack's."""
+        return (
+            type(self)._fit is StructuredEstimator._fit
+            and type(self)._train_on is StructuredEstimator._train_on
+            and not hasattr(self, "net_")
+            and self.n_members == 1
+            and self.checkpoint is None
+            and not self.verbose
+            and not getattr(self, "_skl_callbacks", None)
+        )
+
+    def _set_up(self, data: TrainingData, seed: int | None = None) -> Job:
         """Do all of a fresh fit that comes between reading and training."""
         recipe, spec = self._make_recipe(), self._make_spec()
-        seed, regularizers = self._draw_seed(), self._make_regularizers()
+        seed = self._draw_seed() if seed is None else seed
+        regularizers = self._make_regularizers()
         module = self._fresh_network(data, spec, regularizers, seed)
         return Job(*set_up(module, regularizers, data, recipe, spec, seed=seed))
 
@@ -243,9 +261,12 @@ class StructuredEstimator(
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, **known: Any) -> None:
         """Train for an epoch on these rows; `known` are fitted attributes."""
         attempt = copy.copy(self)
-        attempt.__dict__.update(known)
         with one_voice():
-            attempt._fit_further(X, y, sample_weight)
+            if self.n_members > 1 or self._is_ensemble:
+                attempt._fit_members_further(X, y, sample_weight, **known)
+            else:
+                attempt.__dict__.update(known)
+                attempt._fit_further(X, y, sample_weight)
         self.__dict__ = attempt.__dict__
 
     def _fit_further(self, X: Any, y: Any, sample_weight: Any) -> None:
@@ -358,6 +379,9 @@ class StructuredEstimator(
 
     def _drawn_logits(self, X: Any, n_draws: int) -> Iterator[NDArray[np.float64]]:
         """Return the outputs for all rows under one draw of the masks after another."""
+        if self._is_ensemble:
+            yield from self._drawn_by_members(X, n_draws)
+            return
         batches = self._batches_to_predict(X, PREDICTION_ROWS)
         for number in range(n_draws):
             # Every batch begins at the same numbers: all rows meet the same masks.

@@ -48,7 +48,7 @@ class StructuredRegressor(RegressorMixin, StructuredEstimator):
     module_ : torch.nn.Module
         The trained module; it predicts standardized targets.
     n_features_in_, feature_names_in_, input_shape_
-    net_, regularizers_, history_, n_iter_, learning_rate_
+    net_, regularizers_, history_, n_iter_, learning_rate_, estimators_
         As in :class:`~sklearn_structreg.core.StructuredClassifier`.
 
     See Also

@@ -71,20 +71,29 @@ class PlainState:
         others = {"net_", "_built_by", REQUESTS, *self.get_params(deep=False)}
         fitted = {name: v for name, v in vars(self).items() if name not in others}
         if REQUESTS in vars(self):
-            routing = self._get_metadata_request()
-            fitted[REQUESTS] = {
-                method: {**getattr(routing, method).requests}
-                for method in ("fit", "partial_fit", "score")
-                if hasattr(self, f"set_{method}_request")
-            }
+            fitted[REQUESTS] = self._plain_requests()
         return fitted
+
+    def _plain_requests(self) -> State:
+        """Return the metadata that each method requests, if any were set."""
+        if REQUESTS not in vars(self):
+            return {}
+        routing = self._get_metadata_request()
+        return {
+            method: {**getattr(routing, method).requests}
+            for method in ("fit", "partial_fit", "score")
+            if hasattr(self, f"set_{method}_request")
+        }
 
     def _restore(self, fitted: State, module: ModuleLike | None) -> None:
         """Take the fitted attributes; `module` is the user's own."""
-        with config_context(enable_metadata_routing=True):
-            for method, requests in fitted.pop(REQUESTS, {}).items():
-                getattr(self, f"set_{method}_request")(**requests)
+        self._restore_requests(fitted.pop(REQUESTS, {}))
         vars(self).update(fitted)
+
+    def _restore_requests(self, requests: State) -> None:
+        with config_context(enable_metadata_routing=True):
+            for method, requested in requests.items():
+                getattr(self, f"set_{method}_request")(**requested)
 
 
 class Savable(PlainState):

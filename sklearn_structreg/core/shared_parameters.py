@@ -66,6 +66,14 @@ class NetworkParameters:
         divides by their scale, for each feature of flat rows, for each channel of
         images. "auto" does so where `module` is "auto".""",
     )
+    n_members: int = parameter(
+        1,
+        [POSITIVE],
+        "int",
+        """Networks to train, which differ in their seeds alone. Predictions are the
+        means of their probabilities, or numbers; `module_` holds all of them, and
+        `estimators_` each as an estimator. Small ones are trained as one.""",
+    )
     regularizers: Sequence[Any] | None = parameter(
         None,
         [list, tuple, None],

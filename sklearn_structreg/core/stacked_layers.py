@@ -27,9 +27,12 @@ CONVOLUTIONS = {
     nn.Conv3d: functional.conv3d,
 }
 NORMS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
-ALIKE = {  # act on each entry or channel alone, whosever it is
+ENTRYWISE = {
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish),
-    *(nn.Tanh, nn.Sigmoid, nn.Hardswish, nn.Softplus, nn.Identity, nn.Flatten),
+    *(nn.Tanh, nn.Sigmoid, nn.Hardswish, nn.Softplus, nn.Identity),
+}
+ALIKE = {  # act on each entry or channel alone, whosever it is
+    *(*ENTRYWISE, nn.Flatten),
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
@@ -123,6 +126,7 @@ class StackedNetwork(nn.Module):
         super().__init__()
         self.n_members = len(modules)
         self.bound: list[Bound] = []
+        self.beginning: Standardize | None = None  # that of every member
         self.draws: Callable[[int], AbstractContextManager[None]] = _no_draws
         self.layers = nn.ModuleList()
         # A copy of a part would copy the whole.
@@ -145,12 +149,20 @@ class StackedNetwork(nn.Module):
             return _Convolution(first, self._bind(layers), shared), False
         if type(first) in NORMS and not shared:
             return self._stack_norms(layers), False
+        last = self.layers[-1] if self.layers else None
+        own_memory = isinstance(last, _Linear) and not last.shared  # no view of another
+        if type(first) is nn.ReLU and own_memory:
+            return nn.ReLU(inplace=True), shared
         same = type(first) in ALIKE
-        if shared and isinstance(first, Standardize):
+        if isinstance(first, Standardize):
             same = all(
                 torch.equal(first.mean, x.mean) and torch.equal(first.factor, x.factor)
                 for x in layers
             )
+            if same and not self.layers:
+                self.beginning = first
+            if not shared:
+                return _stack_standardization(layers), False
         if same:
             return first, shared
         self.bound += [
@@ -188,9 +200,16 @@ class StackedNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of all members, (b, K, n_outputs)."""
+        apart = False  # whether x is (K, c, b), as products of matrices have it
         for layer in self.layers:
+            if isinstance(layer, _Linear):
+                if not (apart or layer.shared):
+                    x = _by_member(x, self.n_members).permute(1, 2, 0)
+                apart = True
+            elif apart and type(layer) not in ENTRYWISE:
+                x, apart = x.permute(2, 0, 1).flatten(1), False
             x = layer(x)
-        return _by_member(x, self.n_members)
+        return x.permute(2, 0, 1) if apart else _by_member(x, self.n_members)
 
     def release(self) -> None:
         """Give every member memory of its own again."""
@@ -200,7 +219,16 @@ class StackedNetwork(nn.Module):
             hook.remove()
 
 
+def _stack_standardization(layers: Layers) -> nn.Module:
+    stacked: Standardize = copy.deepcopy(layers[0])
+    stacked.mean = torch.cat([layer.mean for layer in layers])
+    stacked.factor = torch.cat([layer.factor for layer in layers])
+    return stacked
+
+
 class _Linear(nn.Module):
+    """From (K, c, b), or samples (b, c) that all share, to (K, h, b)."""
+
     def __init__(self, weights: Sequence[Any], shared: bool) -> None:
         super().__init__()
         self.weight, self.bias = weights
@@ -208,15 +236,15 @@ class _Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
-        if self.shared:
-            bias = None if bias is None else bias.flatten()
-            return functional.linear(x, weight.flatten(0, 1), bias)
-        x = _by_member(x, len(weight)).transpose(0, 1)
+        if not self.shared:
+            products = torch.bmm(weight, x)
+            return products if bias is None else products.add_(bias[:, :, None])
+        weights, columns = weight.flatten(0, 1), x.t()
         if bias is None:
-            outputs = torch.bmm(x, weight.transpose(1, 2))
+            products = weights @ columns
         else:
-            outputs = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
-        return outputs.transpose(0, 1).flatten(1)
+            products = torch.addmm(bias.flatten()[:, None], weights, columns)
+        return products.view(*weight.shape[:2], -1)
 
 
 class _Convolution(nn.Module):

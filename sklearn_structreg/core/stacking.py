@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklearn_structreg.core.batches import Batch, Batches, TensorBatches
+from sklearn_structreg.core.batches import (
+    Batch,
+    Batches,
+    TensorBatches,
+    all_after,
+    side_by_side,
+)
 from sklearn_structreg.core.breakdown import reason_of
 from sklearn_structreg.core.losses import default_loss
 from sklearn_structreg.core.net import StructuredNet
@@ -64,7 +70,7 @@ class Job:
     @property
     def stream(self) -> tuple[int, int]:
         """The samples in their order: jobs that share it see the same batches."""
-        return id(self.train), self.net.seed
+        return id(self.train), self.net.seed if self.train.n_batches > 1 else 0
 
 
 def groups_of(jobs: Sequence[Job]) -> list[Sequence[Job]]:
@@ -168,8 +174,18 @@ class _Stack:
         self.is_shared = len({job.stream for job in jobs}) == 1
         modules = [net.module_ for net in self.nets]
         self.network = StackedNetwork(modules, shared=self.is_shared)
-        self.network.draws = lambda number: self.draws[number]
-        self.draws: list[Draws] = []
+        self.network.draws = self._draws_of
+        self.draws: dict[int, Draws] = {}  # in this epoch, of those that draw
+        self.seeds: list[int] = []
+        self.parts: list[Any] = [
+            *(job.train for job in jobs),
+            *(job.valid for job in jobs),
+        ]
+        if self.network.beginning is not None:  # act once, instead of in every epoch
+            parts = all_after(self.network.beginning, self.parts)
+            if parts is not None:
+                self.parts = parts
+                del self.network.layers[0]
         self.optimizer = StackedOptimizer(self.nets, self.network.bound)
         bound = self.network.bound
         acting = [net.regularizers.with_hook("after_step") for net in self.nets]
@@ -194,11 +210,11 @@ class _Stack:
     def _run(self, *, training: bool) -> None:
         """Run all mini-batches, and record the figures of every member."""
         seeds = [derive_seed(net.seed, len(net.history)) for net in self.nets]
-        nets = zip(self.nets, seeds, strict=True)
-        self.draws = [net.draws(seed) for net, seed in nets]
+        self.seeds, self.draws = seeds, {}
         self.network.train(training)
         for net in self.nets:
-            net.module_.train(training)
+            if net.regularizers or net.module_.training != training:
+                net.module_.train(training)
         losses, shares, sizes = [], [], []
         for X, y, weight in self._batches(seeds, training):
             with torch.set_grad_enabled(training):
@@ -212,10 +228,11 @@ class _Stack:
             losses.append(values.detach())
             sizes.append(len(y))
         if training:
-            for job, draws in zip(self.jobs, self.draws, strict=True):
-                with draws:
-                    net = job.net
-                    job.attempt(net.regularizers.before_validation, net.module_)
+            for number, job in enumerate(self.jobs):
+                if job.net.regularizers:
+                    with self._draws_of(number):
+                        net = job.net
+                        job.attempt(net.regularizers.before_validation, net.module_)
         mean_losses, mean_shares = _means(losses, sizes), _means(shares, sizes)
         prefix = "train" if training else "valid"
         for k, job in enumerate(self.jobs):
@@ -225,28 +242,15 @@ class _Stack:
     def _batches(self, seeds: Sequence[int], training: bool) -> Iterator[Batch]:
         """Yield samples (b, c, ...) or (b, K c, ...), targets and weights (b, K)."""
         n_members = len(self.jobs)
-        parts = [job.train if training else job.valid for job in self.jobs]
-        streams = {job.stream: n for n, job in enumerate(self.jobs)}
-        of_member = [list(streams).index(job.stream) for job in self.jobs]
-        epochs = [
-            part.epoch(seeds[n] if training else None)
-            for n in streams.values()
-            if (part := parts[n]) is not None
-        ]
-        for batches in zip(*epochs, strict=True):
-            X, y, weight = batches[0]
-            if self.is_shared:
-                y = y[:, None].expand(-1, n_members, *y.shape[1:])
-                yield X, y, None if weight is None else weight[:, None]
-                continue
-            columns = [batches[n] for n in of_member]
-            X = torch.stack([samples for samples, _, _ in columns], dim=1)
-            y = torch.stack([target for _, target, _ in columns], dim=1)
-            if any(each[2] is not None for each in columns):
-                one = torch.ones(len(y), dtype=X.dtype, device=X.device)
-                weights = [one if w is None else w for _, _, w in columns]
-                weight = torch.stack(weights, dim=1)
-            yield X.flatten(1, 2), y, weight
+        parts = self.parts[:n_members] if training else self.parts[n_members:]
+        orders = seeds if training else [None] * n_members
+        if not self.is_shared:
+            for X, y, weight in side_by_side(parts, orders):
+                yield X.flatten(1, 2), y, weight
+            return
+        for X, y, weight in parts[0].epoch(orders[0]):
+            y = y[:, None].expand(-1, n_members, *y.shape[1:])
+            yield X, y, None if weight is None else weight[:, None]
 
     def _losses(self, outputs: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
         """Return the mean loss of every member."""
@@ -257,13 +261,15 @@ class _Stack:
                 weights = list(weight.expand(y.shape[:2]).unbind(1))
             each = zip(self.nets, outputs.unbind(1), y.unbind(1), weights, strict=True)
             return torch.stack([net.criterion_(o, t, w) for net, o, t, w in each])
-        target = y.flatten(0, 1)
-        if recipe.task is not Task.CLASSES:
-            target = target.to(outputs.dtype)
-        losses = default_loss(recipe.task, outputs.flatten(0, 1), target)
-        if losses.ndim > 1:
-            losses = losses.flatten(1).mean(dim=1)
-        losses = losses.view(y.shape[:2])
+        if recipe.task is Task.CLASSES:  # faster with rows last
+            rows_last = outputs.permute(1, 2, 0).contiguous()
+            losses = default_loss(recipe.task, rows_last, y.t()).t()
+        else:
+            target = y.flatten(0, 1).to(outputs.dtype)
+            losses = default_loss(recipe.task, outputs.flatten(0, 1), target)
+            if losses.ndim > 1:
+                losses = losses.flatten(1).mean(dim=1)
+            losses = losses.view(y.shape[:2])
         return (losses if weight is None else losses * weight).mean(dim=0)
 
     def _hits(self, outputs: Tensor, y: Tensor) -> Tensor | None:
@@ -286,11 +292,17 @@ class _Stack:
 
     def _act(self, members: Sequence[Regularizer]) -> None:
         """Let each regularizer act on its own network."""
-        each = zip(self.jobs, self.draws, members, strict=True)
-        for job, draws, regularizer in each:
-            with draws:
+        each = zip(self.jobs, members, strict=True)
+        for number, (job, regularizer) in enumerate(each):
+            with self._draws_of(number):
                 net = job.net
                 job.attempt(regularizer.after_step, net.module_, net.optimizer_)
+
+    def _draws_of(self, number: int) -> Draws:
+        """Return the random numbers of a member in this epoch."""
+        if number not in self.draws:
+            self.draws[number] = self.nets[number].draws(self.seeds[number])
+        return self.draws[number]
 
 
 def _means(values: Sequence[Tensor], sizes: Sequence[int]) -> list[float]:

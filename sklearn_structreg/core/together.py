@@ -11,11 +11,16 @@ from typing import Any
 
 from sklearn_structreg.core.convergence import warn_once
 from sklearn_structreg.core.data import TrainingData
-from sklearn_structreg.core.estimator import StructuredEstimator
-from sklearn_structreg.core.stacking import can_stack, groups_of, train_together
+from sklearn_structreg.core.stacking import (
+    FEWEST,
+    Job,
+    can_stack,
+    groups_of,
+    train_together,
+)
 from sklearn_structreg.core.validation_data import gather_metadata
 
-__all__ = ["Fit", "fit_together"]
+__all__ = ["Fit", "can_train_together", "fit_together", "train_on_together"]
 
 
 @dataclass
@@ -55,7 +60,7 @@ def fit_together(fits: Sequence[Fit], *, alone: bool = True) -> None:
     prepared, readings = [], _Readings()
     for fit in fits:
         each = None
-        if _can_join(fit.estimator):
+        if getattr(fit.estimator, "_can_join", False):
             with fit.attempt():
                 each = _Prepared(fit, readings)
             fit.is_done = fit.error is not None
@@ -65,7 +70,7 @@ def fit_together(fits: Sequence[Fit], *, alone: bool = True) -> None:
             _train([each])
         elif alone and not fit.is_done:
             fit.alone()
-    _share_batches(prepared)
+    _share_batches([each.job for each in prepared], [each.data for each in prepared])
     by_job = {id(each.job): each for each in prepared}
     for jobs in groups_of([each.job for each in prepared]):
         _train([by_job[id(job)] for job in jobs])
@@ -81,18 +86,6 @@ def _train(members: Sequence[_Prepared]) -> None:
         with fit.attempt():
             member.conclude()
         fit.seconds, fit.is_done = fit.seconds + seconds, True
-
-
-def _can_join(estimator: Any) -> bool:
-    return (
-        isinstance(estimator, StructuredEstimator)
-        and type(estimator)._fit is StructuredEstimator._fit
-        and type(estimator)._train_on is StructuredEstimator._train_on
-        and not hasattr(estimator, "net_")
-        and estimator.checkpoint is None
-        and not estimator.verbose
-        and not getattr(estimator, "_skl_callbacks", None)
-    )
 
 
 class _Readings:
@@ -137,11 +130,37 @@ class _Prepared:
         self.fit.estimator.__dict__ = self.attempt.__dict__
 
 
-def _share_batches(fits: Sequence[_Prepared]) -> None:
-    """Let fits on the same data, in the same order, have the same batches."""
+def can_train_together(
+    estimator: Any, data: TrainingData, seed: int, number: int
+) -> bool:
+    """Whether so many estimators like this one gain by `train_on_together`."""
+    several = number >= FEWEST and estimator._can_join
+    return several and can_stack(estimator._set_up(data, seed))
+
+
+def train_on_together(
+    estimators: Sequence[Any], data: TrainingData, seeds: Sequence[int]
+) -> None:
+    """Train estimators on data that they have read, from a seed each."""
+    each = zip(estimators, seeds, strict=True)
+    jobs = [estimator._set_up(data, seed) for estimator, seed in each]
+    _share_batches(jobs, [data] * len(jobs))
+    for group in groups_of(jobs):
+        train_together(group)
+    for estimator, job in zip(estimators, jobs, strict=True):
+        if job.error is not None:
+            raise job.error
+        estimator.net_ = job.net
+        estimator._note_structure()
+
+
+def _share_batches(jobs: Sequence[Job], data: Sequence[TrainingData]) -> None:
+    """Let jobs on the same data, in the same order, have the same batches."""
     known: dict[Any, Any] = {}
-    for fit in fits:
-        job, recipe = fit.job, fit.job.net.recipe
+    for job, of_job in zip(jobs, data, strict=True):
+        recipe = job.net.recipe
         held_out = recipe.early_stopping, recipe.validation_fraction
-        key = id(fit.data), job.net.seed, tuple(job.train.sizes), held_out
+        alike = job.train.n_batches == 1 and not recipe.early_stopping
+        seed = None if alike else job.net.seed
+        key = id(of_job), seed, tuple(job.train.sizes), held_out
         job.train, job.valid = known.setdefault(key, (job.train, job.valid))

@@ -31,7 +31,7 @@ ANALYSIS_ROWS = 128  # per forward pass that keeps feature maps
 class _ClusterAttributes:
     """The clusters of a fitted estimator."""
 
-    module_: torch.nn.Module
+    _one_module: torch.nn.Module
 
     @property
     def n_clusters_(self) -> int:
@@ -73,7 +73,7 @@ class _ClusterAttributes:
         see = {layer: lambda x: maps.append(as_maps(x, layer.n_dims).cpu())}
         for batch in self._analysis_batches(X):
             inputs.append(batch.cpu())
-            run_until(self.module_, batch, see, before=True)
+            run_until(self._one_module, batch, see, before=True)
         return torch.cat(inputs).numpy(), torch.cat(maps).numpy()
 
     def layer_hopkins(
@@ -103,7 +103,7 @@ class _ClusterAttributes:
         """
         found: dict[str, list[Tensor]] = {}
         for batch in self._analysis_batches(X):
-            for name, maps in feature_maps(self.module_, batch, layers).items():
+            for name, maps in feature_maps(self._one_module, batch, layers).items():
                 seed = self.net_.seed  # type: ignore[attr-defined]
                 statistic = spatial_hopkins(maps, random_state=seed)
                 found.setdefault(name, []).append(statistic.cpu())
@@ -117,7 +117,7 @@ class _ClusterAttributes:
     def _cluster_layer(self) -> _DropCluster | None:
         """Return the first inserted layer, or else the module's, if it is active."""
         check_is_fitted(self, "net_")
-        layers = cluster_layers(self.module_)
+        layers = cluster_layers(self._one_module)
         own = self.regularizers_["dropcluster"].inserted_  # type: ignore[attr-defined]
         layer = layers[next(iter(own or layers))]
         return layer if layer.is_active else None

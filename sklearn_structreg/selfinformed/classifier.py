@@ -140,7 +140,11 @@ class SelfInformedClassifier(
     _structure: ClassVar[tuple[str, ...]] = (
         *("estimator", "n_clusters", "head_layer_sizes", "head_allocation", "source"),
         *("top_k", "layer", "n_rounds", "module", "module_params", "budget"),
-        *("hidden_layer_sizes", "head_kernel_size"),
+        *("hidden_layer_sizes", "head_kernel_size", "n_members"),
+    )
+    _of_one_network: ClassVar[tuple[str, ...]] = (
+        *("estimator_", "partitions_", "n_folds_", "head_layer_sizes_"),
+        *("multiply_adds_", "_point", "_gate", "_frozen"),
     )
     _free_of_result: ClassVar[tuple[str, ...]] = (
         *StructuredClassifier._free_of_result,
@@ -152,6 +156,7 @@ class SelfInformedClassifier(
     @property
     def partition_(self) -> ClassPartition | None:
         """The groups of the last round; None without heads."""
+        assert self._one_module is not None  # of several there is none
         return self.partitions_[-1] if self.partitions_ else None
 
     @property
@@ -324,6 +329,8 @@ class SelfInformedClassifier(
 
     def _untrained_network(self) -> nn.Module:
         """Take the network without heads."""
+        if self._is_ensemble:
+            return super()._untrained_network()
         return simplified_copy(network_of(self.estimator_))
 
     def _check_one_network(self) -> None:

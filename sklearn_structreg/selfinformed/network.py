@@ -110,6 +110,12 @@ def check_estimator(
             f"estimator={name} is a regressor, which has no classes to confuse; pass a "
             "classifier."
         )
+    if getattr(inner, "n_members", 1) > 1:
+        raise ValueError(
+            f"estimator={name} has n_members={inner.n_members} networks, but heads are "
+            "added to one; set n_members=1 there, and that of the "
+            "SelfInformedClassifier in its place."
+        )
     networks = StructuredClassifier | NeuralNet
     known = isinstance(getattr(inner, "module_", None), nn.Module)
     if not (known if fitted else isinstance(inner, networks)):

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from sklearn_structreg.core.members import Ensemble
 from sklearn_structreg.core.training import PREDICTION_ROWS
 from sklearn_structreg.selfinformed.conditional import ConditionalNet, PredictingNet
 from sklearn_structreg.selfinformed.ends import Rescaling
@@ -62,6 +63,12 @@ class PredictingHeads(Base):
         The products that make it fast are left out where its work is to be `counted`.
         """
         check_is_fitted(self, "net_")
+        if self._is_ensemble:
+            members = [copy.copy(each) for each in self.estimators_]
+            for each in members:
+                each.conditional = self.conditional  # it may have been set since fit
+            predictors = [each._predictor(counted=counted) for each in members]
+            return Ensemble(predictors, self._task)
         module = cast(AugmentedNet, self.module_)
         if self.conditional is None:
             return module if counted else PredictingNet(module)

@@ -23,6 +23,7 @@ from sklearn_structreg import (
     CGESClassifierCV,
     CGESRegressorCV,
 )
+from sklearn_structreg.core import together
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 COMMON = {
@@ -130,6 +131,31 @@ def test_the_rule_of_one_standard_error(scores, best, one_se):
         assert model._choose(alphas, scores) == expected
         assert model.alpha_ == expected
         assert model.best_score_ == scores[:, expected].mean()
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_strengths_and_final_networks_are_trained_as_one(
+    rows, monkeypatch, early_stopping
+):
+    X, y = rows
+    three = {"alphas": [0.1, 0.5, 3.0], "cv": 3, "scoring": "neg_log_loss"}
+    model = CGESClassifierCV(dtype="float64", **FAST | three)
+    model.set_params(early_stopping=early_stopping)
+    sizes, groups_of = [], together.groups_of
+
+    def noted(jobs):
+        sizes.append([len(group) for group in groups_of(jobs)])
+        return groups_of(jobs)
+
+    monkeypatch.setattr(together, "groups_of", noted)
+    as_one = clone(model).fit(X, y)
+    assert sizes == [[3]] * 4
+    monkeypatch.setattr(together, "FEWEST", 100)
+    alone = clone(model).fit(X, y)
+    np.testing.assert_allclose(as_one.scores_, alone.scores_, rtol=1e-8)
+    expected = alone.predict_proba(X)
+    np.testing.assert_allclose(as_one.predict_proba(X), expected, rtol=1e-8)
+    assert len(sizes) == 4
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ CONFIGURATIONS = [
     *(estimator(**SHORTER.get(estimator, {})) for estimator in ESTIMATORS),
     *(estimator(**EXACT, **SMALLER.get(estimator, {})) for estimator in ESTIMATORS),
     CGESClassifier(target_density=0.5),
+    StructuredClassifier(n_members=3, **QUICK),
     StructuredClassifier(regularizers=[*SEVERAL, L2SP(0.01)]),
     StructuredRegressor(regularizers=[clone(regularizer) for regularizer in SEVERAL]),
 ]

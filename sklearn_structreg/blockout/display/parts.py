@@ -23,7 +23,7 @@ def node_set_names(estimator: Any) -> list[str]:
     """Name the node sets of a fitted estimator, for titles."""
     sizes = [len(P) for P in estimator.cluster_probabilities_]
     last = "nodes"
-    if ends_at_outputs(estimator.module_, estimator.input_shape_):
+    if ends_at_outputs(estimator._one_module, estimator.input_shape_):
         last = "classes" if hasattr(estimator, "classes_") else "targets"
     kinds = ["inputs", *["nodes"] * (len(sizes) - 2), last]
     return [
@@ -34,7 +34,7 @@ def node_set_names(estimator: Any) -> list[str]:
 
 def class_names_of(estimator: Any, class_names: Any) -> Any:
     """Return names for the last node set; None if it is not the estimator's classes."""
-    if not ends_at_outputs(estimator.module_, estimator.input_shape_):
+    if not ends_at_outputs(estimator._one_module, estimator.input_shape_):
         return None
     return getattr(estimator, "classes_", None) if class_names is None else class_names
 

@@ -94,7 +94,7 @@ class SparsityDisplay:
             If `estimator` is another one, such as a pipeline.
         """
         check_estimator(estimator, cls.__name__)
-        known = estimator._penalised()
+        known, module = estimator._penalised(), estimator._one_module
         names = known if layers is None else list(layers)
         if not names or not set(names) <= set(known):
             raise ValueError(
@@ -102,8 +102,8 @@ class SparsityDisplay:
             )
         weights = {}
         for name in names:
-            w = estimator.module_.get_parameter(name).detach().cpu().double()
-            if "io" in weight_layout(estimator.module_, name).axes:
+            w = module.get_parameter(name).detach().cpu().double()
+            if "io" in weight_layout(module, name).axes:
                 w = w.swapaxes(0, 1)
             weights[name.removesuffix(".weight")] = w.numpy()
         return cls(weights).plot(**plot_params)
