@@ -44,9 +44,7 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = "sklearn_structreg"
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
-html_sidebars = {  # only the API has pages below it
-    page.stem: [] for page in Path(__file__).parent.glob("*.rst")
-}
+html_sidebars = {page: [] for page in ("index", "value", "contributing", "changelog")}
 html_show_sourcelink = False
 
 
