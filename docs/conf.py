@@ -1,6 +1,7 @@
 """Sphinx configuration."""
 
 import os
+import re
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -142,6 +143,7 @@ def skip_member(app, what, name, member, skip, options):
 
 def add_formula(translator, node, as_block):
     text = node.astext().replace(r"\Big(", r"\left(").replace(r"\Big)", r"\right)")
+    text = re.sub(r"(\\tilde \w)_", r"\1{}_", text)  # an index is not below the letter
     if r"\\" in text and r"\begin" not in text:  # several lines
         text = rf"\begin{{align*}}{text}\end{{align*}}"
     try:
@@ -150,7 +152,7 @@ def add_formula(translator, node, as_block):
         logging.getLogger(__name__).warning("%s", error, location=node)
         formula = text
     tag = "div" if as_block else "span"
-    translator.body.append(f'<{tag} class="math">{formula}</{tag}>')
+    translator.body.append(f'<{tag} class="formula">{formula}</{tag}>')
     raise SkipNode
 
 
