@@ -1,9 +1,15 @@
 """Sphinx configuration."""
 
+import os
+import re
 import shutil
 from importlib import import_module
 from pathlib import Path
 
+from docutils.nodes import SkipNode
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util import logging
 from torch import nn
 
 import sklearn_structreg
@@ -17,11 +23,27 @@ version = release = sklearn_structreg.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
+    "sphinx.ext.intersphinx",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["auto_examples/**.ipynb", "auto_examples/**.py"]
+exclude_patterns.append("search.rst")  # search.html is Sphinx's own: see searching.rst
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
+
+# Names of other packages are links where the network may be used: on Read the Docs, and
+# with ``-t online``. A build without it is the same but for these.
+if "READTHEDOCS" in os.environ or tags.has("online"):  # noqa: F821
+    intersphinx_mapping = {
+        "sklearn": ("https://scikit-learn.org/stable/", None),
+        "torch": ("https://docs.pytorch.org/docs/stable/", None),
+        "numpy": ("https://numpy.org/doc/stable/", None),
+        "skorch": ("https://skorch.readthedocs.io/en/stable/", None),
+    }
+    intersphinx_timeout = 10
+linkcheck_timeout = 10
+linkcheck_anchors = False  # GitHub and scripts make them in the browser
 
 templates_path = ["_templates"]
 autosummary_generate = True
@@ -38,15 +60,15 @@ sphinx_gallery_conf = {
     "doc_module": ("sklearn_structreg",),
     "reference_url": {"sklearn_structreg": None},
     "show_memory": False,
+    "write_computation_times": False,
+    "capture_repr": ("_repr_html_",),  # tables, but not the names of objects
     "min_reported_time": 5,
 }
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sklearn_structreg"
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
-html_sidebars = {  # only the API has pages below it
-    page.stem: [] for page in Path(__file__).parent.glob("*.rst")
-}
+html_sidebars = {page: [] for page in ("index", "value", "contributing", "changelog")}
 html_show_sourcelink = False
 
 
@@ -119,6 +141,33 @@ def skip_member(app, what, name, member, skip, options):
     return skip or foreign or request or inherited
 
 
+def add_formula(translator, node, as_block):
+    text = node.astext().replace(r"\Big(", r"\left(").replace(r"\Big)", r"\right)")
+    text = re.sub(r"(\\tilde \w)_", r"\1{}_", text)  # an index is not below the letter
+    if r"\\" in text and r"\begin" not in text:  # several lines
+        text = rf"\begin{{align*}}{text}\end{{align*}}"
+    try:
+        formula = tex2mathml(text, as_block)
+    except MathError as error:
+        logging.getLogger(__name__).warning("%s", error, location=node)
+        formula = text
+    tag = "div" if as_block else "span"
+    translator.body.append(f'<{tag} class="formula">{formula}</{tag}>')
+    raise SkipNode
+
+
+def inline_formula(translator, node):
+    add_formula(translator, node, as_block=False)
+
+
+def displayed_formula(translator, node):
+    add_formula(translator, node, as_block=True)
+
+
 def setup(app):
-    """Connect the above."""
+    """Connect the above; formulas are MathML, which browsers draw without a script."""
     app.connect("autodoc-skip-member", skip_member)
+    app.add_html_math_renderer(
+        "mathml", (inline_formula, None), (displayed_formula, None)
+    )
+    app.config.html_math_renderer = "mathml"

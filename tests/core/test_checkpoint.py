@@ -367,7 +367,7 @@ class Never(Callback):
 
 
 def test_the_example_of_the_guide(tmp_path, monkeypatch):
-    guide = Path(__file__).parents[2] / "docs" / "guide.rst"
+    guide = Path(__file__).parents[2] / "docs" / "guide" / "resuming.rst"
     monkeypatch.chdir(tmp_path)
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     result = doctest.testfile(str(guide), module_relative=False, optionflags=options)
