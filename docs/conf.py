@@ -28,7 +28,6 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["auto_examples/**.ipynb", "auto_examples/**.py"]
-exclude_patterns.append("search.rst")  # search.html is Sphinx's own: see searching.rst
 html_static_path = ["_static"]
 html_css_files = ["narrow.css"]
 
