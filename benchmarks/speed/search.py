@@ -9,6 +9,7 @@ regularizer; 10 strengths on 5 folds, without the refit. Cases:
 - pixels: 2,000 x 784 made rows, a hidden layer of 256: hardly fits in a cache
 - maps: digits as images, two convolutions
 - folds: digits in groups of unequal size, so that no two folds have the same batches
+- blockout: digits, ten first probabilities of Blockout
 
 And other networks that are trained as one, beside trainings one by one:
 
@@ -43,7 +44,12 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from skorch import NeuralNetClassifier
 
 from benchmarks.value.section import write_page
-from sklearn_structreg import CGESClassifier, CGESClassifierCV, StrengthSearchCV
+from sklearn_structreg import (
+    BlockoutClassifier,
+    CGESClassifier,
+    CGESClassifierCV,
+    StrengthSearchCV,
+)
 from sklearn_structreg.core import (
     StructuredClassifier,
     make_convnet,
@@ -68,6 +74,8 @@ class Case(NamedTuple):
     network: Callable[[], torch.nn.Module]
     params: dict[str, Any]
     groups: np.ndarray | None = None
+    kind: type = CGESClassifier
+    grid: dict[str, list[float]] = STRENGTHS
 
 
 def make_cases() -> dict[str, Callable[[], Case]]:
@@ -78,6 +86,7 @@ def make_cases() -> dict[str, Callable[[], Case]]:
         "pixels": partial(made, 2_000, 784, (256,), max_epochs=5),
         "maps": maps,
         "folds": folds,
+        "blockout": blockout,
     }
 
 
@@ -93,6 +102,11 @@ def folds() -> Case:
     sizes = [320, 340, 360, 380, 397]
     groups = rng.permutation(np.repeat(np.arange(5), sizes))
     return case._replace(groups=groups)
+
+
+def blockout() -> Case:
+    grid = {"init_probability": list(np.linspace(0.5, 0.95, 10))}
+    return digits()._replace(kind=BlockoutClassifier, grid=grid)
 
 
 def maps() -> Case:
@@ -113,7 +127,7 @@ def made(n: int, d: int, hidden: tuple[int, ...], max_epochs: int) -> Case:
 def searches(case: Case) -> dict[str, Any]:
     """Return the searches to time, by name."""
     torch.manual_seed(0)
-    net = CGESClassifier(case.network(), random_state=0, **case.params)
+    net = case.kind(case.network(), random_state=0, **case.params)
     plain = NeuralNetClassifier(
         case.network(),
         criterion=torch.nn.CrossEntropyLoss,
@@ -128,8 +142,8 @@ def searches(case: Case) -> dict[str, Any]:
     cv: Any = 5 if case.groups is None else GroupKFold(5)
     how = {"cv": cv, "refit": False}
     return {
-        "stacked": StrengthSearchCV(net, STRENGTHS, **how),
-        "one by one": GridSearchCV(net, STRENGTHS, **how),
+        "stacked": StrengthSearchCV(net, case.grid, **how),
+        "one by one": GridSearchCV(net, case.grid, **how),
         SKORCH: GridSearchCV(plain, {"lr": [1e-3] * len(STRENGTHS["alpha"])}, **how),
     }
 

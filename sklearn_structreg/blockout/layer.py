@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sklearn_structreg.blockout._compiled import fused_linear
+from sklearn_structreg.blockout._compiled import MIN_WEIGHTS, fused_linear
 from sklearn_structreg.blockout.draws import Draws
 from sklearn_structreg.blockout.masks import (
     masked_linear,
     masked_weight,
     with_gradient,
 )
+from sklearn_structreg.blockout.stacked import StackedBlockout
 from sklearn_structreg.core.checks import check_integer, is_number
 from sklearn_structreg.core.messages import shown
 
@@ -255,6 +257,20 @@ class BlockoutLinear(nn.Module):
         arguments = x, self.weight, self.bias, c_out, c_in, self.scale
         y = fused_linear(*arguments)
         return masked_linear(*arguments) if y is None else y
+
+    @property
+    def stack_key(self) -> tuple[Any, ...] | None:
+        """The properties that layers of a stack share; None has no stack."""
+        fits = self.mask_per == "batch" and self.weight.numel() < MIN_WEIGHTS
+        if not fits or self.unmasked or type(self) is not BlockoutLinear:
+            return None
+        sets = self.inputs, self.outputs
+        return tuple((repr(nodes), nodes.gradient, nodes.is_drawn) for nodes in sets)
+
+    @staticmethod
+    def stacked(layers: Sequence[Any], network: Any, shared: bool) -> StackedBlockout:
+        """Return the layers of several networks as one, for `core.stacked_layers`."""
+        return StackedBlockout(layers, network, shared)
 
     @property
     def n_multiply_adds(self) -> int:

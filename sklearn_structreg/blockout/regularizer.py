@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -175,6 +176,11 @@ class Blockout(BlockoutParameters, Regularizer):
                 "LBFGS compares several losses within a step, but Blockout draws new "
                 "memberships for each; use another optimizer, or assignment='soft'."
             )
+
+    @classmethod
+    def after_stacked_step(cls, members: Sequence[Any], optimizer: Any) -> bool:
+        """Do nothing: there are no stacks with LBFGS."""
+        return True
 
     def callbacks(self) -> list[tuple[str, Callback]]:
         """Record the probabilities in the history."""

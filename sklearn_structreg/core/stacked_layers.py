@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from sklearn_structreg.core.standardization import Standardize
 
-__all__ = ["Bound", "StackedNetwork", "is_chain", "shape_of"]
+__all__ = ["Bound", "StackedLinear", "StackedNetwork", "is_chain", "shape_of"]
 
 CONVOLUTIONS = {
     nn.Conv1d: functional.conv1d,
@@ -69,7 +69,7 @@ def shape_of(module: nn.Module) -> tuple[Any, ...]:
     return tuple(
         (
             type(layer),
-            layer.extra_repr() if type(layer) in STACKED | ALIKE else "",
+            layer.extra_repr() if type(layer) in STACKED | ALIKE else _key(layer),
             tuple((n, p.shape, p.requires_grad) for n, p in _own_parameters(layer)),
         )
         for layer in _layers_of(module)
@@ -79,13 +79,25 @@ def shape_of(module: nn.Module) -> tuple[Any, ...]:
 def is_chain(module: nn.Module) -> bool:
     """Whether a network is a chain of layers, each weight in one of them."""
     layers = list(_layers_of(module))
-    of_layers = [p for layer in layers for _, p in _own_parameters(layer)]
-    stacked = any(type(layer) in STACKED for layer in layers)
-    return stacked and len(of_layers) == sum(1 for _ in module.parameters())
+    plain = [p for each in layers if not _key(each) for p in _own_parameters(each)]
+    # Layers with a stack of their own kind know what they have in common.
+    others = {id(p) for each in layers if _key(each) for _, p in _own_parameters(each)}
+    stacked = any(type(layer) in STACKED or _key(layer) for layer in layers)
+    n_parameters = sum(1 for _ in module.parameters())
+    return stacked and len(plain) + len(others) == n_parameters
+
+
+def _key(layer: nn.Module) -> Any:
+    """Return the properties that layers share which have a stack of their own kind."""
+    return getattr(layer, "stack_key", None)
 
 
 def _own_parameters(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return layer.named_parameters(recurse=type(layer) not in STACKED | ALIKE)
+    inserted = tuple(f"{name}." for name in vars(layer).get("_insertions", {}))
+    recurse = type(layer) not in STACKED | ALIKE
+    for name, parameter in layer.named_parameters(recurse=recurse):
+        if not name.startswith(inserted):
+            yield name, parameter
 
 
 def _layers_of(module: nn.Module) -> Iterator[nn.Module]:
@@ -93,7 +105,7 @@ def _layers_of(module: nn.Module) -> Iterator[nn.Module]:
     inserted: dict[str, bool] = vars(module).get("_insertions", {})
     hooks = len(module._forward_hooks), len(module._forward_pre_hooks)
     chain = type(module).forward is nn.Sequential.forward
-    known = chain or type(module) in STACKED | ALIKE
+    known = chain or type(module) in STACKED | ALIKE or _key(module)
     if hooks != (bool(inserted), bool(inserted)) or not known:
         yield module  # with all that acts inside of it
         return
@@ -128,6 +140,7 @@ class StackedNetwork(nn.Module):
         self.bound: list[Bound] = []
         self.beginning: Standardize | None = None  # that of every member
         self.draws: Callable[[int], AbstractContextManager[None]] = _no_draws
+        self.notes: dict[int, Any] = {}  # of layers that have parts in common
         self.layers = nn.ModuleList()
         # A copy of a part would copy the whole.
         self._hooks: list[Any] = []
@@ -143,14 +156,19 @@ class StackedNetwork(nn.Module):
         """Stack layers; return whether their outputs are still those of all."""
         first = layers[0]
         if type(first) is nn.Linear:
-            return _Linear(self._bind(layers), shared), False
+            return StackedLinear(self.bind(layers), shared), False
+        if _key(first):
+            own: Any = first
+            return own.stacked(layers, self, shared), False
         zeros = getattr(first, "padding_mode", "") == "zeros"
         if type(first) in CONVOLUTIONS and zeros and not (shared and first.groups > 1):
-            return _Convolution(first, self._bind(layers), shared), False
+            return _Convolution(first, self.bind(layers), shared), False
         if type(first) in NORMS and not shared:
             return self._stack_norms(layers), False
         last = self.layers[-1] if self.layers else None
-        own_memory = isinstance(last, _Linear) and not last.shared  # no view of another
+        own_memory = (
+            isinstance(last, StackedLinear) and not last.shared
+        )  # no view of another
         if type(first) is nn.ReLU and own_memory:
             return nn.ReLU(inplace=True), shared
         same = type(first) in ALIKE
@@ -172,7 +190,7 @@ class StackedNetwork(nn.Module):
         ]
         return _EachItsOwn(self, layers, shared), False
 
-    def _bind(self, layers: Layers) -> list[Any]:
+    def bind(self, layers: Layers) -> list[Any]:
         """Bind weights and biases, which may be None."""
         tensors: list[Any] = []
         for name in ("weight", "bias"):
@@ -180,15 +198,19 @@ class StackedNetwork(nn.Module):
             if parts[0] is None:
                 tensors.append(None)
             else:
-                self.bound.append(Bound(parts))
-                tensors.append(self.bound[-1].whole)
+                tensors.append(self.bind_tensors(parts))
         return tensors
+
+    def bind_tensors(self, parts: Sequence[Tensor]) -> Tensor:
+        """Make tensors of the members parts of one, (K, ...), and return it."""
+        self.bound.append(Bound(parts))
+        return self.bound[-1].whole
 
     def _stack_norms(self, layers: Layers) -> nn.Module:
         norm = copy.deepcopy(layers[0])
         norm.num_features *= len(layers)
         norm.weight, norm.bias = None, None
-        weights = self._bind(layers)
+        weights = self.bind(layers)
         for name in ("running_mean", "running_var"):
             parts = [getattr(layer, name) for layer in layers]
             if parts[0] is not None:
@@ -202,7 +224,7 @@ class StackedNetwork(nn.Module):
         """Return the outputs of all members, (b, K, n_outputs)."""
         apart = False  # whether x is (K, c, b), as products of matrices have it
         for layer in self.layers:
-            if isinstance(layer, _Linear):
+            if isinstance(layer, StackedLinear):
                 if not (apart or layer.shared):
                     x = _by_member(x, self.n_members).permute(1, 2, 0)
                 apart = True
@@ -226,7 +248,7 @@ def _stack_standardization(layers: Layers) -> nn.Module:
     return stacked
 
 
-class _Linear(nn.Module):
+class StackedLinear(nn.Module):
     """From (K, c, b), or samples (b, c) that all share, to (K, h, b)."""
 
     def __init__(self, weights: Sequence[Any], shared: bool) -> None:
@@ -235,7 +257,8 @@ class _Linear(nn.Module):
         self.shared = shared
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight, self.bias
+        """Multiply by the weights of all, and add the biases."""
+        weight, bias = self.current_weight(), self.bias
         if not self.shared:
             products = torch.bmm(weight, x)
             return products if bias is None else products.add_(bias[:, :, None])
@@ -245,6 +268,11 @@ class _Linear(nn.Module):
         else:
             products = torch.addmm(bias.flatten()[:, None], weights, columns)
         return products.view(*weight.shape[:2], -1)
+
+    def current_weight(self) -> Tensor:
+        """Return the weights, (K, h, c), to multiply with."""
+        weight: Tensor = self.weight
+        return weight
 
 
 class _Convolution(nn.Module):

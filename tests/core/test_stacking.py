@@ -17,6 +17,7 @@ from sklearn_structreg import (
     StructuredClassifier,
 )
 from sklearn_structreg.baselines import L2SP, DropBlock, Dropout, SpatialDropout
+from sklearn_structreg.blockout import Blockout
 from sklearn_structreg.cges import CGES, IterativePruning
 from sklearn_structreg.core import Regularizer, Training
 from sklearn_structreg.core import together as together_module
@@ -100,6 +101,28 @@ CASES = {
         for p in (0.1, 0.2, 0.3)
     ],
     "dropcluster": nets(DropClusterClassifier(**IMAGES), drop_rate=[0.1, 0.2, 0.3]),
+    **{
+        f"blockout, {name}": nets(BlockoutClassifier(**{**HOW, **how}), **grid)
+        for name, how, grid in (
+            ("rates", {}, {"logit_rate_factor": [1.0, 10.0, 100.0]}),
+            ("paper", {"gradient": "paper"}, {"init_probability": [0.5, 0.7, 0.9]}),
+            ("prices", {"optimizer": "adam"}, {"block_penalty": [0.0, 0.3, 1.0]}),
+            ("soft", {"assignment": "soft"}, {"random_state": [0, 1, 2]}),
+            (
+                "deep",
+                {"hidden_layer_sizes": (9, 8)},
+                {"learning_rate": [0.01, 0.03, 0.1]},
+            ),
+        )
+    },
+    "blockout with others": [
+        StructuredClassifier(
+            regularizers=[Blockout(3), IterativePruning(p), CGES(p), Dropout(p)],
+            early_stopping=True,
+            **HOW,
+        )
+        for p in (0.5, 0.3, 0.2)
+    ],
     "seeds": nets(CGESClassifier(MAPS, **IMAGES), random_state=[0, 1, 2]),
     "criterion": nets(
         CGESClassifier(criterion=nn.CrossEntropyLoss(label_smoothing=0.1), **HOW),
@@ -190,7 +213,7 @@ class Cutting(Regularizer):
             StructuredClassifier(training=Training(average_weights=0.9), **HOW),
             momentum=[0.0, 0.5, 0.9],
         ),
-        nets(BlockoutClassifier(**HOW), init_probability=[0.5, 0.8, 0.9]),
+        nets(BlockoutClassifier(mask_per="sample", **HOW), random_state=[0, 1, 2]),
         nets(StructuredClassifier(**HOW), hidden_layer_sizes=[(10,), (20,), (30,)]),
         nets(StructuredClassifier(**HOW), batch_size=[50, 100, 150]),
         nets(StructuredClassifier(**HOW), learning_rate=[0.01, 0.1]),
