@@ -4,7 +4,8 @@ Pieces: a training epoch of a plain net, and of each method; ReNA; the counting 
 confusions, and their grouping. Axes, one at a time and some decades of each: rows,
 features, classes, clusters. Processor seconds of one thread; an epoch is the difference
 of fits of few epochs and of more. Processes: seconds by the clock of a search on one
-and on two of them, which asks for an idle machine.
+and on two of them, and of an epoch of a large network that `torchrun` divides, which
+ask for an idle machine.
 
 Run ``python -m benchmarks.speed.scaling`` (ten minutes); what the file of results has
 is not measured again. It writes benchmarks/results/scaling.jsonl and scaling.png, and
@@ -14,6 +15,8 @@ docs/scaling.inc with the exponents: slopes of the upper half of each curve.
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -143,6 +146,29 @@ def search(n_jobs: int) -> float:
     return time.perf_counter() - start
 
 
+def one_fit() -> float:
+    """Return the seconds by the clock of an epoch of a large network."""
+    X, y = made_rows(20_000, 256)
+    net = StructuredClassifier(
+        hidden_layer_sizes=(1_024, 1_024), batch_size=1_000, random_state=0
+    )
+    net.set_params(max_epochs=1).fit(X, y)
+    start = time.perf_counter()
+    net.set_params(max_epochs=3).fit(X, y)
+    return (time.perf_counter() - start) / 3
+
+
+def divided(n_processes: int) -> float:
+    """Return the seconds of an epoch that `torchrun` divides."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    size = f"--nproc-per-node={n_processes}"
+    module = ["-m", "benchmarks.speed.scaling", "--one-fit"]
+    done = subprocess.run(
+        [*torchrun, size, *module], check=True, capture_output=True, text=True
+    )
+    return max(map(float, done.stdout.split()))
+
+
 Curve = tuple[Callable[[int], float], list[int]]
 
 
@@ -205,7 +231,10 @@ def curves() -> dict[str, dict[str, Curve]]:
                 [3, 10, 30, 100, 300],
             ),
         },
-        "processes": {"search, 4 x 4 fits": (search, [1, 2])},
+        "processes": {
+            "search, 4 x 4 fits": (search, [1, 2]),
+            "epoch by torchrun": (divided, [1, 2]),
+        },
     }
 
 
@@ -266,9 +295,13 @@ def kind_of(piece: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", nargs="*", default=None, help="names of axes")
+    parser.add_argument("--one-fit", action="store_true", help="of torchrun")
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    if given.one_fit:
+        print(one_fit())
+        return
     runs = Runs(RESULTS)
     for axis, pieces in curves().items():
         if given.only is not None and axis not in given.only:
