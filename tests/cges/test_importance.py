@@ -139,8 +139,9 @@ def test_networks_whose_first_layer_does_not_tell(blobs, module, message):
 
 
 def test_layers_before_the_first_that_keep_features_apart(blobs):
+    torch.manual_seed(0)
     net = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.2), nn.ReLU(), nn.Linear(4, 3))
-    model = CGESClassifier(net, alpha=0.1, **FAST).fit(*blobs)
+    model = CGESClassifier(net, alpha=0.1, **{**FAST, "max_epochs": 20}).fit(*blobs)
     weight = model.module_[3].weight.detach().norm(dim=0).numpy()
     np.testing.assert_allclose(model.feature_importances_, weight, rtol=1e-6)
 
