@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sklearn_structreg.compaction.compact import simplified_copy
@@ -89,6 +89,13 @@ class Exportable:
     def _target_scale(self) -> TargetScale | None:
         """Return what turns outputs into predictions, of a regressor."""
         return None
+
+    _plain_network: Any
+
+    def _exported_network(self, dtype: torch.dtype) -> nn.Module:
+        """Return the network in this precision, on the CPU."""
+        network: nn.Module = self._plain_network(dtype)
+        return network
 
     def export(
         self,
@@ -249,7 +256,6 @@ def _export(
             f"A {type(estimator).__name__} cannot be exported; pass a classifier or "
             "regressor of this package, or a Pipeline or a search around one."
         )
-    estimator._check_one_network()
     check_place(path)
     form = _chosen_format(path, form)
     own = dtype_name(next(estimator.module_.parameters()).dtype)
@@ -299,7 +305,7 @@ def _deployed(
     precision: torch.dtype,
 ) -> Deployed:
     """Put the simplified network between steps and outputs, on the CPU."""
-    network = simplified_copy(estimator._plain_network(precision))
+    network = simplified_copy(estimator._exported_network(precision))
     target = estimator._target_scale()
     module = Deployed(network, estimator._task, names, steps, target)
     module = module.to("cpu", precision).eval()

@@ -337,7 +337,7 @@ class SelfInformedClassifier(
         if self.conditional is not None:
             raise ValueError(
                 f"conditional={self.conditional} evaluates heads on demand, which a "
-                "plain network cannot do; set conditional=None."
+                "compacted network cannot do; set conditional=None."
             )
 
     def _check_groups(self, data: TrainingData) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sklearn_structreg.selfinformed.batched import batched
 from sklearn_structreg.selfinformed.ends import Rescaling
 from sklearn_structreg.selfinformed.heads import AugmentedNet
+from sklearn_structreg.selfinformed.plain import PlainNet
 
 __all__ = ["ConditionalNet", "PredictingNet"]
 
@@ -75,10 +76,50 @@ class ConditionalNet(nn.Module):
             wanted.scatter_(1, group_of[best], True)
             evaluated &= wanted[:, group_of]
             heads.add_some(new, features[place], wanted)
-        new = new[:, :-1]
-        if not self.multilabel:
-            new = new + _log_mass(old, evaluated) - _log_mass(new, evaluated)
-        return torch.where(evaluated, new, old)
+        return _joined(old, new[:, :-1], evaluated, self.multilabel)
+
+    def simplified(self) -> nn.Module:
+        """Make a network of the same logits that runs all heads, without branches."""
+        groups = [group_of for _, group_of, _ in self.rounds]
+        plain = self.net.simplified()
+        return _PlainConditionalNet(
+            plain, self.gate, groups, self.top_k, self.multilabel
+        )
+
+
+class _PlainConditionalNet(nn.Module):
+    """The same function in operations that can be exported."""
+
+    together: Tensor
+
+    def __init__(
+        self,
+        plain: PlainNet,
+        gate: nn.Linear | Rescaling,
+        groups: list[Tensor],
+        top_k: int,
+        multilabel: bool,
+    ) -> None:
+        super().__init__()
+        self.plain, self.gate = plain, gate
+        self.top_k, self.multilabel = top_k, multilabel
+        same = [group_of[:, None] == group_of for group_of in groups]
+        self.register_buffer("together", torch.stack(same).to(gate.weight))
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Compute the logits, (n, n_classes)."""
+        hidden, new = self.plain.run(X)
+        old: Tensor = self.gate(hidden)
+        best = torch.zeros_like(old).scatter(1, old.topk(self.top_k).indices, 1.0)
+        evaluated = (best @ self.together > 0).all(dim=0)
+        return _joined(old, new, evaluated, self.multilabel)
+
+
+def _joined(old: Tensor, new: Tensor, evaluated: Tensor, multilabel: bool) -> Tensor:
+    """Take the new logits of the evaluated classes, with the old probability of all."""
+    if not multilabel:
+        new = new + _log_mass(old, evaluated) - _log_mass(new, evaluated)
+    return torch.where(evaluated, new, old)
 
 
 def _log_mass(logits: Tensor, chosen: Tensor) -> Tensor:

@@ -230,7 +230,7 @@ class AugmentedNet(nn.Module):
             self.trunk.eval()
         return self
 
-    def simplified(self) -> nn.Module:
+    def simplified(self) -> PlainNet:
         """Make a plain network of copies of the layers, with the same outputs."""
         net = copy.deepcopy(self)
         plain = PlainNet(net.trunk, net.classifier, net.point)

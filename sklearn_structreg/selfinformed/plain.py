@@ -80,6 +80,10 @@ class PlainNet(nn.Module):
 
     def forward(self, X: Tensor) -> Tensor:
         """Compute the logits, (n, n_classes)."""
+        return self.run(X)[1]
+
+    def run(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the classifier layer's input and the logits."""
         self.notes.clear()
         result = self.trunk(X)
         if "hidden" not in self.notes:
@@ -90,4 +94,4 @@ class PlainNet(nn.Module):
         for place, head in zip(self.places, self.heads, strict=True):
             features = notes.get(place, hidden)
             logits = logits + head(features.flatten(1))
-        return logits
+        return hidden, logits

@@ -64,16 +64,35 @@ class PredictingHeads(Base):
         """
         check_is_fitted(self, "net_")
         if self._is_ensemble:
-            members = [copy.copy(each) for each in self.estimators_]
-            for each in members:
-                each.conditional = self.conditional  # it may have been set since fit
+            members = self._members_as_set()
             predictors = [each._predictor(counted=counted) for each in members]
             return Ensemble(predictors, self._task)
         module = cast(AugmentedNet, self.module_)
         if self.conditional is None:
             return module if counted else PredictingNet(module)
+        return self._on_demand(module, counted=counted)
+
+    def _exported_network(self, dtype: torch.dtype) -> nn.Module:
+        if self.conditional is None:
+            return super()._exported_network(dtype)
+        if self._is_ensemble:
+            networks = [
+                each._exported_network(dtype) for each in self._members_as_set()
+            ]
+            return Ensemble(networks, self._task)
+        return self._on_demand(cast(AugmentedNet, self._plain_network(dtype)))
+
+    def _members_as_set(self) -> list[Any]:
+        """Copy the members, with `conditional` as it was set since fit."""
+        members = [copy.copy(each) for each in self.estimators_]
+        for each in members:
+            each.conditional = self.conditional
+        return members
+
+    def _on_demand(self, net: AugmentedNet, *, counted: bool = False) -> ConditionalNet:
+        """Let the heads of the best classes alone decide."""
         self._validate_params()  # it may have been set since fit
-        parameter = next(module.parameters())
+        parameter = next(net.parameters())
         gate = copy.deepcopy(self._gate).to(parameter.device, parameter.dtype)
-        how = self.conditional, self.multilabel_, counted
-        return ConditionalNet(module, gate, *how)
+        assert self.conditional is not None
+        return ConditionalNet(net, gate, self.conditional, self.multilabel_, counted)

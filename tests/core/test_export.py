@@ -66,6 +66,9 @@ MODELS = {
     ),
     "images": DropClusterClassifier(image_shape=(1, 8, 8), regularizers=[CGES(0.5)]),
     "heads": SelfInformedClassifier(n_clusters=3, cv=None),
+    "heads on demand": SelfInformedClassifier(
+        n_clusters=3, cv=None, conditional=2, n_members=2
+    ),
     "average": CGESClassifierCV(alphas=[0.3], cv=2),
     "own network": StructuredClassifier(own_network, standardize=True),
     "several numbers": BlockoutRegressor(),
@@ -78,7 +81,9 @@ MODELS = {
     "several labels": StructuredClassifier(),
 }
 # ONNX takes more than a second of each
-ONNX = ("all on one", "images", "heads", "pipeline")
+ONNX = ("all on one", "images", "heads on demand", "pipeline")
+# parametrizations, and a choice by the data
+NOT_COMPACTED = ("own network", "heads on demand")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -96,7 +101,7 @@ def test_files_run_elsewhere_with_the_same_outputs(rows, tmp_path, name):
         expected = model.predict_proba(X), model.predict(X)
     else:
         expected = (model.predict(X),)
-    compact = name != "own network"  # has parametrizations
+    compact = name not in NOT_COMPACTED
     report = export(model, tmp_path / "model.pt2", check=X[:9], compact=compact)
     program = torch.export.load(report.path).module()
     runs = [lambda part: program(torch.tensor(part))]
@@ -253,7 +258,7 @@ def test_errors(rows, tmp_path, monkeypatch):
             export(pipeline, path)
     heads = SelfInformedClassifier(n_clusters=2, cv=None, conditional=1, **FAST)
     with pytest.raises(ValueError, match="conditional=1 .* set conditional=None"):
-        heads.fit(X, y).export(path)
+        heads.fit(X, y).export(path, compact=True)
     with pytest.raises(TypeError, match="A LogisticRegression cannot be exported"):
         export(LogisticRegression().fit(np.eye(2), [0, 1]), path)
     with pytest.raises(NotFittedError):
