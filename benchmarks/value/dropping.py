@@ -211,10 +211,10 @@ FIGURES = ("accuracy", "log loss", "calibration", "unseen")
 
 
 def table(runs: Runs, name: str, tests: str) -> str:
-    """Return the table of one set: means, and differences to the plain net."""
+    """Return the table of one set: means, and differences to weight decay."""
     n_images, n_classes, *_ = SETS[name]
     head = f"{name}, {n_images} images of {n_classes} classes"
-    columns = ["setting", "train", "accuracy", "(to plain)", "corrupted"]
+    columns = ["setting", "train", "accuracy", "(to decay)", "corrupted"]
     columns += ["log loss", "calibr.", "unseen"]
     lines = [f"{head:<34}" + "".join(f"{c:>12}" for c in columns)]
     plain = {r["seed"]: r for r in runs.select(kind=tests, set=name, method=PLAIN)}
