@@ -105,7 +105,7 @@ class CrossValidated(SparseEstimator):
     )
     n_jobs: int | None = parameter(
         None,
-        [Integral, None],
+        [Interval(Integral, None, None, closed="neither"), None],
         "int or None",
         "Folds at once, in processes of their own; the result is the same.",
     )

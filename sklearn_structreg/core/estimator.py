@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
 from skorch.history import History
@@ -180,7 +181,7 @@ class StructuredEstimator(
             n_epochs=self._n_epochs_at_most(),
             reconstruct=lambda net: attempt._attributes_at(net),
         )
-        with one_voice(), task:
+        with one_voice(), task, torch.inference_mode(False):
             attempt = copy.copy(self)
             if not (self.warm_start and hasattr(self, "net_")):
                 for name in [name for name in vars(attempt) if name.endswith("_")]:
@@ -261,7 +262,7 @@ class StructuredEstimator(
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, **known: Any) -> None:
         """Train for an epoch on these rows; `known` are fitted attributes."""
         attempt = copy.copy(self)
-        with one_voice():
+        with one_voice(), torch.inference_mode(False):
             if self.n_members > 1 or self._is_ensemble:
                 attempt._fit_members_further(X, y, sample_weight, **known)
             else:

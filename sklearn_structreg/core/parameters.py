@@ -9,7 +9,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar, dataclass_transform
 
 import numpy as np
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, Options
 
 __all__ = ["Number", "component", "parameter", "parameter_of", "strict"]
 
@@ -26,14 +26,27 @@ class Number(Interval):
         return math.isfinite(value)
 
 
+class Choice(Options):
+    """One of some numbers; True and False are none."""
+
+    def is_satisfied_by(self, value: Any) -> bool:
+        """Whether a value is among the numbers."""
+        truth = isinstance(value, bool | np.bool_)
+        return not truth and bool(super().is_satisfied_by(value))
+
+
 def strict(constraints: Sequence[Any]) -> list[Any]:
     """Take no truth value, and nothing infinite, for a number."""
-    return [
-        Number(each.type, each.left, each.right, closed=each.closed)
-        if isinstance(each, Interval)
-        else each
-        for each in constraints
-    ]
+    return [_strict(each) for each in constraints]
+
+
+def _strict(constraint: Any) -> Any:
+    if isinstance(constraint, Interval):
+        ends = constraint.left, constraint.right
+        return Number(constraint.type, *ends, closed=constraint.closed)
+    if type(constraint) is Options:  # a kind of its own has its own rule
+        return Choice(constraint.type, constraint.options)
+    return constraint
 
 
 def parameter(

@@ -154,7 +154,8 @@ class Savable(PlainState):
         """
         check_is_fitted(self, "net_")
         check_place(path)
-        write_state(path, self._to_state())
+        with torch.inference_mode(False):  # a step of the training is tried
+            write_state(path, self._to_state())
 
     @classmethod
     def load(
@@ -192,18 +193,19 @@ class Savable(PlainState):
             If it was saved with other versions of this package, torch or scikit-learn.
         """
         name, where = cls.__name__, f"The file {str(path)!r}"
-        state = read_estimator(path, name)
-        if state["own_module"] and module is None:
-            raise ValueError(
-                f"{where} holds the weights of a module of your own, but not its code; "
-                f"pass it, as in {name}.load(path, module=...)."
-            )
-        if module is not None and not state["own_module"]:
-            raise ValueError(
-                f"{where} holds a network of this package; leave module out."
-            )
-        warn_of_other_versions(name, state["versions"])
-        return cls._from_state(state, module)
+        with torch.inference_mode(False):
+            state = read_estimator(path, name)
+            if state["own_module"] and module is None:
+                raise ValueError(
+                    f"{where} holds the weights of a module of your own, but not its "
+                    f"code; pass it, as in {name}.load(path, module=...)."
+                )
+            if module is not None and not state["own_module"]:
+                raise ValueError(
+                    f"{where} holds a network of this package; leave module out."
+                )
+            warn_of_other_versions(name, state["versions"])
+            return cls._from_state(state, module)
 
     # ---- an estimator as plain values ------------------------------------------
 

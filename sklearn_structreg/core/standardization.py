@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 from torch import Tensor, nn
 
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.insertion import insertions, remove_layers
 from sklearn_structreg.core.inspection import find_layer, replace_layer
 from sklearn_structreg.core.recipe import TensorSpec
-from sklearn_structreg.core.sparse_rows import SparseRows
 
 __all__ = ["Standardize", "fold_standardization", "take_standardization"]
 
@@ -62,11 +60,7 @@ class Standardize(nn.Module):
         if (known := data.moments.get(spec)) is None:
             # In canonical order: sums come out the same to the last bit.
             rows = data.with_few_rows_merged(BLOCK_ROWS)
-            if isinstance(rows.samples, SparseRows):
-                known = _sparse_moments(rows, spec)
-            else:
-                known = _moments(rows, spec, loader_params)
-            data.moments[spec] = known
+            known = data.moments[spec] = _moments(rows, spec, loader_params)
         mean, variance, extent = known
         scale = np.where(extent > 0, np.sqrt(variance), 1.0)
         shape = mean.shape + (1,) * (len(spec.shape) - 1)
@@ -171,22 +165,6 @@ def _moments(
         squares = squares + change**2 * (1 - share) * size
         mean = mean + change * share
     return mean, squares / sum_of_weights, high - low
-
-
-def _sparse_moments(
-    data: TrainingData, spec: TensorSpec
-) -> tuple[NDArray[np.float64], ...]:
-    """Return the same of sparse rows, from the entries that are not zero."""
-    assert isinstance(data.samples, SparseRows)
-    matrix = data.samples.matrix[data.rows].astype(np.float64, copy=False)
-    weight = data.weight
-    if weight is not None:
-        weight = weight[data.rows] / weight.max()
-    places = *mean_variance_axis(matrix, 0, weight), *min_max_axis(matrix, 0)
-    mean, variance, low, high = (x.reshape(spec.shape[0], -1) for x in places)
-    center = mean.mean(axis=1)
-    variance += (mean - center[:, None]) ** 2
-    return center, variance.mean(axis=1), high.max(axis=1) - low.min(axis=1)
 
 
 def _sum(weight: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from sklearn_structreg.core.convergence import warn_once
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.stacking import (
@@ -52,6 +54,7 @@ class Fit:
         self.is_done = True
 
 
+@torch.inference_mode(False)
 def fit_together(fits: Sequence[Fit], *, alone: bool = True) -> None:
     """Fit estimators, each as it would be alone.
 

@@ -139,13 +139,18 @@ def batched(heads: HeadRound) -> BatchedHeads | None:
 
     The copies are kept for as long as the weights stay as they are.
     """
-    key = [(p.data_ptr(), p._version, p.dtype) for p in heads.parameters()]
+    key = [(p.data_ptr(), _version(p), p.dtype) for p in heads.parameters()]
     known, found = _packed.get(heads, (None, None))
     if known != key:
         kind = _kind_of([head.get_submodule("hidden") for head in heads.heads])
         found = None if kind is None else kind(heads)
         _packed[heads] = key, found
     return found
+
+
+def _version(weights: Tensor) -> object:
+    """Return the number of changes; inference tensors count none: never the same."""
+    return object() if weights.is_inference() else weights._version
 
 
 def _kind_of(stacks: Sequence[nn.Module]) -> type[BatchedHeads] | None:

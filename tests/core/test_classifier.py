@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 from skorch.callbacks import (
     Callback,
     Checkpoint,
@@ -195,10 +196,22 @@ def test_global_state_stays_as_it_was(digits):
 
 
 @pytest.mark.filterwarnings(IGNORE)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_there_whatever_the_mode_around(blobs, mode, tmp_path):
+    model = StructuredClassifier(max_epochs=2, n_members=3, random_state=0)
+    expected = clone(model).fit(*blobs).partial_fit(*blobs).predict_proba(blobs[0])
+    with mode():
+        model.fit(*blobs).partial_fit(*blobs).save(tmp_path / "model")
+        loaded = StructuredClassifier.load(tmp_path / "model")
+    for found in (model, loaded):
+        assert np.array_equal(found.predict_proba(blobs[0]), expected)
+
+
 def test_inputs_and_a_module_instance_stay_as_they_were(blobs):
     X, y = blobs
     X = np.ascontiguousarray(X, dtype=np.float32)
     before = X.copy()
+    torch.manual_seed(0)
     net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3))  # writes to its input
     start = net[1].weight.clone()
     for batch_size in (None, 16):

@@ -3,12 +3,14 @@
 import inspect
 import re
 
+import numpy as np
 import pytest
 from rooms import ESTIMATORS, REGULARIZERS
 from sklearn.base import BaseEstimator, clone
+from sklearn.utils._param_validation import make_constraint
 
 from sklearn_structreg.baselines import L2SP, Dropout
-from sklearn_structreg.core import StructuredClassifier
+from sklearn_structreg.core import StructuredClassifier, Training
 from sklearn_structreg.core.parameters import component, parameter, parameter_of
 
 
@@ -63,6 +65,21 @@ def test_every_parameter_is_described_in_the_help_of_every_class(cls):
     described = re.findall(r"^(\w+) : .*default=", inspect.getdoc(cls), re.MULTILINE)
     assert sorted(described) == cls._get_param_names()
     assert "{parameters}" not in cls.__doc__
+
+
+@pytest.mark.parametrize(
+    "cls", [*ESTIMATORS, *REGULARIZERS, Training], ids=lambda c: c.__name__
+)
+def test_a_truth_value_is_no_number(cls):
+    as_sklearn = {"random_state", "verbose"}
+    taken = {
+        name
+        for name, constraints in cls._parameter_constraints.items()
+        for value in (True, np.True_)
+        if "boolean" not in constraints
+        and any(make_constraint(c).is_satisfied_by(value) for c in constraints)
+    }
+    assert taken <= as_sklearn
 
 
 def test_regularizers_are_named_set_and_replaced_as_steps_of_a_pipeline():

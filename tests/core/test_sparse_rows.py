@@ -21,12 +21,11 @@ from sklearn_structreg import (
     SelfInformedClassifier,
     StructuredClassifier,
 )
-from sklearn_structreg.core import batches, data, training
+from sklearn_structreg.core import batches, data, standardization, training
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.samples import check_samples
 from sklearn_structreg.core.sparse_rows import SparseTensor
-from sklearn_structreg.core.standardization import Standardize
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -37,10 +36,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def digits():
-    """Return rows with many zeros, and no two values alike."""
+    """Return rows with many zeros, and many values alike."""
     X, y = load_digits(return_X_y=True)
-    X = np.where(X < 8, 0, X + np.random.default_rng(0).random(X.shape))
-    return X[:400], y[:400]
+    return np.where(X < 8, 0, X)[:400], y[:400]
 
 
 @pytest.mark.parametrize(
@@ -71,8 +69,8 @@ def test_a_fit_is_that_of_dense_rows(digits, estimator):
     for name in ("predict", "predict_proba", "decision_function"):
         if hasattr(dense, name):
             found = getattr(own, name)(sparse.csc_matrix(X))
-            np.testing.assert_allclose(found, getattr(dense, name)(X), atol=1e-9)
-    assert own.score(sparse.csr_array(X), y) == pytest.approx(dense.score(X, y))
+            np.testing.assert_array_equal(found, getattr(dense, name)(X))
+    assert own.score(sparse.csr_array(X), y) == dense.score(X, y)
 
 
 def test_features_are_ranked_as_those_of_dense_rows(digits):
@@ -126,27 +124,13 @@ def test_batches_are_those_of_dense_rows(change, digits):
     assert X.nnz == before.nnz
 
 
-@pytest.mark.parametrize("shape", [(64,), (4, 4, 4)])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_mean_and_scale_are_those_of_dense_rows(shape, weighted, digits):
-    X = digits[0] + np.where(np.arange(64) == 5, 1e9, 0)  # an offset
-    X[:, 7] = 3.0
-    weight = np.arange(400.0) % 3 if weighted else None
-    spec = TensorSpec(shape, torch.float32, CPU)
-    dense, own = (
-        Standardize.of(training_data(given, weight=weight), spec)
-        for given in (X, sparse.csr_array(X))
-    )
-    torch.testing.assert_close(own.mean, dense.mean, rtol=1e-12, atol=0)
-    torch.testing.assert_close(own.factor, dense.factor, rtol=1e-9, atol=0)
-
-
 def test_never_are_more_rows_dense_than_a_batch_or_a_block(digits, monkeypatch):
     X, y = digits
     block = 16 * 64 * 8
     monkeypatch.setattr(batches, "BLOCK_BYTES", block)
     monkeypatch.setattr(data, "BLOCK_BYTES", block)
-    monkeypatch.setattr(training, "PREDICTION_ENTRIES", 16 * 64)
+    for room, name in (training, "PREDICTION"), (standardization, "BLOCK"):
+        monkeypatch.setattr(room, f"{name}_ENTRIES", 16 * 64)
     sizes = []
 
     def counting(kind, name):

@@ -118,7 +118,7 @@ NUMBERS = {
     "n_rounds": [0, 2.5, True],
     "conditional": [0, 2.5, True, "all"],
     "head_layer_sizes": [4, None, "all"],
-    "head_kernel_size": [0, 2, 9, "3"],
+    "head_kernel_size": [0, 2, 9, "3", True],
     "estimator": [3, "net", nn.Linear(6, 4)],
 }
 CLASSIFIERS = [

@@ -74,6 +74,16 @@ def test_copies_follow_the_weights_and_go_with_the_heads(net):
     assert len(room._packed) <= n_kept + 2
 
 
+def test_copies_of_weights_that_count_no_changes_follow_them(net):
+    X = torch.randn(5, 8)
+    with torch.inference_mode():
+        made = copy.deepcopy(net)
+    torch.testing.assert_close(PredictingNet(made)(X), net(X))
+    with torch.inference_mode():
+        made.rounds[1].heads[1].hidden[2].bias.add_(1)
+    torch.testing.assert_close(PredictingNet(made)(X), made(X))
+
+
 @pytest.mark.parametrize("end", [(nn.Tanh(),), (nn.ReLU(), nn.Linear(3, 3), nn.ReLU())])
 def test_heads_that_are_not_alike_are_run_by_themselves(net, end):
     head = net.rounds[0].heads[0]
