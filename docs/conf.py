@@ -3,17 +3,19 @@
 import os
 import re
 import shutil
-from importlib import import_module
+import sys
 from pathlib import Path
 
 from docutils.nodes import SkipNode
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
-from torch import nn
 
 import sklearn_structreg
-from sklearn_structreg.core import Regularizer
+from sklearn_structreg.core.site import SITE
+
+sys.path.insert(0, str(Path(__file__).parent))
+from api_page import api_page  # beside this file
 
 project = "sklearn_structreg"
 author = "The sklearn_structreg developers"
@@ -66,58 +68,10 @@ sphinx_gallery_conf = {
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sklearn_structreg"
+html_baseurl = SITE
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
-html_sidebars = {page: [] for page in ("index", "value", "contributing", "changelog")}
+html_sidebars = {page: [] for page in ("index", "value", "results", "contributing", "changelog")}
 html_show_sourcelink = False
-
-
-# The API page is written here: every public name once, by room and kind. Rooms are
-# found by their folders, so a new method needs no entry.
-FIRST = ["core", "compaction"]
-
-
-def kind_of(entry):
-    """Name the section of the API page that an object belongs to."""
-    if hasattr(entry, "fit"):
-        return "Estimators"
-    if not isinstance(entry, type):
-        return "Functions"
-    if issubclass(entry, Regularizer):
-        return "Regularizers"
-    if issubclass(entry, nn.Module):
-        return "Layers and networks"
-    return "Displays" if entry.__name__.endswith("Display") else "Other classes"
-
-
-KINDS = [
-    *("Estimators", "Regularizers", "Layers and networks"),
-    *("Functions", "Displays", "Other classes"),
-]
-
-
-def heading(text, underline):
-    return ["", text, underline * len(text), ""]
-
-
-def api_page():
-    """List the public names of all rooms; estimators by their shortest name."""
-    package = Path(sklearn_structreg.__file__).parent
-    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
-    lines = heading("API", "=")
-    for room in [*FIRST, *sorted(rooms - {*FIRST})]:
-        module = import_module(f"sklearn_structreg.{room}")
-        lines += [*heading(room, "-"), module.__doc__.splitlines()[0], ""]
-        for kind in KINDS:
-            names = [n for n in module.__all__ if kind_of(getattr(module, n)) == kind]
-            if names:
-                lines += [f".. rubric:: {kind}", "", ".. autosummary::"]
-                lines += ["    :toctree:", ""]
-            for name in names:
-                short = name in sklearn_structreg.__all__
-                home = "sklearn_structreg" if short else module.__name__
-                lines.append(f"    ~{home}.{name}")
-            lines.append("")
-    return "\n".join(lines)
 
 
 page = Path(__file__).parent / "api" / "generated" / "index.rst"

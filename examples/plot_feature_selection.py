@@ -86,5 +86,5 @@ print(f"cross-validated accuracy {scores.mean():.3f}")
 # Each line is the norm of a feature's weights; where it ends, the feature dies. After
 # each dotted line the better half of the features goes on with a fresh network.
 
-FeaturePathDisplay.from_selector(selector, n_features=5)
+FeaturePathDisplay.from_estimator(selector, n_features=5)
 plt.show()

@@ -1,6 +1,7 @@
 """The suite of benchmarks/value: fair, resumable, and a report of it."""
 
 import json
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -175,3 +176,17 @@ def test_a_failing_fit_counts_as_the_most_frequent_class(data):
     run = measure(failing, {}, 0, *rows)
     assert "C" in run["error"]
     assert run["accuracy"] == pytest.approx(np.mean(split.y_test == 0), abs=1e-4)
+
+
+def test_every_chart_of_the_docs_is_drawn_from_results_and_is_there(tmp_path):
+    from benchmarks.figures import CHARTS, FOLDER
+
+    pages = [path.read_text("utf-8") for path in (ROOT / "docs").rglob("*.rst")]
+    shown = {
+        n for page in pages for n in re.findall(r"results/charts/(\w+)\.png", page)
+    }
+    assert shown == CHARTS.keys()
+    assert {path.stem for path in FOLDER.glob("*.png")} == shown
+    for name in ("pruning", "path_order"):  # dots, lines
+        CHARTS[name](tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000

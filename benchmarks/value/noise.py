@@ -25,6 +25,7 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.charts import COLOURS, DPI, OURS, PLAIN, STYLE
 from benchmarks.data import sklearn_tables
 from benchmarks.value.runs import Run, Runs
 from benchmarks.value.section import Options, run_section
@@ -94,37 +95,37 @@ def report(runs: Runs) -> str:
 
 def draw(runs: Runs, path: Path) -> None:
     """Draw accuracy over the share of columns that are noise, a panel for each set."""
-    figure, axes = plt.subplots(
-        1, len(N_TRAIN), figsize=(11, 3.9), layout="constrained"
-    )
-    styles = {"plain network": ("0.4", "s"), "CGESClassifierCV": ("tab:red", "o")}
-    others = iter([("tab:blue", "^"), ("tab:cyan", "v"), ("tab:green", "D")])
-    for label in MODELS:
-        color, marker = styles.get(label) or next(others)
-        width = 2.5 if label == "CGESClassifierCV" else 1.2
-        for ax, name in zip(axes, N_TRAIN, strict=True):
-            key = {"data": name, "model": label}
-            means = [runs.mean("accuracy", n_copies=n, **key) for n in COPIES]
-            ax.plot(
-                range(len(COPIES)),
-                100 * np.array(means),
-                color=color,
-                marker=marker,
-                linewidth=width,
-                label=label,
-            )
-    tables = sklearn_tables()
-    for ax, (name, n_train) in zip(axes, N_TRAIN.items(), strict=True):
-        n_columns = tables[name][0].shape[1]
-        labels = [f"+{n_columns * n}" for n in COPIES]
-        ax.set_xticks(range(len(COPIES)), labels)
-        ax.set(title=f"{name}: {n_columns} columns, {n_train} rows")
-        ax.set_xlabel("columns of noise")
-        ax.grid(alpha=0.3)
-    axes[0].set_ylabel("held-out accuracy (%)")
-    handles = axes[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=5, frameon=False)
-    figure.savefig(path, dpi=110)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(N_TRAIN), figsize=(8.6, 3.6), layout="constrained"
+        )
+        styles = {"plain network": (PLAIN, "s"), "CGESClassifierCV": (OURS, "o")}
+        others = iter(zip(COLOURS[1:], "^vD", strict=False))
+        for label in MODELS:
+            color, marker = styles.get(label) or next(others)
+            width = 2.5 if label == "CGESClassifierCV" else 1.2
+            for ax, name in zip(axes, N_TRAIN, strict=True):
+                key = {"data": name, "model": label}
+                means = [runs.mean("accuracy", n_copies=n, **key) for n in COPIES]
+                ax.plot(
+                    range(len(COPIES)),
+                    100 * np.array(means),
+                    color=color,
+                    marker=marker,
+                    linewidth=width,
+                    label=label,
+                )
+        tables = sklearn_tables()
+        for ax, (name, n_train) in zip(axes, N_TRAIN.items(), strict=True):
+            n_columns = tables[name][0].shape[1]
+            labels = [f"+{n_columns * n}" for n in COPIES]
+            ax.set_xticks(range(len(COPIES)), labels)
+            ax.set(title=f"{name}: {n_columns} columns, {n_train} rows")
+            ax.set_xlabel("columns of noise")
+        axes[0].set_ylabel("held-out accuracy (%)")
+        handles = axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=3)
+        figure.savefig(path, dpi=DPI)
 
 
 if __name__ == "__main__":

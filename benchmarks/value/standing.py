@@ -29,7 +29,7 @@ __all__ = [
 Entry = tuple[str, str]
 """The name of a contestant, and "default" or "tuned"."""
 REFERENCE: Entry = (PLAIN, "default")
-TICKS = (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50)
+TICKS = (-50, -20, -10, -4, -2, 0, 2, 4, 10, 20, 50)
 Found = dict[Entry, dict[str, dict[int, Run]]]
 
 
@@ -185,30 +185,40 @@ def draw(runs: Runs, path: Path) -> None:
     """Draw every contestant's differences to the plain net, a dot for each data set."""
     import matplotlib.pyplot as plt
 
+    from benchmarks.charts import COLOURS, DPI, STYLE, WIDTH
+
     found, groups = entries(runs), groups_of(runs)
     everywhere = [name for names in groups.values() for name in names]
     means = {entry: means_on(everywhere, found, entry) for entry in found}
     shown = [e for e in reversed(found) if e != REFERENCE and means[e]]
-    size = (9, 1.2 + 0.27 * len(shown))
-    figure, axes = plt.subplots(figsize=size, layout="constrained")
-    for height, entry in enumerate(shown):
-        for color, names in enumerate(groups.values()):
-            dots = [means[entry][name] for name in names if name in means[entry]]
-            axes.plot(dots, [height] * len(dots), "o", c=f"C{color}", ms=4, alpha=0.6)
-        mean, error = mean_and_error(list(means[entry].values()))
-        axes.errorbar(mean, height, xerr=error, fmt="D", c="k", ms=5, capsize=3, lw=1.2)
-    axes.axvline(0, c="0.5", lw=0.8, zorder=0)
-    axes.set_yticks(range(len(shown)), [label(entry) for entry in shown])
-    axes.set_xscale("symlog", linthresh=5, linscale=2)
-    low, high = axes.get_xlim()
-    axes.set_xticks([t for t in TICKS if low <= t <= high], minor=False)
-    axes.xaxis.set_major_formatter("{x:+g}")
-    axes.xaxis.set_minor_locator(plt.NullLocator())
-    axes.grid(axis="x", lw=0.4)
-    axes.set_xlabel("accuracy minus the plain net's, in points")
-    for color, group in enumerate(groups):
-        axes.plot([], [], "o", c=f"C{color}", ms=4, alpha=0.6, label=group)
-    axes.errorbar([], [], xerr=[], fmt="D", c="k", ms=5, capsize=3, label="mean, error")
-    figure.legend(loc="outside upper center", ncols=len(groups) + 1, frameon=False)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    size = (WIDTH, 1.2 + 0.23 * len(shown))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=size, layout="constrained")
+        for height, entry in enumerate(shown):
+            for color, names in enumerate(groups.values()):
+                dots = [means[entry][name] for name in names if name in means[entry]]
+                axes.plot(
+                    dots, [height] * len(dots), "o", c=COLOURS[color], ms=4, alpha=0.6
+                )
+            mean, error = mean_and_error(list(means[entry].values()))
+            axes.errorbar(
+                mean, height, xerr=error, fmt="D", c="k", ms=5, capsize=3, lw=1.2
+            )
+        axes.axvline(0, c="0.5", lw=0.8, zorder=0)
+        axes.set_yticks(range(len(shown)), [label(entry) for entry in shown])
+        axes.set_xscale("symlog", linthresh=5, linscale=2)
+        low, high = axes.get_xlim()
+        axes.set_xticks([t for t in TICKS if low <= t <= high], minor=False)
+        axes.xaxis.set_major_formatter("{x:+g}")
+        axes.xaxis.set_minor_locator(plt.NullLocator())
+        axes.set_ylim(-0.8, len(shown) - 0.2)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("accuracy minus the plain net's, in points")
+        for color, group in enumerate(groups):
+            axes.plot([], [], "o", c=COLOURS[color], ms=4, alpha=0.6, label=group)
+        axes.errorbar(
+            [], [], xerr=[], fmt="D", c="k", ms=5, capsize=3, label="mean, error"
+        )
+        figure.legend(loc="outside upper left", ncols=3, columnspacing=1)
+        figure.savefig(path, dpi=DPI)
+        plt.close(figure)

@@ -7,7 +7,7 @@ model reads, and the seconds of a fit.
 
 Run ``python -m benchmarks.value.wide --data FOLDER``, where FOLDER holds tables as
 ``.npz`` files with X and y; without it there are scikit-learn's tables and a made one.
-It also draws the figure of the CGES page. A table counts once all its folds are done.
+A table counts once all its folds are done.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.base import clone
 from sklearn.datasets import make_classification
@@ -40,7 +39,6 @@ MODELS = {
         make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=3000)),
     ),
 }
-COLOURS = {"plain": "0.7", "cges": "#9ecae1", "cv": "#08519c", "l2": "#fd8d3c"}
 
 
 def tables(folder: Path | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -110,45 +108,5 @@ def report(runs: Runs) -> str:
     return "\n".join([*lines, f"{'mean':<28}{cells}"])
 
 
-def draw(runs: Runs, path: Path) -> None:
-    """Draw the accuracies as bars, with the features read above those that select."""
-    shapes = complete(runs)
-    names = list(shapes)
-    accuracies = {
-        model: [100 * runs.mean("accuracy", data=n, model=model) for n in names]
-        for model in MODELS
-    }
-    figure, ax = plt.subplots(
-        figsize=(1.6 + 1.25 * len(names), 3.6), layout="constrained"
-    )
-    for i, (model, (label, _)) in enumerate(MODELS.items()):
-        at = np.arange(len(names)) + 0.2 * (i - 1.5)
-        heights = accuracies[model]
-        bars = ax.bar(at, heights, 0.19, color=COLOURS[model], label=label)
-        if model == "cv":
-            reads = [100 * runs.mean("reads", data=n, model=model) for n in names]
-            texts = [f"{share:.0f} %" for share in reads]
-            ax.bar_label(bars, texts, fontsize=8, color=COLOURS["cv"], padding=1)
-    labels = [f"{n}\n{shapes[n][0]} x {shapes[n][1]:,}" for n in names]
-    ax.set_xticks(np.arange(len(names)), labels, fontsize=9)
-    lowest = min(min(heights) for heights in accuracies.values())
-    ax.set_ylim(5 * (lowest // 5) - 5, 104)
-    ax.set_ylabel("held-out accuracy, %")
-    ax.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(
-        "Wide raw tables, defaults; above CGESClassifierCV the share of the features "
-        "that it reads",
-        fontsize=9,
-    )
-    figure.legend(
-        *ax.get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-        fontsize=9,
-    )
-    figure.savefig(path, dpi=130)
-
-
 if __name__ == "__main__":
-    run_section("wide", __doc__, measure, report, draw)
+    run_section("wide", __doc__, measure, report)

@@ -148,7 +148,10 @@ class CrossValidated(SparseEstimator):
         splits = MethodMapping().add(caller="fit", callee="split")
         scores = MethodMapping().add(caller="fit", callee="score")
         router.add(splitter=self.cv, method_mapping=splits)
-        scorer = check_scoring(self, self.scoring)
+        if self.scoring is None:  # `score`, of which a scorer would ask us here again
+            scorer = self._get_metadata_request()
+        else:
+            scorer = check_scoring(self, self.scoring)
         return router.add(scorer=scorer, method_mapping=scores)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, **more: Any) -> None:

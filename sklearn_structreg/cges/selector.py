@@ -29,6 +29,7 @@ from sklearn_structreg.core.parameters import component, parameter
 from sklearn_structreg.core.plain_values import from_plain, to_plain
 from sklearn_structreg.core.processes import draw_seed
 from sklearn_structreg.core.saving import PlainState, check_place, read_estimator
+from sklearn_structreg.core.site import OnSite
 from sklearn_structreg.core.state_files import write_state
 from sklearn_structreg.core.targets import check_weight
 from sklearn_structreg.core.versions import VersionedPickle, warn_of_other_versions
@@ -39,7 +40,7 @@ MANY_CLASSES, ROWS_PER_CLASS = 20, 3  # beyond which labels may be meant as numb
 
 
 @component
-class CGESSelector(SelectorMixin, VersionedPickle, PlainState, BaseEstimator):
+class CGESSelector(SelectorMixin, VersionedPickle, PlainState, OnSite, BaseEstimator):
     """Select the features that a network holds on to while a group penalty rises.
 
     The weights that leave an input feature are a group, and a group penalty sets whole
@@ -317,4 +318,5 @@ class CGESSelector(SelectorMixin, VersionedPickle, PlainState, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

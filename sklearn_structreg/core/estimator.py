@@ -35,6 +35,7 @@ from sklearn_structreg.core.recipe import Recipe, TensorSpec
 from sklearn_structreg.core.regularizer import check_unchanged
 from sklearn_structreg.core.sequence import RegularizerSequence
 from sklearn_structreg.core.shared_parameters import NetworkParameters
+from sklearn_structreg.core.site import OnSite
 from sklearn_structreg.core.sklearn_callbacks import CallbackSupportMixin, fit_task
 from sklearn_structreg.core.stacking import Job
 from sklearn_structreg.core.standardization import Standardize
@@ -63,6 +64,7 @@ class StructuredEstimator(
     Members,
     Exportable,
     VersionedPickle,
+    OnSite,
     CallbackSupportMixin,
     BaseEstimator,
 ):

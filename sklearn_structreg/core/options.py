@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from sklearn_structreg.core.messages import shown
 from sklearn_structreg.core.parameters import component, parameter
+from sklearn_structreg.core.site import OnSite
 
 __all__ = ["Training"]
 
@@ -26,7 +27,7 @@ OWN_LOADING = (
 
 
 @component
-class Training(BaseEstimator):
+class Training(OnSite, BaseEstimator):
     """Options of a training beside the parameters of the estimators.
 
     Pass it as an estimator's parameter `training`; a grid search reaches its parameters

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sklearn.base import clone
 from torch import Tensor
 
-from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.axes import Display, take_axes
 from sklearn_structreg.core.batches import Batch, Batches
 from sklearn_structreg.core.checks import check_integer
 from sklearn_structreg.core.estimator import StructuredEstimator
@@ -27,7 +27,7 @@ MEMORY = 0.9  # of the moving average of the losses, per step
 DIVERGED = 2.0  # times the first loss, or the lowest one where that is higher
 
 
-class LearningRateDisplay:
+class LearningRateDisplay(Display):
     """The training loss while the learning rate rises, a step of the optimizer each.
 
     The range test of Smith (2017, "Cyclical learning rates for training neural

@@ -133,7 +133,7 @@ class ReadsData(BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = tags.input_tags.three_d_array = True
         return tags
 
     # ---- predicting ------------------------------------------------------------

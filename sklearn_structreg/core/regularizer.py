@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sklearn_structreg.core.parameters import component
+from sklearn_structreg.core.site import OnSite
 
 __all__ = ["Regularizer", "check_unchanged", "learning_rates", "on_device"]
 
 
 @component
-class Regularizer(BaseEstimator):
+class Regularizer(OnSite, BaseEstimator):
     """A method: its influence on a network and on the training; by default none.
 
     A subclass declares its parameters and overrides the hooks that it needs. They run

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from sklearn_structreg.compaction.report import SizeReport, written
-from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.axes import Display, take_axes
 
 __all__ = ["SizeDisplay"]
 
@@ -15,7 +15,7 @@ NETWORKS = {"plain": "0.75", "trained": "C0", "compacted": "C1"}
 HEIGHT = 0.27
 
 
-class SizeDisplay:
+class SizeDisplay(Display):
     """Bars for the parameters, operations, bytes and time of three networks.
 
     Each is as long as its share of the plain network, or of the trained one where the

@@ -28,6 +28,7 @@ from torch import Tensor
 from sklearn_structreg.core.checks import check_table
 from sklearn_structreg.core.device import resolve_device
 from sklearn_structreg.core.parameters import Number
+from sklearn_structreg.core.site import OnSite
 from sklearn_structreg.core.versions import VersionedPickle
 from sklearn_structreg.dropcluster.blocks import cluster_blocks
 from sklearn_structreg.dropcluster.images import flatten_images, split_shape
@@ -37,7 +38,11 @@ from sklearn_structreg.dropcluster.tensors import as_tensor
 
 
 class ReNAClusterer(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedPickle, BaseEstimator
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    VersionedPickle,
+    OnSite,
+    BaseEstimator,
 ):
     """Group neighbouring features that vary together, and keep one number per group.
 

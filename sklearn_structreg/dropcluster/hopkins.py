@@ -31,6 +31,7 @@ from sklearn_structreg.core.checks import (
     is_number,
 )
 from sklearn_structreg.core.parameters import Number
+from sklearn_structreg.core.site import OnSite
 from sklearn_structreg.core.versions import VersionedPickle
 from sklearn_structreg.dropcluster.images import flatten_images, split_shape
 from sklearn_structreg.dropcluster.tensors import as_numbers, as_tensor
@@ -237,7 +238,11 @@ def _block_statistic(
 
 
 class SpatialHopkins(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, VersionedPickle, BaseEstimator
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    VersionedPickle,
+    OnSite,
+    BaseEstimator,
 ):
     """Spatial Hopkins statistic of every image and channel: 0.5 is no structure.
 

@@ -11,12 +11,13 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, check_cv
 from sklearn.utils import get_tags
 
+from sklearn_structreg.core.site import OnSite
 from sklearn_structreg.search.plan import Member, NoScore, Plan, RecordedSplits
 
 __all__ = ["StrengthSearchCV"]
 
 
-class StrengthSearchCV(GridSearchCV):
+class StrengthSearchCV(OnSite, GridSearchCV):
     """`GridSearchCV` that trains all candidates of one shape as one network.
 
     Candidates that differ only in numbers, such as strengths, drop rates, the learning
@@ -91,7 +92,8 @@ class StrengthSearchCV(GridSearchCV):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.target_tags = get_tags(self.estimator).target_tags
+        own = get_tags(self.estimator)
+        tags.target_tags, tags.input_tags = own.target_tags, own.input_tags
         return tags
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:

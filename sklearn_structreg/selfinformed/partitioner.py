@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_structreg.core.parameters import component, parameter
+from sklearn_structreg.core.site import OnSite
 from sklearn_structreg.core.targets import check_weight
 from sklearn_structreg.core.versions import VersionedPickle
 from sklearn_structreg.selfinformed.confusion import (
@@ -47,6 +48,7 @@ class ConfusionSpectralPartitioner(
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     VersionedPickle,
+    OnSite,
     BaseEstimator,
 ):
     """Group the classes that a fitted model confuses with each other.

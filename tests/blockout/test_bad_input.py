@@ -190,14 +190,13 @@ def draw(kind, make, **params):
 
 DISPLAYS = [
     *(
-        Case(f"{kind.__name__}: {name}", words, functools.partial(draw, kind, make, **{axes if k == "ax" else k: v for k, v in params.items()}), error=error)
+        Case(f"{kind.__name__}: {name}", words, functools.partial(draw, kind, make, **params), error=error)
         for kind in PICTURES
-        for axes in (["axes"] if kind in (NodeEmbeddingDisplay, ProbabilityHistoryDisplay) else ["ax"])
         for name, make, params, words, error in [
             ("unfitted", classifier, {}, "not fitted yet", ValueError),
             ("plain", lambda: StructuredClassifier(), {}, "BlockoutClassifier", TypeError),
             ("no estimator", lambda: 3, {}, "BlockoutClassifier", TypeError),
-            ("axes", fitted, {"ax": 3}, f"{axes} must hold", ValueError),
+            ("axes", fitted, {"ax": 3}, "ax must hold", ValueError),
         ]
     ),
     *(

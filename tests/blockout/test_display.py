@@ -163,13 +163,13 @@ def test_architecture_counts_what_it_leaves_out():
 
 def test_they_draw_where_they_are_told(fitted):
     figure, axes = plt.subplots(1, 3)
-    assert ProbabilityHistoryDisplay.from_estimator(fitted, axes=axes).figure_ is figure
-    assert NodeEmbeddingDisplay.from_estimator(fitted, axes=axes).axes_[1] is axes[1]
+    assert ProbabilityHistoryDisplay.from_estimator(fitted, ax=axes).figure_ is figure
+    assert NodeEmbeddingDisplay.from_estimator(fitted, ax=axes).axes_[1] is axes[1]
     ax = axes[0]
     assert ExpectedClustersDisplay.from_estimator(fitted, ax=ax).ax_ is ax
     assert BlockoutDisplay.from_estimator(fitted, ax=ax).ax_ is ax
-    with pytest.raises(ValueError, match="axes must hold 1 x 3 matplotlib Axes"):
-        NodeEmbeddingDisplay.from_estimator(fitted, axes=axes[:2])
+    with pytest.raises(ValueError, match="ax must hold 1 x 3 matplotlib Axes"):
+        NodeEmbeddingDisplay.from_estimator(fitted, ax=axes[:2])
 
 
 @pytest.mark.parametrize(

@@ -161,10 +161,10 @@ def test_the_display_ends_lines_at_the_scores():
     pytest.importorskip("matplotlib").use("Agg")
     X, y = small(16)
     selector = CGESSelector(2, random_state=0).fit(X, y)
-    display = FeaturePathDisplay.from_selector(selector, n_features=3)
+    display = FeaturePathDisplay.from_estimator(selector, n_features=3)
     assert list(display.lines_) == np.argsort(selector.ranking_)[:3].tolist()
     for feature, lines in display.lines_.items():
         x, norms = lines[-1].get_data()
         assert x[np.isfinite(norms)][-1] == pytest.approx(selector.scores_[feature])
     with pytest.raises(TypeError, match="CGESSelector"):
-        FeaturePathDisplay.from_selector(make_pipeline(selector))
+        FeaturePathDisplay.from_estimator(make_pipeline(selector))

@@ -57,11 +57,11 @@ def test_rena_from_estimator(digits):
     display = ReNADisplay.from_estimator(clusterer, digits)
     np.testing.assert_array_equal(display.labels, clusterer.labels_.reshape(8, 8))
     np.testing.assert_allclose(
-        shown(display.ax_[0, 0]), digits.mean(axis=0).reshape(8, 8)
+        shown(display.axes_[0, 0]), digits.mean(axis=0).reshape(8, 8)
     )
-    assert shown(display.ax_[1, 0]).shape == (8, 8, 4)
-    assert display.ax_[1, 0].get_title() == "16 clusters"
-    assert display.figure_ is display.ax_[0, 0].figure
+    assert shown(display.axes_[1, 0]).shape == (8, 8, 4)
+    assert display.axes_[1, 0].get_title() == "16 clusters"
+    assert display.figure_ is display.axes_[0, 0].figure
 
 
 def test_rena_with_a_mask(digits):
@@ -70,8 +70,8 @@ def test_rena_with_a_mask(digits):
     inside = digits[:, mask.ravel()]
     clusterer = ReNAClusterer(10, connectivity=graph).fit(inside)
     display = ReNADisplay.from_estimator(clusterer, inside, mask=mask)
-    assert (shown(display.ax_[1, 0])[~mask] == 1).all()
-    assert display.ax_[1, 0].get_title() == "10 clusters"
+    assert (shown(display.axes_[1, 0])[~mask] == 1).all()
+    assert display.axes_[1, 0].get_title() == "10 clusters"
     with pytest.raises(ValueError, match=r"64 pixels .* but the estimator 61 features"):
         ReNADisplay.from_estimator(clusterer, inside, image_shape=(8, 8))
 
@@ -92,8 +92,8 @@ def test_rena_from_maps_into_given_axes():
     figure, axes = plt.subplots(2, 3)
     display = ReNADisplay.from_maps(labels, maps, ax=axes)
     assert display.figure_ is figure
-    assert (display.ax_ == axes).all()
-    assert ReNADisplay.from_maps(labels, maps).ax_.shape == (2, 3)
+    assert (display.axes_ == axes).all()
+    assert ReNADisplay.from_maps(labels, maps).axes_.shape == (2, 3)
     with pytest.raises(ValueError, match="ax must hold 2 x 3 matplotlib Axes"):
         display.plot(axes[0])
 

@@ -87,18 +87,18 @@ def test_layer_hopkins_of_the_input(model, images, digits):
     with pytest.raises(ValueError, match="layers='input' shows its input"):
         LayerHopkinsDisplay.from_estimator(flat, digits[0][:20])
     display = LayerHopkinsDisplay.from_estimator(flat, digits[0][:20], layers="input")
-    assert display.ax_.shape == (1,)
+    assert display.axes_.shape == (1,)
 
 
 def test_layer_display(model, images):
     display = LayerHopkinsDisplay.from_estimator(
         model, images[0][:30], layers=["conv1", "layer1", "layer2"]
     )
-    assert display.ax_.shape == (3,)
-    counts = [sum(bar.get_height() for bar in ax.patches) for ax in display.ax_]
+    assert display.axes_.shape == (3,)
+    counts = [sum(bar.get_height() for bar in ax.patches) for ax in display.axes_]
     assert counts == [8, 8, 16]
-    assert "layer2" in display.ax_[2].get_ylabel()
-    marks = [ax.lines[-1].get_xdata()[0] for ax in display.ax_]
+    assert "layer2" in display.axes_[2].get_ylabel()
+    marks = [ax.lines[-1].get_xdata()[0] for ax in display.axes_]
     means = [np.nanmean(values, axis=0) for values in display.statistics.values()]
     np.testing.assert_allclose(marks, [np.median(mean) for mean in means], rtol=1e-6)
     with pytest.raises(ValueError, match="ax must hold 3 x 1 matplotlib Axes"):
@@ -110,7 +110,7 @@ def test_layer_display(model, images):
 def test_layer_display_of_dead_channels():
     statistics = {"a": [[np.nan, 0.7]], "b": [[np.nan]]}
     display = LayerHopkinsDisplay(statistics).plot()
-    counts = [sum(bar.get_height() for bar in ax.patches) for ax in display.ax_]
+    counts = [sum(bar.get_height() for bar in ax.patches) for ax in display.axes_]
     assert counts == [1, 0]
 
 
@@ -120,18 +120,18 @@ def test_layer_display_of_dead_channels():
 def test_clusters_beside_the_maps(model, images):
     X = images[0]
     display = DropClusterDisplay.from_estimator(model, X, n_samples=3)
-    assert display.ax_.shape == (4, 9)
-    np.testing.assert_allclose(shown(display.ax_[1, 0]), X[1, 0], rtol=1e-6)
+    assert display.axes_.shape == (4, 9)
+    np.testing.assert_allclose(shown(display.axes_[1, 0]), X[1, 0], rtol=1e-6)
     _, maps = model.clustered_maps(X[:3])
     structured = model.structured_channels_
     assert 0 < structured.sum() < 8
     for channel in range(8):
         np.testing.assert_array_equal(
-            shown(display.ax_[2, channel + 1]), maps[2, channel]
+            shown(display.axes_[2, channel + 1]), maps[2, channel]
         )
         bottom, title = (
-            display.ax_[3, channel + 1],
-            display.ax_[0, channel + 1].get_title(),
+            display.axes_[3, channel + 1],
+            display.axes_[0, channel + 1].get_title(),
         )
         assert bool(bottom.images) == structured[channel]
         assert ("masked" in title) != structured[channel]
@@ -140,18 +140,18 @@ def test_clusters_beside_the_maps(model, images):
 
 def test_clusters_alone(model, images):
     display = DropClusterDisplay.from_estimator(model, images[0], kind="clusters")
-    assert display.ax_.shape == (3, 3)
-    assert [ax.get_title() for ax in display.ax_.flat] == [*"01234567", ""]
+    assert display.axes_.shape == (3, 3)
+    assert [ax.get_title() for ax in display.axes_.flat] == [*"01234567", ""]
     one = display.plot(channels=[2], kind="clusters")
-    assert one.ax_[0, 0].get_title() == "2"
+    assert one.axes_[0, 0].get_title() == "2"
 
 
 def test_signals_are_strips(digits):
     X, y = digits
     flat = DropClusterClassifier(**FAST).fit(X[:100], y[:100])
     display = DropClusterDisplay.from_estimator(flat, X)
-    assert display.ax_.shape == (3, 2)
-    assert shown(display.ax_[2, 1]).shape == (1, 64, 4)
+    assert display.axes_.shape == (3, 2)
+    assert shown(display.axes_[2, 1]).shape == (1, 64, 4)
 
 
 def test_of_volumes_the_middle_slice_is_shown():
@@ -160,20 +160,20 @@ def test_of_volumes_the_middle_slice_is_shown():
     model = DropClusterClassifier(layer="2", **FAST).fit(X, y)
     assert model.cluster_labels_.shape == (32, 2, 3, 3)  # the maps are smaller
     display = DropClusterDisplay.from_estimator(model, X)
-    assert display.ax_.shape == (3, 9)
-    np.testing.assert_allclose(shown(display.ax_[1, 0]), X[1, 0, 2], rtol=1e-6)
+    assert display.axes_.shape == (3, 9)
+    np.testing.assert_allclose(shown(display.axes_[1, 0]), X[1, 0, 2], rtol=1e-6)
     _, maps = model.clustered_maps(X[:2])
-    np.testing.assert_array_equal(shown(display.ax_[1, 3]), maps[1, 2, 1])
-    assert shown(display.ax_[2, 3]).shape == (3, 3, 4)
+    np.testing.assert_array_equal(shown(display.axes_[1, 3]), maps[1, 2, 1])
+    assert shown(display.axes_[2, 3]).shape == (3, 3, 4)
     some = display.plot(kind="clusters", channels=np.arange(4))
-    assert some.ax_.shape == (2, 2)
+    assert some.axes_.shape == (2, 2)
 
 
 def test_colour_images_are_shown_in_colour():
     images = np.random.default_rng(0).normal(size=(2, 3, 5, 5))
     labels = np.zeros((1, 5, 5), dtype=int)
     display = DropClusterDisplay(labels, [True], images[:, :1], images).plot()
-    assert shown(display.ax_[0, 0]).shape == (5, 5, 3)
+    assert shown(display.axes_[0, 0]).shape == (5, 5, 3)
 
 
 def test_bad_arguments(model, images):

@@ -16,7 +16,7 @@ from sklearn_structreg.blockout.display.parts import (
     node_set_names,
 )
 from sklearn_structreg.blockout.memberships import BoolArray, group_nodes
-from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.axes import Display, take_axes
 from sklearn_structreg.core.checks import check_integer, check_kind
 
 __all__ = ["BlockoutDisplay"]
@@ -25,12 +25,12 @@ GAP = 0.25  # between boxes, of the height of an average one
 WIDTH = 0.3  # of a box; node sets are one apart
 
 
-class BlockoutDisplay:
-    """The hardened architecture as a graph, inputs at the left (Fig. 1c).
+class BlockoutDisplay(Display):
+    """The hardened architecture as a graph, inputs at the left.
 
-    A box holds nodes of one set that are in the same clusters; its stripes have the
-    colours of these. A band joins two boxes that share a cluster: grey where they share
-    several. Dead nodes, which are in no cluster, are left out.
+    As the paper's Fig. 1c. A box holds nodes of one set that are in the same clusters;
+    its stripes have the colours of these. A band joins two boxes that share a cluster:
+    grey where they share several. Dead nodes, which are in no cluster, are left out.
 
     Parameters
     ----------

@@ -17,16 +17,17 @@ from sklearn_structreg.blockout.display.parts import (
     panels,
 )
 from sklearn_structreg.blockout.memberships import FloatArray, check_probabilities
+from sklearn_structreg.core.axes import Display
 from sklearn_structreg.core.checks import check_kind
 
 __all__ = ["NodeEmbeddingDisplay"]
 
 
-class NodeEmbeddingDisplay:
-    """Nodes by their cluster probabilities, in two dimensions (Fig. 8).
+class NodeEmbeddingDisplay(Display):
+    """Nodes by their cluster probabilities, in two dimensions.
 
-    Nodes that lie close share clusters: they work along the same branches. The colour
-    is that of the most probable cluster.
+    As the paper's Fig. 8. Nodes that lie close share clusters: they work along the same
+    branches. The colour is that of the most probable cluster.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ class NodeEmbeddingDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, *, class_names: ArrayLike | None = None, axes: Any = None
+        cls, estimator: Any, *, class_names: ArrayLike | None = None, ax: Any = None
     ) -> Self:
         """Plot the nodes of a fitted estimator.
 
@@ -80,7 +81,7 @@ class NodeEmbeddingDisplay:
             Fitted.
         class_names : array-like of shape (n_classes,), default=None
             None stands for the `classes_` of a classifier.
-        axes : array-like of Axes, default=None
+        ax : array-like of Axes, default=None
             One for each node set; None makes a figure.
 
         Returns
@@ -91,14 +92,14 @@ class NodeEmbeddingDisplay:
         check_is_fitted(estimator, "net_")
         probabilities = estimator.cluster_probabilities_
         shown = class_names_of(estimator, class_names)
-        return cls(probabilities, node_set_names(estimator), shown).plot(axes=axes)
+        return cls(probabilities, node_set_names(estimator), shown).plot(ax=ax)
 
-    def plot(self, *, axes: Any = None, cmap: Any = "tab10") -> Self:
+    def plot(self, *, ax: Any = None, cmap: Any = "tab10") -> Self:
         """Draw one panel for each node set, from inputs to outputs.
 
         Parameters
         ----------
-        axes : array-like of Axes, default=None
+        ax : array-like of Axes, default=None
             One for each node set; None makes a figure.
         cmap : str or Colormap, default="tab10"
             The colours of the clusters.
@@ -110,7 +111,7 @@ class NodeEmbeddingDisplay:
         P = check_probabilities(self.probabilities)
         if self.class_names is not None:
             names = check_names(self.class_names, len(P[-1]))
-        self.axes_, self.figure_ = panels(axes, len(P), 3.4)
+        self.axes_, self.figure_ = panels(ax, len(P), 3.4)
         self.points_, self.texts_ = [], []
         colors = cluster_colors(P[0].shape[1], cmap)
         for j, (ax, rows) in enumerate(zip(self.axes_, P, strict=True)):

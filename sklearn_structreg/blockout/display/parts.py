@@ -59,9 +59,9 @@ def cluster_colors(n_clusters: int, cmap: Any = "tab10") -> list[Any]:
 
 
 def panels(
-    axes: Any, n_panels: int, side: float = 2.9, share: bool = False
+    ax: Any, n_panels: int, side: float = 2.9, share: bool = False
 ) -> tuple[NDArray[Any], Any]:
     """Return axes for as many panels, new ones where there are none, and the figure."""
     figsize = (side * n_panels + 0.4, side * 0.95)
-    axes = take_axes(axes, figsize, (1, n_panels), name="axes", sharey=share)[0]
+    axes = take_axes(ax, figsize, (1, n_panels), sharey=share)[0]
     return axes, axes[0].figure

@@ -15,7 +15,7 @@ from sklearn_structreg.blockout.display.parts import (
     panels,
 )
 from sklearn_structreg.blockout.recorder import QUANTILES
-from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.axes import Display, take_axes
 from sklearn_structreg.core.checks import check_kind
 
 __all__ = ["ExpectedClustersDisplay", "ProbabilityHistoryDisplay"]
@@ -24,10 +24,10 @@ MOST_BARS = 40  # classes with a bar and a name each
 NAMED_ENDS = 6  # of more classes, those named at either end
 
 
-class ProbabilityHistoryDisplay:
-    """Distribution of each node set's probabilities over training (Fig. 7).
+class ProbabilityHistoryDisplay(Display):
+    """Distribution of each node set's probabilities over training.
 
-    Use :meth:`from_estimator` to create one.
+    As the paper's Fig. 7. Use :meth:`from_estimator` to create one.
 
     Parameters
     ----------
@@ -68,14 +68,14 @@ class ProbabilityHistoryDisplay:
         self.names = names
 
     @classmethod
-    def from_estimator(cls, estimator: Any, *, axes: Any = None) -> Self:
+    def from_estimator(cls, estimator: Any, *, ax: Any = None) -> Self:
         """Plot the history of a fitted estimator.
 
         Parameters
         ----------
         estimator : BlockoutClassifier or BlockoutRegressor
             Fitted.
-        axes : array-like of Axes, default=None
+        ax : array-like of Axes, default=None
             One for each node set; None makes a figure.
 
         Returns
@@ -88,14 +88,14 @@ class ProbabilityHistoryDisplay:
         histograms = np.array(history[:, "probability_histogram"])
         quantiles = np.array(history[:, "probability_quantiles"])
         medians = quantiles[:, :, QUANTILES.index(0.5)]
-        return cls(histograms, medians, node_set_names(estimator)).plot(axes=axes)
+        return cls(histograms, medians, node_set_names(estimator)).plot(ax=ax)
 
-    def plot(self, *, axes: Any = None, cmap: Any = "YlOrRd") -> Self:
+    def plot(self, *, ax: Any = None, cmap: Any = "YlOrRd") -> Self:
         """Draw one panel for each node set, from inputs to outputs.
 
         Parameters
         ----------
-        axes : array-like of Axes, default=None
+        ax : array-like of Axes, default=None
             One for each node set; None makes a figure.
         cmap : str or Colormap, default="YlOrRd"
             Warmer is denser.
@@ -106,7 +106,7 @@ class ProbabilityHistoryDisplay:
         """
         counts = np.asarray(self.histograms, dtype=float)
         n_epochs, n_sets, _ = counts.shape
-        self.axes_, self.figure_ = panels(axes, n_sets, share=True)
+        self.axes_, self.figure_ = panels(ax, n_sets, share=True)
         peaks = counts.max(axis=2, keepdims=True)
         density = counts / np.where(peaks > 0, peaks, 1)
         settings = {"origin": "lower", "aspect": "auto", "vmin": 0, "vmax": 1}
@@ -125,10 +125,10 @@ class ProbabilityHistoryDisplay:
         return self
 
 
-class ExpectedClustersDisplay:
-    """Expected number of clusters of each class, sorted (Fig. 9).
+class ExpectedClustersDisplay(Display):
+    """Expected number of clusters of each class, sorted.
 
-    A class in many clusters has many weights of its own.
+    As the paper's Fig. 9. A class in many clusters has many weights of its own.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_structreg.cges.feature_path import FeaturePath, rank_features
 from sklearn_structreg.cges.selector import CGESSelector
-from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.axes import Display, take_axes
 from sklearn_structreg.core.checks import check_integer
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ __all__ = ["FeaturePathDisplay"]
 _GREY_LINES = 200  # more make the picture slow and not clearer
 
 
-class FeaturePathDisplay:
+class FeaturePathDisplay(Display):
     """Norms of features' weights while a penalty rises, round after round.
 
     The horizontal axis is that of ``CGESSelector.scores_``: the rounds survived and the
@@ -48,7 +48,7 @@ class FeaturePathDisplay:
 
     See Also
     --------
-    FeaturePathDisplay.from_selector : Show a fitted selector.
+    FeaturePathDisplay.from_estimator : Show a fitted selector.
 
     Examples
     --------
@@ -69,12 +69,12 @@ class FeaturePathDisplay:
         self.names = names
 
     @classmethod
-    def from_selector(cls, selector: CGESSelector, **plot_params: Any) -> Self:
+    def from_estimator(cls, estimator: CGESSelector, **plot_params: Any) -> Self:
         """Show the path of a fitted selector.
 
         Parameters
         ----------
-        selector : CGESSelector
+        estimator : CGESSelector
             Fitted.
         **plot_params : dict
             Passed to :meth:`plot`.
@@ -87,16 +87,16 @@ class FeaturePathDisplay:
         Raises
         ------
         TypeError
-            If `selector` is another object, such as a pipeline.
+            If `estimator` is another object, such as a pipeline.
         """
-        if not isinstance(selector, CGESSelector):
+        if not isinstance(estimator, CGESSelector):
             raise TypeError(
                 "FeaturePathDisplay takes a CGESSelector; got "
-                f"{type(selector).__name__}. Of a pipeline give the step."
+                f"{type(estimator).__name__}. Of a pipeline give the step."
             )
-        check_is_fitted(selector, "paths_")
-        names = getattr(selector, "feature_names_in_", None)
-        return cls(selector.paths_, names=names).plot(**plot_params)
+        check_is_fitted(estimator, "paths_")
+        names = getattr(estimator, "feature_names_in_", None)
+        return cls(estimator.paths_, names=names).plot(**plot_params)
 
     def plot(self, ax: Axes | None = None, *, n_features: int = 10) -> Self:
         """Draw a line for each feature.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sklearn_structreg.cges.estimator import SparseEstimator, check_estimator
-from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.axes import Display, take_axes
 from sklearn_structreg.core.checks import check_integer
 from sklearn_structreg.core.weights import weight_layout
 
@@ -24,13 +24,13 @@ _TILE_COLUMNS = 16  # of filters, where they have a single input channel
 _FRAME = -1.0  # below all magnitudes
 
 
-class SparsityDisplay:
-    """Maps of each layer's weights, as in Figs. 5 and 6 of the thesis.
+class SparsityDisplay(Display):
+    """Maps of each layer's weights, zeros in white.
 
-    Colours are magnitudes; weights that are exactly zero are white. A linear layer is a
-    matrix with a row to each output unit and a column to each input feature. Of a
-    convolution each kernel is a tile: a row of tiles to each input channel, a column to
-    each filter, or the filters in reading order where there is but one channel.
+    As Figs. 5 and 6 of the thesis; colours are magnitudes. A linear layer is a matrix
+    with a row to each output unit and a column to each input feature. Of a convolution
+    each kernel is a tile: a row of tiles to each input channel, a column to each
+    filter, or the filters in reading order where there is but one channel.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def _caption(w: npt.NDArray[Any], n_outputs: int, n_inputs: int) -> str:
     return f"across: {across}; down: {down}"
 
 
-class SparsityHistoryDisplay:
+class SparsityHistoryDisplay(Display):
     """The share of zeros in each layer over the epochs.
 
     Parameters

@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sklearn_structreg.cges.path import CGESPath
-from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.axes import Display, take_axes
 from sklearn_structreg.core.messages import shown
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ __all__ = ["TradeOffDisplay"]
 _MARKERS = "osD^vP*X<>"
 
 
-class TradeOffDisplay:
-    """Scores over the share of parameters and of multiply-adds: the thesis's Fig. 3.
+class TradeOffDisplay(Display):
+    """Scores over the share of parameters and of multiply-adds.
+
+    As the thesis's Fig. 3.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.axes import Display, take_axes
 from sklearn_structreg.core.checks import check_kind
 from sklearn_structreg.dropcluster.clusterer import ReNAClusterer
 from sklearn_structreg.dropcluster.images import split_shape
@@ -22,7 +22,7 @@ __all__ = ["ReNADisplay", "color_map", "distinct_colors"]
 _N_COLORS = 8  # of matplotlib's Set2
 
 
-class ReNADisplay:
+class ReNADisplay(Display):
     """Map of the clusters of pixels, beside the mean image.
 
     Touching clusters have different colours; otherwise colours have no meaning. Pixels
@@ -37,7 +37,7 @@ class ReNADisplay:
 
     Attributes
     ----------
-    ax_ : ndarray of Axes, shape (2, n_channels)
+    axes_ : ndarray of Axes, shape (2, n_channels)
         Mean images in the first row, maps in the second.
     figure_ : Figure
         The figure of the axes.
@@ -54,7 +54,7 @@ class ReNADisplay:
     >>> X = load_digits().data
     >>> clusterer = ReNAClusterer(n_clusters=16, image_shape=(8, 8)).fit(X)
     >>> display = ReNADisplay.from_estimator(clusterer, X)
-    >>> display.ax_.shape
+    >>> display.axes_.shape
     (2, 1)
     """
 
@@ -170,10 +170,12 @@ class ReNADisplay:
             size, figsize = (2, n_channels), (width * n_channels, 2 * height)
         else:
             size, figsize = (1, 2), (2 * width, height)
-        self.ax_: npt.NDArray[Any] = take_axes(ax, figsize, size).reshape(2, n_channels)
-        self.figure_: Figure | SubFigure = self.ax_[0, 0].figure
+        self.axes_: npt.NDArray[Any] = take_axes(ax, figsize, size).reshape(
+            2, n_channels
+        )
+        self.figure_: Figure | SubFigure = self.axes_[0, 0].figure
         for channel in range(n_channels):
-            top, bottom = self.ax_[:, channel]
+            top, bottom = self.axes_[:, channel]
             top.imshow(images[channel], cmap=cmap, interpolation="nearest")
             bottom.imshow(color_map(labels[channel]), interpolation="nearest")
             n_clusters = len(np.unique(labels[channel][labels[channel] >= 0]))

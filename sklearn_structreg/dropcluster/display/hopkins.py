@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.axes import Display, take_axes
 from sklearn_structreg.core.checks import check_kind
 from sklearn_structreg.dropcluster.hopkins import SpatialHopkins, spatial_hopkins
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["HopkinsDisplay", "channel_means"]
 
 
-class HopkinsDisplay:
+class HopkinsDisplay(Display):
     """Spatial Hopkins statistics, per channel or as histograms over channels.
 
     The dashed line at 0.5 is no structure; towards 1 there is more. Histograms of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.axes import Display, take_axes
 from sklearn_structreg.core.checks import check_kind
 from sklearn_structreg.dropcluster.display.hopkins import channel_means
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["LayerHopkinsDisplay"]
 
 
-class LayerHopkinsDisplay:
+class LayerHopkinsDisplay(Display):
     """Histograms of the Spatial Hopkins statistic over channels, a panel per layer.
 
     As Figure 8 of the DropCluster paper, whose authors "advise practitioners to inspect
@@ -37,7 +37,7 @@ class LayerHopkinsDisplay:
 
     Attributes
     ----------
-    ax_ : ndarray of Axes, shape (n_layers,)
+    axes_ : ndarray of Axes, shape (n_layers,)
         The axes, one for each layer.
     figure_ : Figure
         The figure of the axes.
@@ -53,7 +53,7 @@ class LayerHopkinsDisplay:
     >>> from sklearn_structreg.dropcluster import LayerHopkinsDisplay
     >>> rng = np.random.default_rng(0)
     >>> statistics = {"conv1": rng.uniform(0.6, 0.9, (5, 16)), "conv2": [[0.5, 0.55]]}
-    >>> LayerHopkinsDisplay(statistics).plot().ax_.shape
+    >>> LayerHopkinsDisplay(statistics).plot().axes_.shape
     (2,)
     """
 
@@ -116,7 +116,7 @@ class LayerHopkinsDisplay:
             )
         figsize = (5.5, 0.6 + 0.75 * len(means))
         axes = take_axes(ax, figsize, (len(means), 1), sharex=True)[:, 0]
-        self.ax_: npt.NDArray[Any] = axes
+        self.axes_: npt.NDArray[Any] = axes
         self.figure_: Figure | SubFigure = axes[0].figure
         finite = {name: mean[np.isfinite(mean)] for name, mean in means.items()}
         edges = np.histogram_bin_edges(np.concatenate([*finite.values(), [0.5]]), 30)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.axes import Display, take_axes
 from sklearn_structreg.core.checks import check_integer, check_kind
 from sklearn_structreg.dropcluster.display.clusters import color_map
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["DropClusterDisplay"]
 
 
-class DropClusterDisplay:
+class DropClusterDisplay(Display):
     """Clusters of a layer's channels, beside its feature maps of a few samples.
 
     As Figures 1 to 3 of the DropCluster paper. Touching clusters have different
@@ -45,7 +45,7 @@ class DropClusterDisplay:
 
     Attributes
     ----------
-    ax_ : ndarray of Axes
+    axes_ : ndarray of Axes
         The axes, row by row.
     figure_ : Figure
         The figure of the axes.
@@ -62,7 +62,7 @@ class DropClusterDisplay:
     >>> X, y = load_digits(return_X_y=True)
     >>> net = DropClusterClassifier(image_shape=(1, 8, 8), max_epochs=2).fit(X, y)
     >>> display = DropClusterDisplay.from_estimator(net, X, channels=range(4))
-    >>> display.ax_.shape
+    >>> display.axes_.shape
     (3, 5)
     """
 
@@ -169,13 +169,13 @@ class DropClusterDisplay:
             size = (math.ceil(len(channels) / n_columns), n_columns)
         width, height = (1.25, 1.35) if labels.ndim == 3 else (1.9, 0.75)
         figsize = (max(3.0, width * size[1]), max(1.5, height * size[0]))
-        self.ax_: npt.NDArray[Any] = take_axes(ax, figsize, size)
-        axes = self.ax_.ravel()
+        self.axes_: npt.NDArray[Any] = take_axes(ax, figsize, size)
+        axes = self.axes_.ravel()
         self.figure_: Figure | SubFigure = axes[0].figure
         for axis in axes:
             axis.set(xticks=[], yticks=[])
             axis.set_axis_off()
-        rows = self.ax_[-1, 1:] if with_maps else axes
+        rows = self.axes_[-1, 1:] if with_maps else axes
         for axis, channel in zip(rows, channels, strict=False):
             self._draw_clusters(axis, labels[channel], channel, titled=not with_maps)
         if with_maps:
@@ -207,19 +207,19 @@ class DropClusterDisplay:
     ) -> None:
         for row, (image, channel_maps) in enumerate(zip(images, maps, strict=True)):
             panels = [_picture(image), *(channel_maps[c] for c in channels)]
-            for axis, panel in zip(self.ax_[row], panels, strict=True):
+            for axis, panel in zip(self.axes_[row], panels, strict=True):
                 axis.set_axis_on()
                 plane = np.atleast_2d(panel)
                 axis.imshow(
                     plane, cmap=cmap, interpolation="nearest", aspect=_aspect(panel)
                 )
-        self.ax_[0, 0].set_title("input", fontsize="medium")
+        self.axes_[0, 0].set_title("input", fontsize="medium")
         structured = np.asarray(self.structured)
-        for axis, channel in zip(self.ax_[0, 1:], channels, strict=True):
+        for axis, channel in zip(self.axes_[0, 1:], channels, strict=True):
             name = f"channel {channel}" if structured[channel] else f"{channel}: masked"
             axis.set_title(name, fontsize="medium")
         middle = {"xy": (0.5, 0.5), "xycoords": "axes fraction"}
-        self.ax_[-1, 0].annotate("clusters", **middle, ha="center", va="center")
+        self.axes_[-1, 0].annotate("clusters", **middle, ha="center", va="center")
 
 
 def _middle(volumes: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.axes import Display, take_axes
 from sklearn_structreg.selfinformed.labels import check_names
 from sklearn_structreg.selfinformed.partitioner import ConfusionSpectralPartitioner
 
@@ -22,7 +22,7 @@ _SMALLEST_FONT = 4.5
 
 
 @dataclass(eq=False, repr=False)
-class ConfusionPartitionDisplay:
+class ConfusionPartitionDisplay(Display):
     """The confusion matrix reordered and framed by group, with class names.
 
     It is recommended to use :meth:`from_estimator` or :meth:`from_predictions` to

@@ -9,7 +9,7 @@ from typing import Any, Self
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_structreg.core.axes import take_axes
+from sklearn_structreg.core.axes import Display, take_axes
 from sklearn_structreg.core.checks import check_kind
 from sklearn_structreg.selfinformed.labels import check_names
 
@@ -19,7 +19,7 @@ _OLD, _NEW, _TEXT = "0.88", "#fde0c5", 9
 
 
 @dataclass(eq=False, repr=False)
-class SelfInformedDisplay:
+class SelfInformedDisplay(Display):
     """The old network, its specialist heads, and the outputs that each one feeds.
 
     It is recommended to use :meth:`from_estimator` to create a display. All parameters
