@@ -89,6 +89,7 @@ class Flow:
         self.channels = Channels()
         self.values: dict[fx.Node, Value] = {}  # all other tensors keep their channels
         self.maps: dict[str, MapUse] = {}  # by the layer's name
+        self.readers: set[str] = set()  # linear layers that can skip what they read
         self.channelwise: dict[str, LayerUse] = {}  # likewise
         self.selected: dict[str, LayerUse] = {}  # likewise
         self.heads: dict[str, Ids] = {}  # of attention; likewise

@@ -18,7 +18,11 @@ from sklearn_structreg.compaction.flow import Flow, as_array, bias_of
 from sklearn_structreg.compaction.graph import layer_name, shape_of
 from sklearn_structreg.compaction.moves import move_by_layer
 from sklearn_structreg.compaction.recurrent import recurrent
-from sklearn_structreg.compaction.replacements import Attention, Selection
+from sklearn_structreg.compaction.replacements import (
+    Attention,
+    ColumnsLinear,
+    Selection,
+)
 
 __all__ = ["LAYER_RULES", "WITH_MORE_INPUTS", "LayerRule", "flatten"]
 
@@ -27,8 +31,25 @@ LayerRule = Callable[[Flow, fx.Node, fx.Node, Any], Value | None]
 
 
 def linear(flow: Flow, node: fx.Node, source: fx.Node, layer: nn.Linear) -> Value:
-    """Map the last axis."""
-    x = flow.read(source, len(shape_of(source)) - 1)
+    """Map the last axis; what nobody made, as the network's input, may be skipped."""
+    axis = len(shape_of(source)) - 1
+    called_once = sum(other.target == node.target for other in node.graph.nodes) == 1
+    value = flow.values.get(source)
+    if not called_once or (value is not None and value.axis == axis):
+        x = flow.read(source, axis)
+    else:
+        flow.keep(source)
+        x = Value.unknown(flow.channels.new(shape_of(source)[axis]), axis)
+        flow.readers.add(layer_name(node))
+    return flow.add_map(layer_name(node), layer, x, zero_padded=False)
+
+
+def columns_linear(
+    flow: Flow, node: fx.Node, source: fx.Node, layer: ColumnsLinear
+) -> Value:
+    """Map some columns, of which more may be skipped."""
+    flow.keep(source)
+    x = Value.unknown(flow.channels.new(layer.in_features), len(shape_of(source)) - 1)
     return flow.add_map(layer_name(node), layer, x, zero_padded=False)
 
 
@@ -251,4 +272,8 @@ LAYER_RULES: dict[type[nn.Module], LayerRule] = {
     getattr(nn, name): rule for rule, names in RULES for name in names.split()
 }
 WITH_MORE_INPUTS = nn.MultiheadAttention, Attention
-LAYER_RULES |= {Attention: attention, Selection: selection}
+LAYER_RULES |= {
+    Attention: attention,
+    ColumnsLinear: columns_linear,
+    Selection: selection,
+}

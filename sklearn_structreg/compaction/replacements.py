@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Attention", "Selection"]
+__all__ = ["Attention", "ColumnsLinear", "Selection"]
 
 PROJECTIONS = "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"
 
@@ -34,6 +35,26 @@ class Selection(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Take the channels."""
         return x.index_select(self.axis, self.index)
+
+
+class ColumnsLinear(nn.Linear):
+    """A linear layer that reads some of its columns alone."""
+
+    columns: Tensor  # their numbers
+
+    @classmethod
+    def take_over(cls, layer: nn.Linear, columns: Tensor) -> None:
+        """Make a layer one of this kind, with its weights for these columns."""
+        bound = getattr(vars(layer).get("forward"), "__func__", None)
+        if bound is type(layer).forward:  # noted for torch.compile
+            vars(layer)["forward"] = MethodType(cls.forward, layer)
+        layer.__class__ = cls
+        layer.register_buffer("columns", columns)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the columns."""
+        read = x.index_select(-1, self.columns)
+        return functional.linear(read, self.weight, self.bias)
 
 
 class Attention(nn.Module):

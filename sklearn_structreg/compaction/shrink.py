@@ -18,19 +18,21 @@ from sklearn_structreg.compaction.flow import (
 )
 from sklearn_structreg.compaction.liveness import Liveness
 from sklearn_structreg.compaction.recurrent import GATES
-from sklearn_structreg.compaction.replacements import Attention
+from sklearn_structreg.compaction.replacements import Attention, ColumnsLinear
 
 __all__ = ["shrink"]
 
 IN = ("in_features", "in_channels", "num_features", "num_channels")
 OUT = ("out_features", "out_channels", "embedding_dim")
+MOST_READ = 0.5  # of the network's input columns, beyond which a layer is given all
 GROUPS = ("groups", "num_groups")
 
 
 def shrink(network: nn.Module, flow: Flow, liveness: Liveness) -> None:
     """Remove the other channels and fold constants; layers stay the same objects."""
     for name, use in flow.maps.items():
-        _shrink_map(network.get_submodule(name), use, liveness)
+        layer = network.get_submodule(name)
+        _shrink_map(layer, use, liveness, reads_all=name in flow.readers)
     for name, alone in flow.channelwise.items():
         _shrink_channelwise(network.get_submodule(name), alone, liveness)
     for name, chosen in flow.selected.items():
@@ -41,7 +43,9 @@ def shrink(network: nn.Module, flow: Flow, liveness: Liveness) -> None:
         _shrink_recurrent(network.get_submodule(name), sides, liveness)
 
 
-def _shrink_map(layer: Any, use: MapUse, liveness: Liveness) -> None:
+def _shrink_map(
+    layer: Any, use: MapUse, liveness: Liveness, *, reads_all: bool
+) -> None:
     rows, columns = liveness.kept[use.out_ids], liveness.kept[use.in_ids]
     gone = ~liveness.needed[use.in_ids]
     if rows.all() and not gone.any():
@@ -54,6 +58,12 @@ def _shrink_map(layer: Any, use: MapUse, liveness: Liveness) -> None:
         layer.weight[:, _indices(gone, layer.weight)] = 0.0
         if layer.bias is not None:
             layer.bias[_indices(~needed_rows, layer.bias)] = 0.0
+    if reads_all and columns.mean() > MOST_READ:  # to take them would cost more
+        columns = np.ones_like(columns)
+    elif reads_all:
+        everything = np.ones_like(columns)
+        ColumnsLinear.take_over(layer, _indices(everything, layer.weight))
+    _select(layer, "columns", columns)
     _select(layer, "weight", rows, dim=0)
     _select(layer, "weight", columns, dim=1)
     _select(layer, "bias", rows)

@@ -14,6 +14,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
+from sklearn_structreg.compaction.replacements import ColumnsLinear
 from sklearn_structreg.core.device import dtype_name
 from sklearn_structreg.core.optimizers import load_exactly
 from sklearn_structreg.core.plain_values import to_plain
@@ -161,8 +162,9 @@ def layers_of(module: nn.Module) -> dict[str, State]:
     """Return the class and the widths of every layer; ours may change their names."""
     found: dict[str, State] = {}
     for name, layer in module.named_modules():
-        ours = type(layer).__module__.startswith("sklearn_structreg.")
-        found[name] = {"class": "ours" if ours else type(layer).__name__}
+        kind = nn.Linear if type(layer) is ColumnsLinear else type(layer)
+        ours = kind.__module__.startswith("sklearn_structreg.")
+        found[name] = {"class": "ours" if ours else kind.__name__}
         numbers = {key: getattr(layer, key, None) for key in WIDTHS}
         found[name] |= {key: n for key, n in numbers.items() if type(n) is int}
     return found
@@ -200,6 +202,9 @@ def fill(module: nn.Module, network: State) -> None:
 def resize(module: nn.Module, network: State) -> None:
     """Make layers as wide as the saved ones."""
     for name, layer in module.named_modules():
+        columns = network["tensors"].get(f"{name}.columns".lstrip("."))
+        if columns is not None and type(layer) is nn.Linear:
+            ColumnsLinear.take_over(layer, columns)
         for key in WIDTHS:
             saved = network["layers"][name].get(key)
             if saved is not None and getattr(layer, key) != saved:

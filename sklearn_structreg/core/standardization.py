@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sklearn_structreg.compaction.replacements import ColumnsLinear
 from sklearn_structreg.core.data import TrainingData
 from sklearn_structreg.core.insertion import insertions, remove_layers
 from sklearn_structreg.core.inspection import find_layer, replace_layer
@@ -111,7 +112,7 @@ def fold_standardization(module: nn.Module) -> nn.Module:
         return module
     place, layer = find_layer(module, found.place), found.layer
     remove_layers(module, [layer])
-    if type(place) is nn.Linear:
+    if type(place) is nn.Linear or isinstance(place, ColumnsLinear):
         _fold_into(place, layer)
         return module
     chain = nn.Sequential(layer.simplified(), place)  # type: ignore[operator]
@@ -129,8 +130,9 @@ def take_standardization(module: nn.Module) -> tuple[str, Standardize] | None:
 
 @torch.no_grad()
 def _fold_into(linear: nn.Linear, layer: Any) -> None:
-    weight = linear.weight.double() * layer.factor
-    shift = -(weight @ layer.mean)
+    columns = getattr(linear, "columns", slice(None))
+    weight = linear.weight.double() * layer.factor[columns]
+    shift = -(weight @ layer.mean[columns])
     if linear.bias is None:
         linear.bias = nn.Parameter(linear.weight.new_zeros(linear.out_features))
     linear.bias.copy_(linear.bias.double() + shift)

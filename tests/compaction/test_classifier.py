@@ -83,6 +83,34 @@ def test_the_smaller_estimator_predicts_as_before(digits, tmp_path):
     assert count(model.module_) == count(dense.module_)
 
 
+@pytest.mark.parametrize("n_members", [1, 2])
+def test_columns_that_say_nothing_cost_nothing(digits, tmp_path, n_members):
+    noise = np.random.default_rng(0).normal(5, 30, (500, 150))
+    X, y = np.c_[digits[0][:500], noise], digits[1][:500] == 3
+    model = CGESClassifier(
+        alpha=0.4, penalty="group", n_members=n_members, max_epochs=60, random_state=0
+    )
+    model.fit(X, y)
+    n_read = np.count_nonzero(model.feature_importances_)
+    smaller = model.compact()
+    assert 5 < n_read < 64
+    assert count(smaller.module_) < 0.2 * count(model.module_)
+    smaller.save(tmp_path / "model.safetensors")
+    loaded = CGESClassifier.load(tmp_path / "model.safetensors")
+    for each in (smaller, loaded, copy.deepcopy(smaller), smaller.compact()):
+        np.testing.assert_allclose(
+            each.predict_proba(X), model.predict_proba(X), rtol=1e-5, atol=1e-7
+        )
+    assert np.count_nonzero(smaller.feature_importances_) == n_read
+    plain = smaller.simplified_module()  # takes raw samples
+    with torch.no_grad():
+        logits = plain(torch.tensor(X, dtype=torch.float32)).double().numpy()
+    np.testing.assert_allclose(logits, model._logits(X), rtol=1e-4, atol=1e-4)
+    for each in (smaller, loaded):
+        each.partial_fit(X, y)
+    np.testing.assert_array_equal(smaller.predict_proba(X), loaded.predict_proba(X))
+
+
 def test_a_regressor_predicts_as_before(digits):
     X, y = digits
     dense = CGESRegressor(max_epochs=10, random_state=0, **FEATURES | {"alpha": 0.1})

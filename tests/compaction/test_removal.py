@@ -101,11 +101,52 @@ def test_both_patterns_run_on_through_all_layers():
     assert shapes(smaller) == [(2, 3), (2, 2), (2, 2), (2, 2), (1, 2)]
 
 
-def test_inputs_and_outputs_of_the_network_stay():
+@pytest.mark.parametrize(("n_unread", "n_kept"), [(1, 4), (2, 2), (3, 1)])
+def test_outputs_stay_and_the_first_layer_skips_inputs_if_half_are_unread(
+    n_unread, n_kept
+):
     network = dense(nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)))
-    zero(network[0], features=[0, 1])
+    zero(network[0], features=range(n_unread))
     zero(network[2], filters=[2])
-    assert shapes(compare(network, 3, 4)) == [(5, 4), (3, 5)]
+    smaller = compare(network, 3, 4)
+    assert shapes(smaller) == [(5, n_kept), (3, 5)]
+    assert shapes(compact(smaller, batch(3, 4))) == shapes(smaller)
+    if n_unread == 2:  # again, when another column goes unread
+        zero(smaller[0], features=[0])
+        assert shapes(compare(smaller, 3, 4)) == [(5, 1), (3, 5)]
+        assert compact(smaller, batch(3, 4))[0].columns.tolist() == [3]
+
+
+def test_each_reader_of_the_inputs_skips_its_own():
+    class TwoReaders(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(6, 3), nn.Linear(6, 3)
+            self.last = nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.last(self.one(x).relu() + self.two(x).tanh())
+
+    network = dense(TwoReaders())
+    zero(network.one, features=[0, 1, 2, 3])
+    zero(network.two, features=[2, 3, 5])
+    smaller = compare(network, 7, 5, 6)  # an axis of positions, too
+    assert smaller.one.columns.tolist() == [4, 5]
+    assert smaller.two.columns.tolist() == [0, 1, 4]
+
+
+def test_a_reader_that_also_reads_another_layer_reads_all():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shared = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.shared(self.shared(x))
+
+    network = dense(Twice())
+    zero(network.shared, features=[0, 1, 2])
+    assert shapes(compare(network, 3, 4)) == [(4, 4)]
 
 
 # ---- convolutions --------------------------------------------------------------
@@ -213,7 +254,7 @@ def test_layer_norm_over_the_channels_keeps_them():
     layers = nn.Linear(4, 5), nn.LayerNorm(5), nn.ReLU(), nn.Linear(5, 2)
     network = dense(nn.Sequential(*layers))
     zero(network[3], features=[0, 2, 3])
-    assert shapes(compare(network, 3, 4)) == [(5, 4), (5,), (2, 5)]
+    assert shapes(compare(network, 3, 4)) == [(5, 4), (5,), (2, 2)]
 
 
 def test_layer_norm_over_positions_does_not():
@@ -255,7 +296,7 @@ def test_a_layer_of_which_nothing_is_needed_keeps_a_placeholder(kill):
     with torch.no_grad():
         network[kill].weight.zero_()
     smaller = compare(network, 3, 4)
-    assert shapes(smaller) == [(1, 4), (1, 1), (2, 1)]
+    assert shapes(smaller) == [(1, 1), (1, 1), (2, 1)]
 
 
 def test_a_convolutional_net_of_zeros_is_a_constant():
