@@ -75,7 +75,7 @@ def draw_gains(path: Path, method: str, *rivals: str) -> None:
     rows = {}
     for names in groups_of(runs).values():
         for name in names:
-            if found[shown[0]].get(name):
+            if found[shown[0]].get(name) and not name.endswith("scaled"):  # the same
                 rows[name] = {
                     label(entry): differences(found, entry, name) for entry in shown
                 }

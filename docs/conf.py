@@ -70,7 +70,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "sklearn_structreg"
 html_baseurl = SITE
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
-html_sidebars = {page: [] for page in ("index", "value", "results", "contributing", "changelog")}
+WHOLE = ("index", "value", "results", "contributing", "changelog")
+html_sidebars = {page: [] for page in WHOLE}
 html_show_sourcelink = False
 
 
