@@ -19,7 +19,7 @@ __all__ = [
     *("Dots", "Lines", "draw_dots", "draw_lines"),
 ]
 
-WIDTH, DPI = 5.4, 160
+WIDTH, DPI = 4.8, 180
 PLAIN, OURS = "0.45", "#c1272d"
 COLOURS = [
     *(OURS, "#1f6fb2", "#e08a1e", "#4a9a4a", "#7b5ea7", PLAIN),

@@ -75,7 +75,7 @@ def draw_gains(path: Path, method: str, *rivals: str) -> None:
     rows = {}
     for names in groups_of(runs).values():
         for name in names:
-            if found[shown[0]].get(name):
+            if found[shown[0]].get(name) and not name.endswith("scaled"):  # the same
                 rows[name] = {
                     label(entry): differences(found, entry, name) for entry in shown
                 }
@@ -313,8 +313,8 @@ def blockout_cost(path: Path) -> None:
             for size, found in results.items()
         }
         for title, figure in (
-            ("time of a step, by that of linear + dropout", "of_dropout"),
-            ("memory, in matrices of the weight's size", "matrices_held"),
+            ("time, by that of linear + dropout", "of_dropout"),
+            ("memory, in matrices as large as the weight", "matrices_held"),
         )
     }
     draw_dots(path, panels, "", sharex=False)
@@ -460,8 +460,7 @@ def self_informed_controls(path: Path) -> None:
     """Draw the gain of heads over each control."""
     panels: dict[str, Any] = {}
     for row in runs_of("self_informed_controls").rows:
-        hidden = "a hidden layer" if row["hidden"] else "no hidden layer"
-        name = f"{hidden}, {row['budget']:.0%}"
+        name = f"{'hidden layer' if row['hidden'] else 'none'}, {row['budget']:.0%}"
         name += ", as in the paper" if row.get("fresh") else ""
         series = panels.setdefault(row["task"], {}).setdefault(name, {})
         ours, *others = row["scores"]

@@ -43,6 +43,9 @@ if "READTHEDOCS" in os.environ or tags.has("online"):  # noqa: F821
         "skorch": ("https://skorch.readthedocs.io/en/stable/", None),
     }
     intersphinx_timeout = 10
+else:
+    nitpick_ignore_regex = [("py:.*", r"(sklearn|torch|numpy|skorch)\..*")]
+nitpicky = True  # every other reference leads somewhere
 linkcheck_timeout = 10
 linkcheck_anchors = False  # GitHub and scripts make them in the browser
 
@@ -70,7 +73,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "sklearn_structreg"
 html_baseurl = SITE
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
-html_sidebars = {page: [] for page in ("index", "value", "results", "contributing", "changelog")}
+WHOLE = ("index", "value", "results", "contributing", "changelog")
+html_sidebars = {page: [] for page in WHOLE}
 html_show_sourcelink = False
 
 
@@ -78,6 +82,8 @@ page = Path(__file__).parent / "api" / "generated" / "index.rst"
 shutil.rmtree(page.parent, ignore_errors=True)  # pages of names that are gone
 page.parent.mkdir(parents=True)
 page.write_text(api_page(), encoding="utf-8")
+names = re.findall(r"^    ~(\S+)$", page.read_text("utf-8"), flags=re.M)
+PAGES = {name.rpartition(".")[2]: name for name in names}
 
 
 # What comes with every scikit-learn estimator refers to scikit-learn's own pages.
@@ -92,6 +98,16 @@ def skip_member(app, what, name, member, skip, options):
     request = name.startswith("set_") and name.endswith("_request")
     inherited = name in OF_SCIKIT_LEARN | OF_TORCH
     return skip or foreign or request or inherited
+
+
+def public_reference(app, env, node, contnode):
+    """Find a public name, of which there is one in all rooms, by its last part."""
+    target = node.get("reftarget", "")
+    place, _, name = target.rpartition(".")
+    if (place and not place.startswith("sklearn_structreg")) or name not in PAGES:
+        return None
+    found = env.get_domain("py").resolve_xref
+    return found(env, node["refdoc"], app.builder, "obj", PAGES[name], node, contnode)
 
 
 def add_formula(translator, node, as_block):
@@ -120,6 +136,7 @@ def displayed_formula(translator, node):
 def setup(app):
     """Connect the above; formulas are MathML, which browsers draw without a script."""
     app.connect("autodoc-skip-member", skip_member)
+    app.connect("missing-reference", public_reference)
     app.add_html_math_renderer(
         "mathml", (inline_formula, None), (displayed_formula, None)
     )
