@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import issparse
 from torch import Tensor
 
 from sklearn_structreg.core.deployed import FoldedSteps
@@ -33,16 +32,19 @@ def compared_rows(
     precision: torch.dtype,
 ) -> tuple[Tensor, NDArray[np.float64]]:
     """Return rows as the file takes them, and the estimator's logits for them."""
-    X = given
-    if X is None:
-        X = _typical_rows(estimator)
-        X = X.reshape(len(X), -1) if folded is None else folded.inverse(X)
-    arrived = X
     with (
         explaining(REFUSED) if given is None else nullcontext(),
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", "X does not have valid feature names")
+        X = given
+        if X is None:
+            X = _typical_rows(estimator)
+            if folded is None:
+                X = X.reshape(len(X), -1)
+            else:
+                X = folded.inputs.around(folded.inverse(X))
+        arrived = X
         for _, step in steps:
             arrived = step.transform(arrived)
         logits = estimator._logits(arrived)
@@ -50,8 +52,7 @@ def compared_rows(
             data, spec = estimator._samples_to_predict(X)
             spec = replace(spec, dtype=precision, device=torch.device("cpu"))
             return data.first_rows(len(logits), spec).to(precision), logits
-    dense: Any = X.toarray() if issparse(X) else X  # type: ignore[attr-defined]
-    return torch.tensor(np.asarray(dense, np.float64), dtype=precision), logits
+    return torch.tensor(folded.inputs.of(X), dtype=precision), logits
 
 
 def _typical_rows(estimator: Any) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sklearn_structreg.core.input_columns import InputColumns
 from sklearn_structreg.core.task import Task
 
 __all__ = ["OUTPUTS", "Deployed", "FoldedSteps", "TargetScale"]
@@ -37,12 +38,12 @@ class FoldedSteps(nn.Module):
     Parameters
     ----------
     columns : ndarray of int, shape (n_columns,)
-        The columns that are left.
+        The columns that are left, in any order; one may come several times.
     fill : ndarray of shape (n_columns,)
         The values in the place of NaN; NaN where there is no imputer.
     mean, factor : ndarray of shape (n_columns,)
         Subtracted, and multiplied by.
-    n_features : int
+    inputs : InputColumns
         Columns before.
     shape : tuple of int
         That of a sample after.
@@ -59,12 +60,12 @@ class FoldedSteps(nn.Module):
         fill: NDArray[np.float64],
         mean: NDArray[np.float64],
         factor: NDArray[np.float64],
-        n_features: int,
+        inputs: InputColumns,
         shape: tuple[int, ...],
     ) -> None:
         super().__init__()
-        self.n_features, self.shape = n_features, shape
-        self.takes_all = len(columns) == n_features
+        self.inputs, self.shape = inputs, shape
+        self.takes_all = np.array_equal(columns, np.arange(len(inputs.positions)))
         self.fills = not np.isnan(fill).all()
         self.register_buffer("columns", torch.from_numpy(columns.astype(np.int64)))
         self.register_buffer("fill", torch.from_numpy(fill))
@@ -82,7 +83,7 @@ class FoldedSteps(nn.Module):
 
     def inverse(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return rows that become these; zero in the columns that are not taken."""
-        found = np.zeros((len(rows), self.n_features))
+        found = np.zeros((len(rows), len(self.inputs.positions)))
         flat = rows.reshape(len(rows), -1)
         found[:, self.columns.numpy()] = flat / self.factor.numpy() + self.mean.numpy()
         return found

@@ -27,7 +27,7 @@ from sklearn_structreg.core.deployed import (
 from sklearn_structreg.core.device import dtype_name, resolve_dtype
 from sklearn_structreg.core.messages import shown
 from sklearn_structreg.core.model_files import FORMATS, INPUT, check_packages
-from sklearn_structreg.core.pipelines import fold_steps, take_apart
+from sklearn_structreg.core.pipelines import Step, fold_steps, take_apart
 from sklearn_structreg.core.saving import check_place
 from sklearn_structreg.core.state_files import replacing
 from sklearn_structreg.core.versions import __version__
@@ -160,8 +160,8 @@ def export(
     ----------
     model : estimator, Pipeline or search
         A fitted classifier or regressor of this package; a fitted `Pipeline` that ends
-        in one, after scalers, imputers and feature selectors; or a search with a
-        ``best_estimator_`` of these.
+        in one, after scalers, imputers, feature selectors, and a `ColumnTransformer`
+        of these; or a search with a ``best_estimator_`` of these.
     path : path-like
         The file. One that is there stays whole until the new one is.
     format : {"onnx", "pt2", "safetensors"} or None, default=None
@@ -209,9 +209,11 @@ def export(
     Notes
     -----
     The input "X" has the shape ``(batch, n_features)`` for a pipeline, else that in
-    which the network sees samples, ``(batch, *input_shape_)``. The metadata of the file
-    are strings: the ``classes`` and ``feature_names`` as JSON, the ``outputs``, the
-    ``estimator`` and the ``version``.
+    which the network sees samples, ``(batch, *input_shape_)``. A `ColumnTransformer`
+    that was fitted on a DataFrame may drop columns, of text for instance: the input
+    then has the others alone, in the order of the DataFrame. The metadata of the file
+    are strings: the ``classes`` and ``feature_names`` (of the columns of the input) as
+    JSON, the ``outputs``, the ``estimator`` and the ``version``.
 
     Examples
     --------
@@ -266,13 +268,12 @@ def _export(
 
     folded = None
     if steps:
-        n_features = getattr(steps[0][1], "n_features_in_", 0)
-        folded = fold_steps(steps, n_features, estimator.input_shape_)
+        folded = fold_steps(steps, estimator.input_shape_)
     check_packages(form)
     rows, logits = compared_rows(estimator, steps, folded, check, precision)
     small = estimator.compact() if compact else estimator
     module = _deployed(small, names, folded, precision)
-    metadata = _metadata(estimator, [*steps, ("", estimator)][0][1], names)
+    metadata = _metadata(estimator, _feature_names(estimator, steps, folded), names)
     with torch.no_grad(), replacing(path) as file:
         # One row would be traced as no batch of any size, and rows are in the file.
         blank = torch.zeros_like(rows[[0, 0]])
@@ -347,18 +348,30 @@ def _chosen_outputs(estimator: Any, outputs: Sequence[str] | None) -> list[str]:
     return names
 
 
-def _metadata(estimator: Any, first: Any, names: list[str]) -> dict[str, str]:
-    """Describe the model in strings; `first` has seen the features."""
+def _feature_names(
+    estimator: Any, steps: Sequence[Step], folded: FoldedSteps | None
+) -> Any:
+    """Return the names of the columns that the file takes, if these have any."""
+    first = steps[0][1] if steps else estimator
+    names = getattr(first, "feature_names_in_", None)
+    if names is None or folded is None:
+        return names
+    return names[folded.inputs.positions]
+
+
+def _metadata(
+    estimator: Any, feature_names: Any, outputs: Sequence[str]
+) -> dict[str, str]:
+    """Describe the model in strings."""
     found = {
-        "outputs": json.dumps(names),
+        "outputs": json.dumps(outputs),
         "estimator": type(estimator).__name__,
         "version": __version__,
     }
-    for owner, name in ((estimator, "classes"), (first, "feature_names_in")):
-        values = getattr(owner, f"{name}_", None)
+    classes = getattr(estimator, "classes_", None)
+    for name, values in (("classes", classes), ("feature_names", feature_names)):
         if values is not None:
-            key = name.removesuffix("_in")
-            found[key] = json.dumps(np.asarray(values).tolist(), default=str)
+            found[name] = json.dumps(np.asarray(values).tolist(), default=str)
     return found
 
 

@@ -10,19 +10,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from sklearn.base import clone, is_classifier
-from sklearn.decomposition import PCA
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
-from sklearn.feature_selection import VarianceThreshold
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import (
-    MaxAbsScaler,
-    MinMaxScaler,
-    RobustScaler,
-    StandardScaler,
-)
+from sklearn.preprocessing import RobustScaler, StandardScaler
 from torch import nn
 
 from sklearn_structreg import (
@@ -40,7 +34,6 @@ from sklearn_structreg.baselines import Dropout
 from sklearn_structreg.blockout import Blockout
 from sklearn_structreg.cges import CGES
 from sklearn_structreg.core import model_files
-from sklearn_structreg.core.pipelines import fold_steps, take_apart
 
 FAST = {"max_epochs": 3, "random_state": 0}
 pytestmark = pytest.mark.filterwarnings(
@@ -73,8 +66,9 @@ MODELS = {
     "own network": StructuredClassifier(own_network, standardize=True),
     "several numbers": BlockoutRegressor(),
     "pipeline": make_pipeline(
-        SimpleImputer(),
-        RobustScaler(),
+        ColumnTransformer(
+            [("half", RobustScaler(), slice(32, 64))], remainder=SimpleImputer()
+        ),
         CGESSelector(20, estimator=StructuredClassifier(max_epochs=2)),
         CGESClassifier(penalty="group", alpha=0.5),
     ),
@@ -169,37 +163,6 @@ def test_metadata_and_searches(rows, tmp_path):
     assert "largest difference on 8 rows" in str(report)
 
 
-STEPS = [
-    [StandardScaler(with_mean=False), MinMaxScaler((-1, 3))],
-    [RobustScaler(with_scaling=False), StandardScaler(with_std=False)],
-    [MaxAbsScaler(), VarianceThreshold(0.03), SimpleImputer(strategy="median")],
-    [StandardScaler(), SimpleImputer(), VarianceThreshold(), RobustScaler()],
-    [SimpleImputer(strategy="constant", fill_value=7.0), MinMaxScaler()],
-    [SimpleImputer(), StandardScaler()],
-    [make_pipeline(VarianceThreshold(), "passthrough"), SimpleImputer()],
-]
-
-
-@pytest.mark.filterwarnings("ignore")  # of the steps
-@pytest.mark.parametrize("steps", STEPS)
-def test_steps_are_folded_into_one(steps):
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(50, 6)) * [1, 10, 0.1, 1, 1, 1] + [0, 100, 5, 0, 0, 0]
-    X[:, 3] = 2.0
-    X[rng.random(X.shape) < 0.1] = np.nan
-    if type(steps[0]) is SimpleImputer:
-        X[:, 4] = np.nan  # which it leaves out, and a constant fills
-    pipeline = make_pipeline(*(clone(s) for s in steps)).fit(X)
-    expected = pipeline.transform(X)
-    flat, _ = take_apart(make_pipeline(pipeline, "passthrough"))
-    folded = fold_steps(flat, 6, (expected.shape[1],))
-    found = folded(torch.from_numpy(X)).numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-    known = rng.normal(size=(4, expected.shape[1]))
-    again = folded(torch.from_numpy(folded.inverse(known))).numpy()
-    np.testing.assert_allclose(again, known, atol=1e-12)
-
-
 def test_a_difference_leaves_no_file(blobs, tmp_path):
     X, y = blobs[0] + 1e7, blobs[1]
     model = StructuredClassifier(**FAST).fit(X, y)
@@ -248,14 +211,6 @@ def test_errors(rows, tmp_path, monkeypatch):
     for options, message in cases:
         with pytest.raises(ValueError, match=message):
             export(model, **{"path": path, **options})
-    for step, message in [
-        (PCA(5), "The step 'pca', a PCA, cannot be folded"),
-        (MinMaxScaler(clip=True), "a MinMaxScaler with clip=True, cannot"),
-        (SimpleImputer(missing_values=0), "The step 'simpleimputer'"),
-    ]:
-        pipeline = make_pipeline(VarianceThreshold(), step, model).fit(X, y)
-        with pytest.raises(ValueError, match=message):
-            export(pipeline, path)
     heads = SelfInformedClassifier(n_clusters=2, cv=None, conditional=1, **FAST)
     with pytest.raises(ValueError, match="conditional=1 .* set conditional=None"):
         heads.fit(X, y).export(path, compact=True)
