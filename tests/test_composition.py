@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from rooms import ESTIMATORS
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.exceptions import NotFittedError
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -122,3 +124,26 @@ def test_clone_is_unfitted_and_fits_alike(digits):
     copy = clone(model)
     assert not hasattr(copy, "net_")
     assert same_weights(copy.fit(X, y), model)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS, ids=lambda kind: kind.__name__)
+def test_an_unfitted_estimator_names_the_figure_asked_for(kind):
+    figures = [n for n in dir(kind) if n.endswith("_") and n[0] != "_"]
+    assert {"n_iter_", "module_", "history_"} <= {*figures}
+    for name in figures:
+        with pytest.raises(NotFittedError, match=f"has no {name} before it is fitted"):
+            getattr(kind(), name)
+    with pytest.raises(AttributeError, match=f"{kind.__name__}.* no attribute 'foo_'"):
+        _ = kind().foo_
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS, ids=lambda kind: kind.__name__)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_an_int_is_one_hidden_layer(kind, blobs):
+    quick = {"max_epochs": 2, "random_state": 0}
+    quick |= {"alphas": 1, "cv": 2} if hasattr(kind(), "alphas") else {}
+    one, two = (kind(hidden_layer_sizes=h, **quick).fit(*blobs) for h in (5, (5,)))
+    assert same_weights(one, two)
+    assert any(5 in p.shape for p in weights(one))
+    with pytest.raises(ValueError, match="'hidden_layer_sizes' parameter"):
+        kind(hidden_layer_sizes=0).fit(*blobs)

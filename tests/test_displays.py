@@ -17,6 +17,7 @@ from sklearn_structreg.cges import (
     FeaturePathDisplay,
     SparsityDisplay,
     SparsityHistoryDisplay,
+    StrengthDisplay,
     TradeOffDisplay,
 )
 from sklearn_structreg.cges.feature_path import FeaturePath
@@ -50,6 +51,7 @@ DISPLAYS = [
     FeaturePathDisplay([PATH]),
     SparsityDisplay({"top": np.eye(3)}),
     SparsityHistoryDisplay([1, 2], {"0": [0.1, 0.5]}, [0.1, 0.5]),
+    StrengthDisplay([0.1, 1], [0.8, 0.9], [0.1, 0.1], 1, [0.0, 2.0]),
     TradeOffDisplay({"L1": CURVE}),
     SizeDisplay(size_report(torch.nn.Linear(4, 2), torch.zeros(1, 4), n_repeats=0)),
     LearningRateDisplay([0.01, 0.1, 1], [3, 2, 9]),

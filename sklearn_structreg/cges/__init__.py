@@ -6,6 +6,7 @@ from sklearn_structreg.cges.display import (
     FeaturePathDisplay,
     SparsityDisplay,
     SparsityHistoryDisplay,
+    StrengthDisplay,
     TradeOffDisplay,
 )
 from sklearn_structreg.cges.joint import prox_cges_joint
@@ -33,6 +34,7 @@ __all__ = [
     "IterativePruning",
     "SparsityDisplay",
     "SparsityHistoryDisplay",
+    "StrengthDisplay",
     "TradeOffDisplay",
     "alpha_max",
     "alpha_path",

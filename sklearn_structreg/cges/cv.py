@@ -35,7 +35,7 @@ from sklearn_structreg.cges.path import check_strengths
 from sklearn_structreg.cges.regressor import CGESRegressor
 from sklearn_structreg.cges.targets import target_of
 from sklearn_structreg.core import StructuredClassifier, StructuredRegressor
-from sklearn_structreg.core.convergence import note_failure
+from sklearn_structreg.core.convergence import note_failure, note_problem, noted
 from sklearn_structreg.core.dataset_items import dataset_targets
 from sklearn_structreg.core.modules import ModuleLike
 from sklearn_structreg.core.net import StructuredNet
@@ -63,16 +63,17 @@ class CrossValidated(SparseEstimator):
         4,
         [Interval(Integral, 1, None, closed="left"), "array-like"],
         "int or array-like of shape (n_alphas,)",
-        """The strengths, each at least 0; an int is so many between 0.1 and 3, evenly
-        spaced on a log scale.""",
+        """The strengths, each at least 0. An int gives their number: so many between
+        0.1 and 3, evenly spaced on a log scale.""",
     )
     cv: Any = parameter(
         5,
         ["cv_object"],
         "int, splitter or iterable of (train, test), or None",
-        """The folds, as in scikit-learn; an int is so many, stratified for a
+        """The folds, as in scikit-learn; an int gives their number, stratified for a
         classifier, and of whole groups where `fit` gets `groups`. Rows of weight zero
-        are in no fold. An iterable counts them, a splitter does not.""",
+        are in no fold: a splitter never sees them, and they are taken out of the folds
+        of an iterable, whose numbers are those of the rows of X.""",
     )
     scoring: Any = parameter(
         None,
@@ -183,8 +184,13 @@ class CrossValidated(SparseEstimator):
             for part in ([seeds] if together else [[seed] for seed in seeds])
         )
         self.estimators_ = [each for part in trained for each in part]
-        for member in self.estimators_:
-            note_failure(member.net_, data, self._make_spec())
+        with noted() as problems:
+            for member in self.estimators_:
+                note_failure(member.net_, data, self._make_spec())
+        of_a_member = f"lower alpha={self.alpha_:g} of 'cges'"
+        for problem in problems:  # `alpha` is no parameter here
+            of_all = f"give lower alphas than {self.alpha_:g}"
+            note_problem(problem.replace(of_a_member, of_all))
 
     def _check_one_fit(self) -> None:
         """Refuse what is for a single training."""

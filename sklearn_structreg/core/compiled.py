@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Timer
+from threading import Lock, Timer
 from types import FunctionType
 from typing import Any
 
-PATIENCE = 2.0  # seconds; machine code from the disk is there sooner
+PATIENCE = 2.0  # seconds before a compilation is announced
+
+_first = Lock()  # stays locked: one announcement in a process
 
 
 def compile_loop(
@@ -43,19 +45,35 @@ def compile_loop(
 
 @contextmanager
 def _announced() -> Iterator[None]:
-    """Announce a compilation that takes long."""
+    """Announce a compilation that takes long, the first one of the process."""
+    from numba.core import event
+
     message = (
         "Compiling inner loops for this machine; this happens once per installation "
         "and takes some seconds."
     )
-    logger = logging.getLogger("sklearn_structreg")
-    timer = Timer(PATIENCE, logger.warning, [message])
+
+    class Clock(event.Listener):
+        """Begins to wait where a compilation does, not where code is read."""
+
+        def on_start(self, event: Any) -> None:
+            if timer.ident is None:  # of several, one inside of another
+                timer.start()
+
+        def on_end(self, event: Any) -> None:
+            """Wait on for the others."""
+
+    def announce() -> None:
+        if _first.acquire(blocking=False):
+            logging.getLogger("sklearn_structreg").warning(message)
+
+    timer = Timer(PATIENCE, announce)
     timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    with event.install_listener("numba:compile", Clock()):
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def _with_globals(loop: Any, names: dict[str, Any]) -> FunctionType:

@@ -6,12 +6,13 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 from torch.nn import functional
@@ -78,6 +79,18 @@ class Members(Compactable, Savable, BaseEstimator):
     estimators_: list[Any]
     _check_structure: Any
     _note_structure: Any
+
+    if not TYPE_CHECKING:  # where it would allow any name
+
+        def __getattr__(self, name: str) -> Any:
+            """Name the property asked for where it is missing only before `fit`."""
+            fitted = not {"net_", "estimators_"}.isdisjoint(vars(self))
+            if fitted or not (name.endswith("_") and hasattr(type(self), name)):
+                return object.__getattribute__(self, name)  # fails in its own words
+            raise NotFittedError(
+                f"This {type(self).__name__} has no {name} before it is fitted; call "
+                "fit first."
+            )
 
     @property
     def _is_ensemble(self) -> bool:

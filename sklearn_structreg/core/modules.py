@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from sklearn_structreg.compaction.counting import uncompiled
-from sklearn_structreg.core.checks import check_sizes
+from sklearn_structreg.core.checks import check_sizes, is_integer
 from sklearn_structreg.core.messages import explaining, shown
 
 __all__ = ["ModuleLike", "build_module", "make_convnet", "make_mlp"]
@@ -20,7 +20,9 @@ ModuleLike = str | nn.Module | type[nn.Module] | Callable[..., nn.Module]
 
 
 def make_mlp(
-    n_inputs: int, n_outputs: int, hidden_layer_sizes: Sequence[int] = (100,)
+    n_inputs: int,
+    n_outputs: int,
+    hidden_layer_sizes: int | Sequence[int] = (100,),
 ) -> nn.Sequential:
     """Build a multilayer perceptron with ReLU units; its outputs are logits.
 
@@ -28,8 +30,8 @@ def make_mlp(
     ----------
     n_inputs, n_outputs : int
         Numbers of features and of classes.
-    hidden_layer_sizes : sequence of int, default=(100,)
-        Units per hidden layer; empty is a linear model.
+    hidden_layer_sizes : int or sequence of int, default=(100,)
+        Units per hidden layer; an int is one layer, empty is a linear model.
 
     Returns
     -------
@@ -47,7 +49,9 @@ def make_mlp(
     """
     check_sizes("(n_inputs, n_outputs)", (n_inputs, n_outputs))
     layers: list[nn.Module] = []
-    for n_units in check_sizes("hidden_layer_sizes", hidden_layer_sizes, empty=True):
+    several = not is_integer(hidden_layer_sizes)
+    sizes = hidden_layer_sizes if several else [hidden_layer_sizes]
+    for n_units in check_sizes("hidden_layer_sizes", sizes, empty=True):
         layers += [nn.Linear(n_inputs, n_units), nn.ReLU()]
         n_inputs = n_units
     return nn.Sequential(*layers, nn.Linear(n_inputs, n_outputs))
@@ -56,7 +60,7 @@ def make_mlp(
 def make_convnet(
     input_shape: Sequence[int],
     n_outputs: int,
-    hidden_layer_sizes: Sequence[int] = (100,),
+    hidden_layer_sizes: int | Sequence[int] = (100,),
     n_channels: Sequence[int] = (32, 64),
 ) -> nn.Sequential:
     """Build a small convolutional net: conv, ReLU, pool per entry, then an MLP.
@@ -67,7 +71,7 @@ def make_convnet(
         ``(C, L)``, ``(C, H, W)`` or ``(C, D, H, W)``.
     n_outputs : int
         Number of classes; the outputs are logits.
-    hidden_layer_sizes : sequence of int, default=(100,)
+    hidden_layer_sizes : int or sequence of int, default=(100,)
         Units per hidden layer of the fully-connected head.
     n_channels : sequence of int, default=(32, 64)
         Output channels of each convolution. Kernels are 3 wide, maps are halved after
@@ -108,7 +112,7 @@ def build_module(
     module_params: Mapping[str, Any] | None,
     input_shape: Sequence[int],
     n_outputs: int,
-    hidden_layer_sizes: Sequence[int],
+    hidden_layer_sizes: int | Sequence[int],
 ) -> nn.Module:
     """Build the network that the `module` parameter of the estimators describes."""
     params = dict(module_params or {})

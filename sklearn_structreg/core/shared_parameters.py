@@ -43,11 +43,12 @@ class NetworkParameters:
         "dict or None",
         "Further keyword arguments for a module class or factory.",
     )
-    hidden_layer_sizes: Sequence[int] = parameter(
+    hidden_layer_sizes: int | Sequence[int] = parameter(
         (100,),
-        ["array-like"],
-        "sequence of int",
-        'Units of each hidden fully-connected layer of the "auto" networks.',
+        ["array-like", POSITIVE],
+        "int or sequence of int",
+        """Units of each hidden fully-connected layer of the "auto" networks; an int is
+        one layer.""",
     )
     image_shape: Sequence[int] | None = parameter(
         None,

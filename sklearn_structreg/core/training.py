@@ -62,7 +62,7 @@ MIN_FLAT_ROWS = 16
 def build_network(
     module: ModuleLike,
     module_params: Mapping[str, Any] | None,
-    hidden_layer_sizes: Sequence[int],
+    hidden_layer_sizes: int | Sequence[int],
     *,
     n_outputs: int,
     sample: Tensor,

@@ -4,16 +4,18 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
-from sklearn_structreg import CGESClassifier
+from sklearn_structreg import CGESClassifier, CGESClassifierCV, CGESRegressorCV
 from sklearn_structreg.cges import (
     CGESPath,
     SparsityDisplay,
     SparsityHistoryDisplay,
+    StrengthDisplay,
     TradeOffDisplay,
 )
 from sklearn_structreg.core import StructuredClassifier
@@ -228,7 +230,57 @@ def test_trade_off_into_given_axes():
         TradeOffDisplay({"a": curve}).plot(axes[0])
 
 
-@pytest.mark.parametrize("display", [SparsityDisplay, SparsityHistoryDisplay])
-def test_before_fit(display):
+# ---- the chosen strength -------------------------------------------------------
+
+
+def test_scores_over_strengths_beside_importances():
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(90, 4)), columns=[*"abcd"])
+    fast = {"hidden_layer_sizes": (8,), "max_epochs": 20, "cv": 3, "random_state": 0}
+    fast |= {"learning_rate": 0.03}
+    model = CGESClassifierCV(alphas=[0, 0.1, 0.3], **fast).fit(X, X["c"] > 0)
+    display = StrengthDisplay.from_estimator(model, n_features=2)
+    left, right = display.axes_
+    ((line, _, (bars,)),) = left.containers
+    np.testing.assert_array_equal(line.get_xdata(), [0, 0.1, 0.3])
+    np.testing.assert_array_equal(line.get_ydata(), model.scores_.mean(axis=0))
+    heights = [top - bottom for (_, bottom), (_, top) in bars.get_segments()]
+    np.testing.assert_allclose(heights, 2 * stats.sem(model.scores_))
+    (chosen,) = (each for each in left.lines if each.get_label().startswith("chosen"))
+    assert (*chosen.get_xydata()[0],) == (model.alpha_, model.best_score_)
+    assert left.get_ylabel() == "accuracy (mean over folds)"
+    best = np.argsort(-model.feature_importances_)[:2]
+    assert [text.get_text() for text in right.get_yticklabels()] == [*X.columns[best]]
+    widths = [bar.get_width() for bar in right.patches]
+    np.testing.assert_array_equal(widths, model.feature_importances_[best])
+    assert right.get_yticklabels()[0].get_text() == "c"
+    X, y = X.to_numpy(), X["c"].to_numpy()
+    model = CGESRegressorCV(alphas=1, scoring="neg_median_absolute_error", **fast)
+    left, right = StrengthDisplay.from_estimator(model.fit(X, y)).axes_
+    assert left.get_ylabel() == "neg median absolute error (mean over folds)"
+    assert right.get_yticklabels()[0].get_text() == "2"
+
+
+def test_features_that_are_not_used_have_no_bar():
+    display = StrengthDisplay([1], [0.5], [0.0], 1, [0.0, 3.0, 0.0, 1.0]).plot()
+    right = display.axes_[1]
+    assert [text.get_text() for text in right.get_yticklabels()] == ["1", "3"]
+    assert right.get_title() == "2 of 4 features used"
+
+
+def test_a_strength_that_was_not_cross_validated():
+    for other in (CGESClassifier(), make_pipeline(CGESClassifierCV())):
+        with pytest.raises(TypeError, match="StrengthDisplay takes a CGESClassifierCV"):
+            StrengthDisplay.from_estimator(other)
+
+
+@pytest.mark.parametrize(
+    ("display", "estimator"),
+    [
+        (SparsityDisplay, CGESClassifier()),
+        (SparsityHistoryDisplay, CGESClassifier()),
+        (StrengthDisplay, CGESClassifierCV()),
+    ],
+)
+def test_before_fit(display, estimator):
     with pytest.raises(NotFittedError):
-        display.from_estimator(CGESClassifier())
+        display.from_estimator(estimator)

@@ -15,6 +15,7 @@ from sklearn_structreg import (
     BlockoutClassifier,
     BlockoutRegressor,
     CGESClassifier,
+    CGESClassifierCV,
     CGESRegressor,
     DropClusterClassifier,
     SelfInformedClassifier,
@@ -139,6 +140,10 @@ HOPELESS = {
     "cges": (
         CGESClassifier(alpha=100, **TEN),
         *(X, Y, "no weight left.*lower alpha=100 of 'cges'.$", {"alpha": 0.01}),
+    ),
+    "cges, strengths": (
+        CGESClassifierCV(alphas=[100.0], cv=2, **TEN),
+        *(X, Y, "no weight left.*; give lower alphas than 100.$", {"alphas": [0.01]}),
     ),
     "group, adam": (
         CGESClassifier(

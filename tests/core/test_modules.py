@@ -1,5 +1,6 @@
 """The networks: defaults from the data's shape, and the user's own."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,11 +13,11 @@ from sklearn_structreg.core.modules import build_module
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-@pytest.mark.parametrize("hidden", [(), (5,), (7, 3)])
+@pytest.mark.parametrize("hidden", [(), (5,), (7, 3), 5, np.int64(5)])
 def test_mlp_has_the_layers_asked_for(hidden):
     net = make_mlp(4, 2, hidden)
     widths = [layer.out_features for layer in net if isinstance(layer, nn.Linear)]
-    assert widths == [*hidden, 2]
+    assert widths == [*np.ravel(hidden), 2]
     assert net(torch.zeros(3, 4)).shape == (3, 2)
 
 
