@@ -417,6 +417,29 @@ def dropcluster_small(path: Path) -> None:
 
 
 @chart
+def dropping(path: Path) -> None:
+    """Accuracy beside weight decay, and log loss, where a network overfits."""
+    runs = runs_of("dropping")
+    names = {"one pass": "one pass", "draws": "mean of 20 draws"}
+    panels: dict[str, Any] = {}
+    for data in dict.fromkeys(row["set"] for row in runs.select(kind="test")):
+        found = runs.select(kind="test", set=data)
+        plain = {r["seed"]: r for r in found if r["method"] == "weight decay"}
+        above = panels.setdefault(f"{data}: points above weight decay", {})
+        losses = panels.setdefault(f"{data}: log loss", {})
+        for row in found:
+            for key, name in names.items():
+                loss = losses.setdefault(row["method"], {}).setdefault(name, [])
+                loss.append(row[key]["log loss"])
+                if row["method"] != "weight decay":
+                    gain = row[key]["accuracy"]
+                    gain -= plain[row["seed"]]["one pass"]["accuracy"]
+                    series = above.setdefault(row["method"], {}).setdefault(name, [])
+                    series.append(100 * gain)
+    draw_dots(path, panels, "", sharex=False)
+
+
+@chart
 def dropcluster_cost(path: Path) -> None:
     """Milliseconds of the layers."""
     seconds = results_of("dropcluster_speed")["seconds"]

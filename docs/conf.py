@@ -16,6 +16,7 @@ from sklearn_structreg.core.site import SITE
 
 sys.path.insert(0, str(Path(__file__).parent))
 from api_page import api_page  # beside this file
+from markdown_pages import as_restructured_text
 
 project = "sklearn_structreg"
 author = "The sklearn_structreg developers"
@@ -133,9 +134,17 @@ def displayed_formula(translator, node):
     add_formula(translator, node, as_block=True)
 
 
+def read_markdown(app, docname, source):
+    """Add to a page of the project the file of the repository that it stands for."""
+    if docname in ("contributing", "changelog"):
+        file = Path(__file__).parents[1] / f"{docname.upper()}.md"
+        source[0] += "\n" + as_restructured_text(file.read_text("utf-8"))
+
+
 def setup(app):
     """Connect the above; formulas are MathML, which browsers draw without a script."""
     app.connect("autodoc-skip-member", skip_member)
+    app.connect("source-read", read_markdown)
     app.connect("missing-reference", public_reference)
     app.add_html_math_renderer(
         "mathml", (inline_formula, None), (displayed_formula, None)
