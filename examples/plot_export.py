@@ -2,9 +2,10 @@
 From a wide table to a file for the server
 ==========================================
 
-A pipeline of two steps finds the columns that matter and trains a network on them under
-a group penalty. The network is compacted, and the whole pipeline goes into one ONNX
-file, which onnxruntime runs without this package, scikit-learn or torch.
+A wide table from end to end. A pipeline of two steps finds the columns that matter, by
+a path of strengths, and trains a network on them under a group penalty. The network is
+compacted, and the whole pipeline goes into one ONNX file, which onnxruntime runs
+without this package, scikit-learn or torch.
 """
 
 # %%
@@ -24,7 +25,13 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
-from sklearn_structreg import CGESClassifier, CGESSelector, StructuredClassifier, export
+from sklearn_structreg import (
+    CGESClassifier,
+    CGESSelector,
+    StructuredClassifier,
+    export,
+)
+from sklearn_structreg.cges import FeaturePathDisplay
 from sklearn_structreg.core import SizeDisplay
 
 torch.set_num_threads(1)  # the networks are small
@@ -53,6 +60,15 @@ model.fit(X_train, y_train)
 selector, net = model
 print(f"{np.sum(selector.get_support(indices=True) < 64)} of 40 columns are pixels")
 print(f"accuracy {model.score(X_test, y_test):.3f}")
+
+# %%
+# The path
+# --------
+# By which the columns were ranked: the strength of the penalty grows, and each line is
+# the norm of a column's weights, until it dies. After each dotted line the better half
+# of the columns goes on with a fresh network.
+
+FeaturePathDisplay.from_selector(selector, n_features=5)
 
 # %%
 # The gain of compaction

@@ -111,7 +111,7 @@ epochs = np.arange(1, len(loss) + 1)
 ax.plot(epochs, loss, color="0.8", linewidth=7, label="undisturbed")
 loss = resumed.history_[:, "train_loss"]
 ax.plot(epochs[:n_before], loss[:n_before], color="C0", label="before the kill")
-ax.plot(epochs[n_before:], loss[n_before:], color="C1", label="after it")
+ax.plot(epochs[n_before - 1 :], loss[n_before - 1 :], color="C1", label="after it")
 ax.axvline(n_before, color="0.4", linestyle=":")
 ax.set(xlabel="epoch", ylabel="training loss", yscale="log")
 ax.legend(frameon=False)

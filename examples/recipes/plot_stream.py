@@ -20,6 +20,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
 from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import StandardScaler
 from torch.utils.data import IterableDataset, get_worker_info
 
 from sklearn_structreg import StructuredClassifier
@@ -51,12 +52,32 @@ def chunks(n_chunks=120, n_rows=100):
 # epoch over 100 rows is few steps, hence the small batches. Pixels have a scale of
 # their own, so that no layer for raw data is needed, and here it would do harm: mean
 # and scale come from the rows of the first call, in which the corners are next to
-# constant.
+# constant. For features without a scale of their own a ``StandardScaler`` may learn on
+# from chunk to chunk.
+
+
+class Scaled:
+    """A network behind the mean and scale of all rows so far."""
+
+    def __init__(self, net):
+        self.scaler, self.net = StandardScaler(), net
+
+    def partial_fit(self, samples, labels, classes):
+        """Let both learn on."""
+        samples = self.scaler.partial_fit(samples).transform(samples)
+        self.net.partial_fit(samples, labels, classes=classes)
+
+    def score(self, samples, labels):
+        """Return the accuracy."""
+        return self.net.score(self.scaler.transform(samples), labels)
+
+
 net = StructuredClassifier(batch_size=10, standardize=False, random_state=0)
 models = {
     "network": net,
     "network, trained on 20 chunks only": clone(net),
     "network, standardized by the first chunk": clone(net).set_params(standardize=True),
+    "network, standardized by all chunks so far": Scaled(clone(net)),
     "MLPClassifier": MLPClassifier(batch_size=10, random_state=0),
     "SGDClassifier, linear": SGDClassifier(loss="log_loss", random_state=0),
 }

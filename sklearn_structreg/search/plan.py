@@ -129,6 +129,10 @@ class Member(BaseEstimator):
         """Return the requests of the estimator."""
         return get_routing_for_object(self.estimator)
 
+    def __getitem__(self, step: Any) -> Any:
+        """Return a step of a pipeline, for a scorer that looks at it."""
+        return self.estimator[step]
+
     def __sklearn_clone__(self) -> Member:
         return Member(clone(self.estimator), self.plan)
 
