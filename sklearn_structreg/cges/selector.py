@@ -28,7 +28,11 @@ from sklearn_structreg.core.estimator import StructuredEstimator
 from sklearn_structreg.core.parameters import component, parameter
 from sklearn_structreg.core.plain_values import from_plain, to_plain
 from sklearn_structreg.core.processes import draw_seed
-from sklearn_structreg.core.saving import PlainState, check_place, read_estimator
+from sklearn_structreg.core.saving import (
+    PlainState,
+    check_place_to_save,
+    read_estimator,
+)
 from sklearn_structreg.core.site import OnSite
 from sklearn_structreg.core.state_files import write_state
 from sklearn_structreg.core.targets import check_weight
@@ -274,9 +278,11 @@ class CGESSelector(SelectorMixin, VersionedPickle, PlainState, OnSite, BaseEstim
             If there is no such folder, or if the path is one.
         TypeError
             If a parameter is of a class that a file cannot name, such as a splitter.
+        ValueError
+            If the path ends in ".onnx" or ".pt2", formats of `export`.
         """
         check_is_fitted(self, "support_")
-        check_place(path)
+        check_place_to_save(path)
         parameters, fitted = self._plain_parameters(), self._plain_fitted()
         fitted["estimator_"] = to_plain(self.estimator_, "estimator")
         fitted["paths_"] = [asdict(each) for each in self.paths_]

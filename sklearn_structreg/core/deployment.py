@@ -28,7 +28,7 @@ from sklearn_structreg.core.device import dtype_name, resolve_dtype
 from sklearn_structreg.core.messages import shown
 from sklearn_structreg.core.model_files import FORMATS, INPUT, check_packages
 from sklearn_structreg.core.pipelines import Step, fold_steps, take_apart
-from sklearn_structreg.core.saving import check_place
+from sklearn_structreg.core.saving import check_place_to_export
 from sklearn_structreg.core.state_files import replacing
 from sklearn_structreg.core.versions import __version__
 
@@ -163,7 +163,8 @@ def export(
         in one, after scalers, imputers, feature selectors, and a `ColumnTransformer`
         of these; or a search with a ``best_estimator_`` of these.
     path : path-like
-        The file. One that is there stays whole until the new one is.
+        The file. One that is there stays whole until the new one is; one that `save`
+        wrote is not replaced.
     format : {"onnx", "pt2", "safetensors"} or None, default=None
         "onnx" is for onnxruntime and many others, "pt2" for
         :func:`torch.export.load`. "safetensors" holds only the weights of the network
@@ -198,8 +199,9 @@ def export(
     TypeError
         If the model is none of these.
     ValueError
-        If a step of a pipeline cannot be folded, by its name; if the network cannot be
-        traced; or if the file differs by more than the tolerance. It leaves no file.
+        If a step of a pipeline cannot be folded, by its name; if the path is a file of
+        `save`; if the network cannot be traced; or if the file differs by more than the
+        tolerance. It leaves no file.
 
     See Also
     --------
@@ -258,7 +260,7 @@ def _export(
             f"A {type(estimator).__name__} cannot be exported; pass a classifier or "
             "regressor of this package, or a Pipeline or a search around one."
         )
-    check_place(path)
+    check_place_to_export(path)
     form = _chosen_format(path, form)
     own = dtype_name(next(estimator.module_.parameters()).dtype)
     precision = resolve_dtype(_chosen(dtype, own, PRECISIONS, "dtype"))

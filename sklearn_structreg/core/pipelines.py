@@ -185,7 +185,10 @@ def _filled(name: str, step: SimpleImputer, columns: Columns) -> Columns:
         known = ~np.isnan(values)
     values = (np.nan_to_num(values) - columns.shift) / columns.factor  # as they came
     fill = np.where(np.isnan(columns.fill), values, columns.fill)
-    return columns._replace(fill=fill).take(known)
+    columns = columns._replace(fill=fill).take(known)
+    if np.isnan(columns.shift).any():
+        _refuse(name, step, "because it fills a column in which a scaler saw no number")
+    return columns
 
 
 def _scale_and_offset(

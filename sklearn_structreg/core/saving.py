@@ -25,16 +25,28 @@ from sklearn_structreg.core.optimizers import load_exactly
 from sklearn_structreg.core.plain_values import from_plain, to_plain
 from sklearn_structreg.core.recipe import TensorSpec
 from sklearn_structreg.core.sequence import RegularizerSequence
-from sklearn_structreg.core.state_files import read_state, write_state
+from sklearn_structreg.core.state_files import (
+    STATE,
+    read_metadata,
+    read_state,
+    write_state,
+)
 from sklearn_structreg.core.task import Task
 from sklearn_structreg.core.training import make_net
 from sklearn_structreg.core.versions import versions, warn_of_other_versions
 
-__all__ = ["PlainState", "Savable", "check_place", "read_estimator"]
+__all__ = [
+    "PlainState",
+    "Savable",
+    "check_place_to_export",
+    "check_place_to_save",
+    "read_estimator",
+]
 
 FORMAT = 1
 # Code of these is not written: their defaults take its place.
 MAY_HOLD_CODE = ("callbacks", "criterion", "lr_schedule", "optimizer", "training")
+FOR_OTHERS = (".onnx", ".pt2")  # formats of export
 REQUESTS = "_metadata_request"
 State = dict[str, Any]
 
@@ -126,7 +138,8 @@ class Savable(PlainState):
         TypeError
             If a parameter or a regularizer is of a class that a file cannot name.
         ValueError
-            If the network is not one that `load` could build.
+            If the network is not one that `load` could build, or if the path ends in
+            ".onnx" or ".pt2", formats of `export`.
 
         See Also
         --------
@@ -153,7 +166,7 @@ class Savable(PlainState):
         True
         """
         check_is_fitted(self, "net_")
-        check_place(path)
+        check_place_to_save(path)
         with torch.inference_mode(False):  # a step of the training is tried
             write_state(path, self._to_state())
 
@@ -184,8 +197,8 @@ class Savable(PlainState):
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file is damaged, holds another class, or has a newer format; or if
-            `module` is missing or does not fit.
+            If the file is damaged, is one of `export`, holds another class, or has a
+            newer format; or if `module` is missing or does not fit.
 
         Warns
         -----
@@ -308,9 +321,36 @@ def check_place(path: str | os.PathLike[str]) -> None:
         )
 
 
+def check_place_to_save(path: str | os.PathLike[str]) -> None:
+    """Refuse also a path that stands for a format of `export`."""
+    check_place(path)
+    ending = Path(path).suffix
+    if ending.lower() in FOR_OTHERS:
+        raise ValueError(
+            f"save() writes a safetensors file, and {str(path)!r} ends in {ending!r}; "
+            "end it in '.safetensors', or write that format by export()."
+        )
+
+
+def check_place_to_export(path: str | os.PathLike[str]) -> None:
+    """Refuse also a file of `save`, as no export can be trained further."""
+    check_place(path)
+    if STATE in read_metadata(path):
+        raise ValueError(
+            f"The file {str(path)!r} was written by save(), and an export cannot be "
+            "loaded in its place; choose another name, or delete that file first."
+        )
+
+
 def read_estimator(path: str | os.PathLike[str], name: str) -> State:
     """Return the state in a file, which must be of this estimator."""
-    state, where = read_state(path), f"The file {str(path)!r}"
+    where, metadata = f"The file {str(path)!r}", read_metadata(path)
+    if STATE not in metadata and "outputs" in metadata:
+        raise ValueError(
+            f"{where} was written by export() for other programs; load() reads files "
+            "of save()."
+        )
+    state = read_state(path)
     if not isinstance(state, dict) or "estimator" not in state:
         raise ValueError(f"{where} holds no estimator.")
     if state["format"] > FORMAT:

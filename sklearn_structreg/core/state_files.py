@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 __all__ = [
-    *("add_tensor", "decode", "encode", "is_plain", "read_state", "replacing"),
-    "write_state",
+    *("STATE", "add_tensor", "decode", "encode", "is_plain", "read_metadata"),
+    *("read_state", "replacing", "write_state"),
 ]
 
-KIND = "__kind__"
+KIND, STATE = "__kind__", "state"
 PLAIN = (type(None), bool, int, float, str, Tensor, np.generic)
 
 
@@ -50,7 +50,7 @@ def write_state(path: str | os.PathLike[str], state: Any) -> None:
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(encode(state, tensors))
-    metadata = {"state": text, "digest": _digest(text, tensors)}
+    metadata = {STATE: text, "digest": _digest(text, tensors)}
     with replacing(path) as unfinished:
         save_file(tensors, unfinished, metadata)
 
@@ -94,15 +94,24 @@ def read_state(path: str | os.PathLike[str]) -> Any:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        text = metadata["state"]
+        text = metadata[STATE]
         if _digest(text, tensors) != metadata["digest"]:
             raise ValueError("its checksum is another one")
         return decode(json.loads(text), tensors)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(
-            f"The file {str(path)!r} is damaged, or none that this package wrote "
+            f"The file {str(path)!r} is damaged or was not written by save() "
             f"({str(error).splitlines()[0]}); take another copy of it."
         ) from error
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the strings in the head of a safetensors file; none of any other file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
 
 
 def encode(value: Any, tensors: dict[str, Tensor], place: str = "state") -> Any:

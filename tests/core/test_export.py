@@ -163,6 +163,36 @@ def test_metadata_and_searches(rows, tmp_path):
     assert "largest difference on 8 rows" in str(report)
 
 
+@pytest.mark.parametrize("form", ["safetensors", "pt2"])
+def test_files_of_save_and_of_export_are_told_apart(blobs, tmp_path, form):
+    model, path = CGESClassifier(**FAST).fit(*blobs), tmp_path / "m.safetensors"
+    model.save(path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"m\.safetensors' was written by save\(\), "):
+        model.export(path, form)
+    assert path.read_bytes() == before
+    assert [*tmp_path.iterdir()] == [path]
+    path.unlink()
+    model.export(path, "safetensors")
+    model.export(path, "safetensors")  # which replaces an export
+    with pytest.raises(ValueError, match=r"written by export\(\) .* files of save\(\)"):
+        CGESClassifier.load(path)
+    model.save(path)
+    CGESClassifier.load(path)
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.pt2", "m.ONNX"])
+def test_save_leaves_the_formats_of_export_alone(blobs, tmp_path, name):
+    model = CGESClassifier(**FAST).fit(*blobs)
+    selector = CGESSelector(2, estimator=StructuredClassifier(**FAST)).fit(*blobs)
+    for each in (model, selector):
+        with pytest.raises(
+            ValueError, match=r"end it in '\.safetensors', or .*export\("
+        ):
+            each.save(tmp_path / name)
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_a_difference_leaves_no_file(blobs, tmp_path):
     X, y = blobs[0] + 1e7, blobs[1]
     model = StructuredClassifier(**FAST).fit(X, y)

@@ -295,3 +295,12 @@ def test_refused_steps_are_named_and_the_way_out_works(table, tmp_path, message)
     assert way_out in str(error.value)
     report = eval(way_out, {"export": export, "pipe": pipe, "X": X, "path": path})
     assert report.n_rows == 60
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN slice")
+def test_a_column_of_gaps_that_was_scaled_before_it_is_filled():
+    X = np.column_stack([np.arange(5.0), np.full(5, np.nan)])
+    imputer = SimpleImputer(strategy="constant", fill_value=2.0)
+    steps = make_pipeline(MaxAbsScaler(), imputer).fit(X).steps
+    with pytest.raises(ValueError, match="'simpleimputer'.* a scaler saw no number"):
+        fold_steps(steps, (2,))

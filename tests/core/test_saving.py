@@ -270,7 +270,7 @@ def test_other_classes_other_formats_other_files(blobs, path):
     with pytest.raises(ValueError, match="holds no estimator"):
         CGESClassifier.load(path)
     torch.save(model.module_.state_dict(), path)
-    with pytest.raises(ValueError, match="damaged, or none that this package wrote"):
+    with pytest.raises(ValueError, match="damaged or was not written by save"):
         CGESClassifier.load(path)
 
 

@@ -110,7 +110,7 @@ def test_no_file_and_another_kind_of_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file"):
         read_state(tmp_path / "a.state")
     (tmp_path / "b.state").write_text("hello")
-    with pytest.raises(ValueError, match=r"b\.state' is damaged, or none that"):
+    with pytest.raises(ValueError, match=r"b\.state' is damaged or was not written"):
         read_state(tmp_path / "b.state")
 
 
