@@ -8,10 +8,10 @@ chooses one of four settings on a quarter of the training rows. Accuracy on 2,00
 images for the classes and for their superclasses, the agreement of Blockout's groups
 of classes with the superclasses (adjusted Rand index), paired differences to Dropout.
 
-Run ``python -m benchmarks.value.hierarchy --data FOLDER`` (an hour on one core;
+Run ``python -m benchmarks.value.hierarchy --data FOLDER`` (some hours on one core;
 ``--small`` has 10 images of each class and 512 nodes alone, ten minutes). Fits that the
 file of results has already are not repeated. It prints the table and writes
-docs/hierarchy.inc.
+docs/hierarchy.inc; a row needs two seeds.
 """
 
 from __future__ import annotations
@@ -172,10 +172,10 @@ def report(runs: Runs) -> str:
         rows = runs.select(**key, method=method)
         rivals = {r["seed"]: r for r in runs.select(**key, method="Dropout")}
         pairs = [(r, rivals[r["seed"]]) for r in rows if r["seed"] in rivals]
-        if not pairs:
+        if len(pairs) < 2:
             continue
         gain = [100 * (one["accuracy"] - two["accuracy"]) for one, two in pairs]
-        error = np.std(gain, ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else np.nan
+        error = np.std(gain, ddof=1) / len(gain) ** 0.5
         accuracy, coarse = (
             100 * np.mean([row[name] for row in rows])
             for name in ("accuracy", "superclass")
