@@ -206,6 +206,7 @@ def test_parts_of_a_table_are_folded(table, name):
 
 OF_AN_ARRAY = {
     "dense": parts(("a", FILL_AND_SCALE, [3, 0]), ("b", "passthrough", slice(1, 2))),
+    "the first": parts(("a", FILL, [0, 1])),
     "the same number": parts(("a", FILL, [3, 2, 1, 0])),
     "sparse": parts(
         ("a", MaxAbsScaler(), [3, 1]), remainder=FILL, sparse_threshold=1.0
@@ -300,7 +301,9 @@ def test_refused_steps_are_named_and_the_way_out_works(table, tmp_path, message)
 @pytest.mark.filterwarnings("ignore:All-NaN slice")
 def test_a_column_of_gaps_that_was_scaled_before_it_is_filled():
     X = np.column_stack([np.arange(5.0), np.full(5, np.nan)])
-    imputer = SimpleImputer(strategy="constant", fill_value=2.0)
+    imputer = SimpleImputer(
+        strategy="constant", fill_value=2.0, keep_empty_features=True
+    )
     steps = make_pipeline(MaxAbsScaler(), imputer).fit(X).steps
     with pytest.raises(ValueError, match="'simpleimputer'.* a scaler saw no number"):
         fold_steps(steps, (2,))
