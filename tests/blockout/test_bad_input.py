@@ -141,7 +141,7 @@ LAYERS = [
             ("threshold of text", make_mlp(4, 3, (4,)), ["0", "2"], [P, P, P], "half", "threshold='half'", ValueError),
             ("NaN", make_mlp(3, 3, ()), ["0"], [P * np.nan, P], 0.5, "probabilities|between 0 and 1", ValueError),
             ("beyond 1", make_mlp(3, 3, ()), ["0"], [3 * P, P], 0.5, "probabilities|between 0 and 1", ValueError),
-            ("words", make_mlp(3, 3, ()), ["0"], [P.astype(str), P.astype(str) + "a"], 0.5, "are no numbers", ValueError),
+            ("words", make_mlp(3, 3, ()), ["0"], [P.astype(str), np.char.add(P.astype(str), "a")], 0.5, "are no numbers", ValueError),
             ("ragged", make_mlp(3, 3, ()), ["0"], [[[0.5], [0.5, 0.5]], P], 0.5, "probabilities|inhomog", ValueError),
         ]
     ),

@@ -144,7 +144,7 @@ def _principal_components(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def _name_points(ax: Any, points: FloatArray, names: NDArray[Any]) -> list[Any]:
     """Write names beside points, outer ones first, where they hide nothing."""
-    figure: Any = ax.get_figure(root=True)
+    figure: Any = ax.figure.figure  # of a subfigure, the whole one
     figure.draw_without_rendering()  # lays the axes out, so that extents are known
     inside = ax.get_window_extent()
     places = ax.transData.transform(points)
