@@ -301,7 +301,7 @@ PARAMETERS = [
             "callbacks": ["print", 3],
             "module": ["mlp", 3, None],
             "module_params": [[1], "a"],
-            "hidden_layer_sizes": [100, None],
+            "hidden_layer_sizes": [0, 2.5, True, None],
             "image_shape": [6, "flat"],
             "regularizers": ["cges", 3],
             "random_state": [-1, "seed", 1.5],
@@ -612,7 +612,7 @@ FUNCTIONS = [
             ((True, 3), r"\(n_inputs, n_outputs\)=.*positive integers"),
             ((6, 3, (0,)), "positive integers"),
             ((6, 3, (True,)), "positive integers"),
-            ((6, 3, 10), "positive integers"),
+            ((6, 3, 0), "positive integers"),
             ((6, 3, "10"), "positive integers"),
             ((6, 3, None), "positive integers"),
         ]
