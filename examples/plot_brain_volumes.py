@@ -9,6 +9,8 @@ together into parcels. What follows has fewer numbers to read, and its weights c
 put back into the volume as a map.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 # %%
 # Volumes
 # -------
