@@ -9,8 +9,6 @@ together into parcels. What follows has fewer numbers to read, and its weights c
 put back into the volume as a map.
 """
 
-# sphinx_gallery_thumbnail_number = 2
-
 # %%
 # Volumes
 # -------
