@@ -639,6 +639,23 @@ def search(path: Path) -> None:
 
 
 @chart
+def scaling(path: Path) -> None:
+    """Processor seconds of each piece over the size of its data."""
+    panels: dict[str, Any] = {
+        f"over {axis}": {} for axis in ("rows", "features", "classes", "clusters")
+    }
+    for row in sorted(runs_of("scaling").rows, key=lambda row: row["size"]):
+        if row["axis"] != "processes":
+            piece = row["piece"].removeprefix("epoch, ")
+            name = piece if piece == "grouping, 20 groups" else piece.split(",")[0]
+            lines = panels[f"over {row['axis']}"]
+            x, y = lines.setdefault(name, ([], []))
+            x.append(row["size"])
+            y.append(row["seconds"])
+    draw_lines(path, panels, "", "seconds", log=True, logy=True, sharex=False)
+
+
+@chart
 def members(path: Path) -> None:
     """One network, and eight whose outputs are averaged."""
     runs = runs_of("members")

@@ -8,7 +8,7 @@ and on two of them, and of an epoch of a large network that `torchrun` divides, 
 ask for an idle machine.
 
 Run ``python -m benchmarks.speed.scaling`` (ten minutes); what the file of results has
-is not measured again. It writes benchmarks/results/scaling.jsonl and scaling.png, and
+is not measured again. It writes benchmarks/results/scaling.jsonl and
 docs/scaling.inc with the exponents: slopes of the upper half of each curve.
 """
 
@@ -24,7 +24,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from scipy.sparse import csr_array
@@ -267,31 +266,6 @@ def report(known: list[Run]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def draw(known: list[Run]) -> None:
-    """Draw a panel for each axis but that of processes, both axes logarithmic."""
-    found = collect(known)
-    found.pop("processes", None)
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8.5), layout="constrained")
-    kinds = dict.fromkeys(kind_of(piece) for part in found.values() for piece in part)
-    colors = {kind: f"C{i}" for i, kind in enumerate(kinds)}
-    for ax, (axis, pieces) in zip(axes.flat, found.items(), strict=False):
-        for piece, (sizes, seconds) in pieces.items():
-            color = colors[kind_of(piece)]
-            again = any(line.get_color() == color for line in ax.lines)
-            style = "o--" if again else "o-"
-            ax.plot(sizes, seconds, style, ms=4, color=color, label=piece)
-        ax.set(xscale="log", yscale="log", xlabel=axis, ylabel="processor seconds")
-        ax.grid(alpha=0.3)
-        ax.legend(frameon=False, fontsize=8)
-    figure.savefig(RESULTS.with_suffix(".png"), dpi=110)
-    plt.close(figure)
-
-
-def kind_of(piece: str) -> str:
-    """Return the name by which a piece has its colour in all panels."""
-    return piece.removeprefix("epoch, ").split(",")[0]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", nargs="*", default=None, help="names of axes")
@@ -310,7 +284,6 @@ def main() -> None:
             for size in sizes:
                 key = {"axis": axis, "piece": piece, "size": size}
                 print(runs.once(key, timed, measure, size), flush=True)
-    draw(runs.rows)
     print(report(runs.rows))
     write_page(PAGE, report(runs.rows))
 
