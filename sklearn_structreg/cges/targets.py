@@ -164,6 +164,8 @@ class Channels:
             if isinstance(node.meta["layer"], WEIGHTED):
                 n_rows = len(node.meta["layer"].weight) * len(example)
                 n_uses[layer_name(node)] += node.meta["result"].numel() // n_rows
+        for name in flow.readers:  # the target is for units, not for input columns
+            flow.channels.fix(flow.maps[name].in_ids)
         labels, fixed = flow.channels.solve()
         all_inputs, fixed = np.array([len(fixed)]), np.append(fixed, True)
         layers, read = [], np.zeros(len(fixed), bool)
