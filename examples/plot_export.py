@@ -68,7 +68,7 @@ print(f"accuracy {model.score(X_test, y_test):.3f}")
 # the norm of a column's weights, until it dies. After each dotted line the better half
 # of the columns goes on with a fresh network.
 
-FeaturePathDisplay.from_selector(selector, n_features=5)
+FeaturePathDisplay.from_estimator(selector, n_features=5)
 
 # %%
 # The gain of compaction
